@@ -1,0 +1,286 @@
+"""Checkpoints: safetensors files and a JSON manifest, in a directory that is renamed into place when it is complete.
+
+    checkpoints/step-500/
+        manifest.json                        step, progress, tables, scalars, and each file's SHA-256
+        core.safetensors                     the replicated model and its optimizer's state, written by rank 0
+        source_table-0-of-4.safetensors      rank 0's rows, and the rows of its optimizer's state; and so on
+
+A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dist_s2s.distributed import Ranks
+from dist_s2s.errors import UserError
+from dist_s2s.sharded import DistributedEmbedding, RowPartition
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_ROWS_AT_A_TIME = 1 << 16
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that training changes: what a checkpoint holds."""
+
+    core: nn.Module
+    core_optimizer: Optimizer
+    tables: Mapping[str, DistributedEmbedding]
+    table_optimizer: Optimizer  # over the tables' weights, in their order
+
+
+def save_checkpoint(
+    checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks
+) -> Path:
+    """Writes ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
+
+    progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
+    """
+    final = checkpoints / f"step-{step}"
+    partial = checkpoints / f".step-{step}.partial"
+
+    def prepare() -> None:
+        if ranks.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+    def write() -> dict[str, str]:
+        sums = {}
+        for name, table in state.tables.items():
+            rows = _row_state(state.table_optimizer, table)
+            file = shard_file(name, ranks.rank, ranks.world_size)
+            sums[file] = _save(partial / file, {"weight": table.weight.detach(), **rows})
+        if ranks.is_first:
+            sums["core.safetensors"] = _save(partial / "core.safetensors", _core_tensors(state))
+        return sums
+
+    ranks.together(prepare)
+    sums = ranks.gather_texts(json.dumps(ranks.together(write)))
+
+    def publish() -> None:
+        if ranks.is_first:
+            manifest = {
+                "format": FORMAT,
+                "step": step,
+                "progress": progress,
+                "tables": {name: _describe(table) for name, table in state.tables.items()},
+                "scalars": _scalars(state),
+                "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
+            }
+            _write_durably(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+            _sync_directory(checkpoints)
+
+    ranks.together(publish)
+    return final
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [
+        path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()
+    ]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
+    try:
+        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{checkpoint} is not a checkpoint: it has no {MANIFEST}") from None
+    except ValueError as error:
+        raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}"
+        )
+    return manifest
+
+
+def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
+    """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    manifest = read_manifest(checkpoint)
+    tensors = _load(checkpoint, "core.safetensors", manifest)
+    core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+    with torch.no_grad():
+        for name, table in tables.items():
+            table.weight.copy_(_local_rows(checkpoint, manifest, name, table, only_weight=True)["weight"])
+
+
+def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
+    """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
+    manifest = read_manifest(checkpoint)
+    load_weights(checkpoint, state.core, state.tables)
+    tensors = _load(checkpoint, "core.safetensors", manifest)
+    core_state = _indexed(tensors, "core_optimizer.", manifest["scalars"]["core_optimizer"])
+    _load_optimizer(state.core_optimizer, core_state)
+    table_state = _indexed(tensors, "table_optimizer.", manifest["scalars"]["table_optimizer"])
+    for number, (name, table) in enumerate(state.tables.items()):
+        rows = _local_rows(checkpoint, manifest, name, table, only_weight=False)
+        rows.pop("weight")
+        if rows:
+            table_state.setdefault(number, {}).update(rows)
+    _load_optimizer(state.table_optimizer, table_state)
+    return manifest
+
+
+def shard_file(name: str, rank: int, world_size: int) -> str:
+    """File name of one rank's rows of a table."""
+    return f"{name}-{rank}-of-{world_size}.safetensors"
+
+
+def _local_rows(
+    checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
+) -> dict[str, Tensor]:
+    """This rank's rows of the weight and of each optimizer state, gathered from the shards they were saved in."""
+    saved = manifest["tables"][name]
+    size = (table.num_embeddings, table.embedding_dim)
+    if (saved["num_embeddings"], saved["embedding_dim"]) != size:
+        raise UserError(
+            f"{checkpoint}: {name} is {saved['num_embeddings']} x {saved['embedding_dim']}, not {size[0]} x {size[1]}"
+        )
+    old = RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"])
+    first, end = table.partition.offset(table.rank), table.partition.offset(table.rank + 1)
+    found: dict[str, Tensor] = {}
+    for owner in range(old.num_shards):
+        file = shard_file(name, owner, old.num_shards)
+        _check_sum(checkpoint, file, manifest)
+        with safe_open(checkpoint / file, framework="pt") as shard:
+            for key in ["weight"] if only_weight else shard.keys():
+                rows = shard.get_slice(key)
+                for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
+                    stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
+                    places = table.partition.positions(old.ids(owner, start, stop)) - first
+                    mine = (places >= 0) & (places < end - first)
+                    block = rows[start:stop]
+                    local = found.setdefault(key, block.new_zeros(end - first, *block.shape[1:]))
+                    local[places[mine]] = block[mine]
+    return found
+
+
+def _describe(table: DistributedEmbedding) -> dict[str, Any]:
+    partition = table.partition
+    return {
+        "num_embeddings": table.num_embeddings,
+        "embedding_dim": table.embedding_dim,
+        "layout": partition.layout,
+        "world_size": partition.num_shards,
+    }
+
+
+def _row_state(optimizer: Optimizer, table: DistributedEmbedding) -> dict[str, Tensor]:
+    """The optimizer's tensors that have a row for each row of the shard."""
+    return {
+        key: value
+        for key, value in optimizer.state[table.weight].items()
+        if _is_row_state(value, table.weight)
+    }
+
+
+def _is_row_state(value: object, weight: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(weight)
+
+
+def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {f"model.{key}": value for key, value in state.core.state_dict().items()}
+    for name, optimizer in (
+        ("core_optimizer", state.core_optimizer),
+        ("table_optimizer", state.table_optimizer),
+    ):
+        for number, parameter in enumerate(_parameters(optimizer)):
+            for key, value in optimizer.state[parameter].items():
+                is_row_state = name == "table_optimizer" and _is_row_state(value, parameter)
+                if isinstance(value, Tensor) and not is_row_state:
+                    tensors[f"{name}.{number}.{key}"] = value
+    return tensors
+
+
+def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
+    """Those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
+    return {
+        name: {
+            f"{number}.{key}": value
+            for number, parameter in enumerate(_parameters(optimizer))
+            for key, value in optimizer.state[parameter].items()
+            if not isinstance(value, Tensor)
+        }
+        for name, optimizer in (
+            ("core_optimizer", state.core_optimizer),
+            ("table_optimizer", state.table_optimizer),
+        )
+    }
+
+
+def _indexed(tensors: dict[str, Tensor], prefix: str, scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """From "prefix3.key" and "3.key" back to the state_dict form {3: {key: value}}."""
+    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**values, **scalars}.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = value
+    return state
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]]) -> None:
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Writes the file through to the disk; returns its SHA-256."""
+    try:
+        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise UserError(f"cannot write {path}: {error}") from None
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    _check_sum(checkpoint, file, manifest)
+    with safe_open(checkpoint / file, framework="pt") as tensors:
+        return {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _check_sum(checkpoint: Path, file: str, manifest: dict[str, Any]) -> None:
+    try:
+        with open(checkpoint / file, "rb") as content:
+            actual = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {checkpoint} lacks its file {file}") from None
+    if actual != manifest["sha256"].get(file):
+        raise UserError(f"{checkpoint / file} is damaged: its SHA-256 is not the one in {MANIFEST}")
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""Starting up as one of several ranks, and what the ranks tell each other outside of the tables' exchange."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dist_s2s.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+def check_torchrun() -> tuple[int, int]:
+    """(rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
+    names = ("RANK", "WORLD_SIZE")
+    try:
+        rank, world_size = (
+            int(os.environ.get(name, default)) for name, default in zip(names, "01", strict=True)
+        )
+    except ValueError:
+        given = " ".join(f"{name}={os.environ.get(name)}" for name in names)
+        raise UserError(
+            f"RANK and WORLD_SIZE must be whole numbers, but are {given}; start with torchrun"
+        ) from None
+    return rank, world_size
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of a run: number, device, and the process group for everything but DDP.
+
+    ``group`` is None in a run of one process. DDP keeps the default group to itself: its all_reduces start whenever a
+    gradient is ready, and must not meet other collectives in the same group.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    group: dist.ProcessGroup | None
+
+    @property
+    def is_first(self) -> bool:
+        """True on the rank that prints and writes files."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sums over all ranks (one all_reduce)."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.group is not None:
+            dist.all_reduce(total, group=self.group)
+        return total.tolist()
+
+    def all_agree(self, mine: bool) -> bool:
+        """True if it is True on every rank (one all_reduce)."""
+        return self.sum([float(mine)])[0] == self.world_size
+
+    def gather_texts(self, text: str) -> list[str]:
+        """The text of each rank, on every rank (two all_gathers)."""
+        return [bytes(part).decode() for part in self.gather_numbers(list(text.encode()))]
+
+    def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
+        """Each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
+        if self.group is None:
+            return [numbers]
+        counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
+        padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
+        return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of each rank; all have the same shape and dtype."""
+        gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
+        dist.all_gather(gathered, tensor.to(self.device), group=self.group)
+        return gathered
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on every rank; if it fails on any with a UserError or OSError, all raise the same UserError.
+
+        Collective: every rank must call it, and ``function`` itself may not call collectives.
+        """
+        result: T | None = None
+        message = ""
+        try:
+            result = function()
+        except UserError as error:
+            message = str(error)
+        except OSError as error:
+            message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        messages = self.gather_texts(message)
+        first = next((rank for rank, text in enumerate(messages) if text), None)
+        if first is not None:
+            everywhere = all(text == messages[first] for text in messages)
+            raise UserError(messages[first] if everywhere else f"{messages[first]} (on rank {first})")
+        return result  # type: ignore[return-value]
+
+
+def start_ranks(
+    mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
+) -> tuple["Accelerator", Ranks]:
+    """Joins the process group that torchrun describes, through accelerate: gloo on CPU, nccl on CUDA.
+
+    mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None leaves torch's choice.
+    log_dir: where accelerate's TensorBoard tracker writes, if it is used.
+    Raises UserError if accelerate does not see the world that torchrun started.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
+
+    _, world_size = check_torchrun()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
+    torch.set_flush_denormal(True)
+    _use_loopback_on_a_single_host()
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=mixed_precision,
+        log_with=None if log_dir is None else "tensorboard",
+        project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        ],
+    )
+    if accelerator.num_processes != world_size:
+        raise UserError(
+            f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "
+            "start with torchrun, and without settings of accelerate in the environment"
+        )
+    group = dist.new_group(timeout=COLLECTIVE_TIMEOUT) if world_size > 1 else None
+    return accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group)
+
+
+def stop_ranks() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Runs a command: a UserError becomes one line on stderr and exit status 2, on every rank."""
+    status: int | None = 2
+    try:
+        status = main()
+    except UserError as error:
+        where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        # One write, so that the lines of several ranks do not mix.
+        sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
+        sys.stderr.flush()
+    finally:
+        stop_ranks()
+    sys.exit(status)
+
+
+def _use_loopback_on_a_single_host() -> None:
+    """Where all ranks run on this host, gloo and nccl need no other interface, and should not listen on one."""
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        return
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)

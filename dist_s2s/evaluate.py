@@ -1,0 +1,46 @@
+"""python -m dist_s2s.evaluate --run RUN --data FILE.tsv: BLEU and chrF of a trained run on a test file."""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from dist_s2s.distributed import run_command, start_ranks
+from dist_s2s.scoring import corpus_scores
+from dist_s2s.text.corpus import load_pairs
+from dist_s2s.translate import positive_int
+from dist_s2s.translator import load_translator
+
+
+def main() -> int:
+    """Translates the file's source side and scores the result; works on one process or under torchrun."""
+    parser = argparse.ArgumentParser(prog="python -m dist_s2s.evaluate", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--data", required=True, help="TSV file, or phrasebook for its test split")
+    parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
+    parser.add_argument("--json", type=Path, help="also write the scores to this file")
+    arguments = parser.parse_args()
+    _, ranks = start_ranks()
+    translator, _ = load_translator(arguments.run, ranks)
+    pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
+    started = time.monotonic()
+    hypotheses = translator.translate([source for source, _ in pairs], arguments.beam_size)
+    seconds = time.monotonic() - started
+    if ranks.is_first:
+        scores = asdict(corpus_scores(hypotheses, [target for _, target in pairs]))
+        result = {
+            **scores,
+            "sentences": len(pairs),
+            "seconds": round(seconds, 2),
+            "beam_size": arguments.beam_size,
+        }
+        for key, value in result.items():
+            print(f"{key:15} {value:.2f}" if isinstance(value, float) else f"{key:15} {value}")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,49 @@
+"""The replicated part of the translator: everything but its two embedding tables."""
+
+from torch import Tensor, nn
+
+from dist_s2s.seq2seq.attention import AttentionName
+from dist_s2s.seq2seq.decoder import Decoder, DecoderState
+from dist_s2s.seq2seq.encoder import Encoder, Encoding
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and output layer. It is given embedded tokens, and does not know where their rows live.
+
+    target_vocabulary_size: V, the number of output classes.
+    Shapes: B sentences, S and T source and target positions, E embedding_dim, H hidden_size.
+    """
+
+    def __init__(
+        self,
+        target_vocabulary_size: int,
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        attention: AttentionName = "dot",
+        input_feeding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, dropout)
+        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
+        self.output = nn.Linear(hidden_size, target_vocabulary_size)
+
+    def forward(self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor) -> Tensor:
+        """Logits [B, T, V] of the token after each target position, with teacher forcing."""
+        encoding = self.encoder(source_BSE, source_lengths_B)
+        attentional_BTH, _ = self.decoder(target_BTE, self.decoder.initial_state(encoding), encoding)
+        logits_BTV: Tensor = self.output(attentional_BTH)
+        return logits_BTV
+
+    def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
+        """The source as the decoder sees it, and the decoder's state before the first target token."""
+        encoding = self.encoder(source_BSE, source_lengths_B)
+        return encoding, self.decoder.initial_state(encoding)
+
+    def next_logits(
+        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding
+    ) -> tuple[Tensor, DecoderState]:
+        """Logits [B, V] after one more target token, and the state after it."""
+        attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
+        return self.output(attentional_B1H[:, 0]), state

@@ -1,0 +1,70 @@
+"""Which rank owns which row: pure arithmetic, no communication."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Layout = Literal["contiguous", "round_robin"]
+
+
+@dataclass(frozen=True)
+class RowPartition:
+    """Divides the rows 0 … num_rows - 1 of a table among num_shards owners.
+
+    Shard sizes differ by at most one row, and the first ``num_rows % num_shards`` owners hold the extra one; with fewer
+    rows than shards the last owners hold none. ``contiguous`` gives each owner one run of ids; ``round_robin`` gives
+    row i to owner ``i % num_shards``, which spreads the frequent ids of a frequency-sorted vocabulary evenly.
+
+    A row's *position* is its place in the concatenation of all shards in the order of their owners. For a contiguous
+    layout position and id are the same.
+    """
+
+    num_rows: int
+    num_shards: int
+    layout: Layout = "contiguous"
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 0:
+            raise ValueError(f"num_rows must not be negative, but is {self.num_rows}")
+        if self.num_shards < 1:
+            raise ValueError(f"num_shards must be at least 1, but is {self.num_shards}")
+        if self.layout not in get_args(Layout):
+            raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, but is {self.layout!r}")
+
+    def shard_size(self, owner: int) -> int:
+        """Number of rows that ``owner`` holds."""
+        return self.offset(owner + 1) - self.offset(owner)
+
+    def offset(self, owner: int) -> int:
+        """Position of the first row of ``owner``; ``offset(num_shards)`` is num_rows."""
+        rows, extra = divmod(self.num_rows, self.num_shards)
+        return owner * rows + min(owner, extra)
+
+    def owner_and_row(self, row_id: int) -> tuple[int, int]:
+        """The owner of one row, and the row's number within the owner's shard."""
+        if not 0 <= row_id < self.num_rows:
+            raise IndexError(f"row {row_id} is outside [0, {self.num_rows})")
+        if self.layout == "round_robin":
+            return row_id % self.num_shards, row_id // self.num_shards
+        rows, extra = divmod(self.num_rows, self.num_shards)
+        in_larger_shards = extra * (rows + 1)
+        if row_id < in_larger_shards:
+            return row_id // (rows + 1), row_id % (rows + 1)
+        owner = extra + (row_id - in_larger_shards) // rows
+        return owner, row_id - self.offset(owner)
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """Positions of ``ids``: int64 of any shape, every id within [0, num_rows)."""
+        if self.layout == "contiguous" or self.num_shards == 1:
+            return ids
+        rows, extra = divmod(self.num_rows, self.num_shards)
+        owners = ids.remainder(self.num_shards)
+        return owners * rows + owners.clamp(max=extra) + ids.div(self.num_shards, rounding_mode="floor")
+
+    def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
+        """Ids, int64 [stop - start], of the rows start … stop - 1 of ``owner``'s shard."""
+        stop = self.shard_size(owner) if stop is None else stop
+        local = torch.arange(start, stop)
+        return local * self.num_shards + owner if self.layout == "round_robin" else local + self.offset(owner)

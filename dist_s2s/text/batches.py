@@ -1,0 +1,190 @@
+"""Padded batches: a pure function of (seed, epoch, position), whatever the number of ranks."""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dist_s2s.text.corpus import Example
+from dist_s2s.text.vocabulary import EOS, PAD, SOS
+
+# Examples are sorted by length among this many batches' worth of a shuffled epoch. More means less padding;
+# fewer means that an example's companions differ more from epoch to epoch.
+POOL_BATCHES = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One rank's rows of a global batch: B rows, S and T positions, all tensors int64, PAD at row ends.
+
+    A rank that has no row of a global batch gets one row that counts for nothing, so that it can take part in
+    every collective: source [EOS], target_in [SOS], target_out [PAD], and no index.
+
+    Attributes:
+        source: [B, S] source tokens, then EOS.
+        source_lengths: [B] tokens of each source row, EOS included; never 0.
+        target_in: [B, T] SOS, then target tokens: what the decoder reads.
+        target_out: [B, T] target tokens, then EOS: what it is to predict.
+        global_target_tokens: tokens of `target_out` on all ranks, PAD not counted; the loss is divided by it.
+        indices: the example number of each row; empty for the row that counts for nothing.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target_in: Tensor
+    target_out: Tensor
+    global_target_tokens: int
+    indices: list[int]
+
+    @property
+    def source_mask(self) -> Tensor:
+        """[B, S] bool, True at tokens (EOS included) and False at padding."""
+        positions = torch.arange(self.source.size(1), device=self.source.device)
+        return positions < self.source_lengths.unsqueeze(1)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch with its tensors on `device`."""
+        return replace(
+            self,
+            source=self.source.to(device),
+            source_lengths=self.source_lengths.to(device),
+            target_in=self.target_in.to(device),
+            target_out=self.target_out.to(device),
+        )
+
+
+def global_batches(examples: Sequence[Example], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
+    """Cut an epoch into batches of example numbers; every example occurs exactly once.
+
+    A seeded shuffle is cut into pools of about `POOL_BATCHES` batches; each pool is sorted by target length,
+    then source length. The direction alternates, for targets from pool to pool, for sources from one target
+    length to the next, so that lengths do not jump at a border. A batch takes examples in this order while
+    they fit; then the order of the batches is shuffled. Nothing here depends on rank or world size.
+
+    Args:
+        batch_tokens: most target tokens of a batch, over all ranks, EOS counted. An example that is longer by
+            itself is a batch of its own.
+
+    Raises:
+        ValueError: `batch_tokens` is not positive.
+    """
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+    if not examples:
+        return []
+    generator = torch.Generator().manual_seed(_mix(seed, epoch))
+    target_lengths = torch.tensor([len(example.target) + 1 for example in examples])
+    source_lengths = torch.tensor([len(example.source) for example in examples])
+    total = int(target_lengths.sum())
+    pools = max(1, round(total / batch_tokens / POOL_BATCHES))
+
+    order = torch.randperm(len(examples), generator=generator)
+    pool = torch.arange(len(examples)) * pools // len(examples)
+    targets, sources = target_lengths[order], source_lengths[order]
+    span = int(sources.max()) + 1
+    length_key = targets * span + torch.where(targets % 2 == 0, sources, span - 1 - sources)
+    span *= int(targets.max()) + 1  # now length_key < span
+    length_key = torch.where(pool % 2 == 0, length_key, span - 1 - length_key)
+    order = order[torch.argsort(pool * span + length_key, stable=True)]
+
+    ends = target_lengths[order].cumsum(0).tolist()
+    numbers = order.tolist()
+    batches: list[list[int]] = []
+    begin = used = 0
+    while begin < len(numbers):
+        end = max(bisect_right(ends, used + batch_tokens, lo=begin), begin + 1)
+        batches.append(numbers[begin:end])
+        begin, used = end, ends[end - 1]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def shard_batch(batch: list[int], rank: int, world_size: int) -> list[int]:
+    """Return every `world_size`-th row of a global batch, from row `rank` on.
+
+    Rows are in order of length, so all ranks get like lengths, and equally many rows to within one.
+
+    Raises:
+        ValueError: `rank` is not in range(world_size).
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in range({world_size}), got {rank}")
+    return batch[rank::world_size]
+
+
+def collate(examples: Sequence[Example], indices: list[int], global_target_tokens: int) -> Batch:
+    """Pad the examples numbered `indices` to one batch, or make the row that counts for nothing."""
+    rows = [examples[i] for i in indices]
+    return Batch(
+        source=_pad([[*row.source, EOS] for row in rows] or [[EOS]]),
+        source_lengths=torch.tensor([len(row.source) + 1 for row in rows] or [1]),
+        target_in=_pad([[SOS, *row.target] for row in rows] or [[SOS]]),
+        target_out=_pad([[*row.target, EOS] for row in rows] or [[PAD]]),
+        global_target_tokens=global_target_tokens,
+        indices=list(indices),
+    )
+
+
+def training_batches(
+    examples: Sequence[Example],
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world_size: int,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """Yield this rank's part of each global batch of the epoch, from batch number `start` on.
+
+    Every rank gets the same number of batches, with the row that counts for nothing where a batch has fewer
+    rows than there are ranks. No collective is called.
+
+    Raises:
+        ValueError: as `global_batches` and `shard_batch`, or `start` is negative.
+    """
+    if start < 0:
+        raise ValueError(f"start must not be negative, got {start}")
+    for batch in global_batches(examples, batch_tokens, seed, epoch)[start:]:
+        yield collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
+
+
+def evaluation_batches(
+    examples: Sequence[Example], batch_size: int, rank: int, world_size: int
+) -> Iterator[Batch]:
+    """Yield batches that cover each example exactly once over all ranks, longest sources first.
+
+    Every rank gets the same number of batches, with the row that counts for nothing where one would be empty.
+    No collective is called.
+
+    Args:
+        batch_size: most rows of a batch on one rank.
+
+    Raises:
+        ValueError: `batch_size` is not positive, or as `shard_batch`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].source), reverse=True)
+    rows = batch_size * world_size
+    for begin in range(0, len(order), rows):
+        batch = order[begin : begin + rows]
+        yield collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """Hash (seed, epoch) to 63 bits: the same in every process, unlike for neighbouring pairs."""
+    digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _target_tokens(examples: Sequence[Example], batch: list[int]) -> int:
+    return sum(len(examples[i].target) + 1 for i in batch)
+
+
+def _pad(rows: list[list[int]]) -> Tensor:
+    """[len(rows), longest row] int64, PAD after the end of each row."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])

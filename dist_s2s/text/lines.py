@@ -1,0 +1,43 @@
+"""Reading a UTF-8 text file line by line, with errors that say where the trouble is."""
+
+import os
+from pathlib import Path
+
+from dist_s2s.errors import UserError
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    r"""Return the lines of a UTF-8 file without their line ends; item `i` is line `i + 1` of the file.
+
+    Lines end at `\n` alone (or `\r\n`): other Unicode line breaks may be part of a sentence.
+    A byte-order mark and blank lines at the very end of the file are dropped.
+
+    Raises:
+        UserError: the file is missing, a directory, unreadable, without any text, or not UTF-8.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: check the path, which is relative to {Path.cwd()}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a directory: name a file in it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    lines = [line.removesuffix("\r") for line in _decode(path, data).split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise UserError(f"{path} is empty: it has {len(data)} bytes and no text")
+    return lines
+
+
+def _decode(path: str | os.PathLike[str], data: bytes) -> str:
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise UserError(
+            f"{path} line {line} is not UTF-8: byte {column} of the line is 0x{data[error.start]:02x} "
+            f"({error.reason}); convert the file to UTF-8"
+        ) from None

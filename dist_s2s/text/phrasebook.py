@@ -1,0 +1,53 @@
+"""The embedded phrasebook: short everyday Chinese-English pairs, so that the first run needs no data.
+
+The sentences are generated, not collected. A small grammar written for this project (`phrasebook_patterns`, filled from
+`phrasebook_lexicon`) makes them all, and every Chinese sentence has one translation. Scores on it show that a model
+learns and composes; they say nothing about real text, and wherever they are shown that must be said.
+
+How sentences are held out: each combines a few things, such as a subject and an activity, 她 + 喝 茶. A stable hash of the
+combination sends all its sentences, whatever their tense, negation or question, to one of the three splits. So in valid
+and test every word and every sentence pattern is known from training, but the combination is new. A fixed number of
+the sentences held out is used. 我 爱 自然 语言 处理 / I love natural language processing is in test, and comes first.
+"""
+
+from functools import cache
+from typing import Literal
+
+from dist_s2s.text.phrasebook_grammar import FAMILIES, Sentence, digest, sentences
+
+Split = Literal["train", "valid", "test"]
+
+SHOWCASE = "我 爱 自然 语言 处理"
+HELD_OUT_PAIRS = 600  # in valid, and as many in test
+_BUCKETS = 32  # of these, one is valid and one is test
+
+
+def phrasebook(split: Split) -> list[tuple[str, str]]:
+    """Return the pairs (Chinese segmented by spaces, English) of a split, always the same ones in the same order."""
+    return [(sentence.source, sentence.target) for sentence in split_sentences()[split]]
+
+
+@cache
+def split_sentences() -> dict[Split, list[Sentence]]:
+    """Generate everything and split it; each split is in the order of a hash, which is to say shuffled."""
+    everything = {sentence.source: sentence for family in FAMILIES for sentence in sentences(family)}
+    showcase = everything[SHOWCASE].composition
+    splits: dict[Split, list[Sentence]] = {"train": [], "valid": [], "test": []}
+    for sentence in sorted(
+        everything.values(), key=lambda each: (each.source != SHOWCASE, digest(each.source))
+    ):
+        splits["test" if sentence.composition == showcase else _split_of(sentence.composition)].append(
+            sentence
+        )
+    return {
+        "train": splits["train"],
+        "valid": splits["valid"][:HELD_OUT_PAIRS],
+        "test": splits["test"][:HELD_OUT_PAIRS],
+    }
+
+
+def _split_of(composition: str) -> Split:
+    if not composition:
+        return "train"
+    bucket = digest(f"split: {composition}") % _BUCKETS
+    return "valid" if bucket == 0 else "test" if bucket == 1 else "train"

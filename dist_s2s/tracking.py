@@ -1,0 +1,132 @@
+"""What a run tells: tables and a progress bar on the screen, metrics.jsonl, TensorBoard, summary.json."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import nn
+
+from dist_s2s.sharded import DistributedEmbedding
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
+
+
+class RunLog:
+    """Used on every rank; only the first rank prints and writes. Use as a context manager, which closes the bar."""
+
+    def __init__(self, run_dir: Path, accelerator: "Accelerator") -> None:
+        self.run_dir = run_dir
+        self.accelerator = accelerator
+        self.active = accelerator.is_main_process
+        self.console = Console(quiet=not self.active, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not (self.active and self.console.is_terminal),
+        )
+        self._task = self._bar.add_task("starting", total=1.0, epoch=1)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+        self.accelerator.end_training()
+
+    def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
+        """Opens TensorBoard's files, and drops from metrics.jsonl what a resumed run will write again."""
+        self.accelerator.init_trackers("tensorboard", config=_flat(config))
+        path = self.run_dir / "metrics.jsonl"
+        if self.active and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        self.console.print(text, markup=False)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, and a point on each of TensorBoard's curves."""
+        self.accelerator.log(dict(values), step=step)
+        if self.active:
+            with open(self.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def progress(self, values: Mapping[str, float], fraction: float) -> None:
+        """Moves the bar; without a terminal prints a line now and then instead."""
+        text = (
+            f"loss {values['loss']:.3f} · {values['tokens_per_second']:,.0f} tokens/s · "
+            f"exchange {values['exchange_share']:.0%} · distinct ids {values['distinct_id_ratio']:.0%}"
+        )
+        epoch = int(values["epoch"]) + 1
+        self._bar.update(self._task, completed=fraction, description=text, epoch=epoch)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.say(f"epoch {epoch} · {fraction:.0%} · {text}")
+
+    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
+        """Prints every parameter tensor: name, shape, where it lives, bytes per rank and in all."""
+        grid = Table("parameter", "shape", "lives", title="Parameters", title_justify="left")
+        grid.add_column("bytes per rank", justify="right")
+        grid.add_column("bytes in all ranks", justify="right")
+        world_size, total, per_rank = self.accelerator.num_processes, 0, 0
+        for name, table in tables.items():
+            row_bytes = table.embedding_dim * table.weight.element_size()
+            here, everywhere = table.partition.shard_size(0) * row_bytes, table.num_embeddings * row_bytes
+            shape = f"{table.num_embeddings} x {table.embedding_dim}"
+            grid.add_row(f"{name}.weight", shape, f"sharded by {world_size}", f"{here:,}", f"{everywhere:,}")
+            per_rank, total = per_rank + here, total + everywhere
+        for name, parameter in core.named_parameters():
+            size = parameter.numel() * parameter.element_size()
+            shape = " x ".join(map(str, parameter.shape))
+            grid.add_row(name, shape, "replicated", f"{size:,}", f"{size * world_size:,}")
+            per_rank, total = per_rank + size, total + size * world_size
+        grid.add_section()
+        grid.add_row("total", "", "", f"{per_rank:,}", f"{total:,}")
+        self.console.print(grid, soft_wrap=False, width=max(100, self.console.width))
+
+    def samples(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Prints (source, reference, hypothesis) triples."""
+        self.say(title)
+        for source, reference, hypothesis in rows:
+            self.say(f"  source      {source}\n  reference   {reference}\n  translation {hypothesis}\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """summary.json, and the same on the screen."""
+        if self.active:
+            (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        for key, value in summary.items():
+            self.say(f"  {key:18} {value}")
+
+    def write_translations(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
+        if self.active:
+            text = "".join("\t".join(row) + "\n" for row in rows)
+            (self.run_dir / "translations.txt").write_text(text, encoding="utf-8")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, values as TensorBoard takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

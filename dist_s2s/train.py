@@ -1,0 +1,112 @@
+"""torchrun --nproc_per_node=4 -m dist_s2s.train [--config configs/NAME.yaml] [--section.key VALUE ...]
+
+Trains a translator. Without arguments: on the phrasebook, with the settings of configs/phrasebook.yaml.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dist_s2s.checkpoint import load_weights
+from dist_s2s.config import Config, config_from_command_line
+from dist_s2s.distributed import run_command, start_ranks
+from dist_s2s.run_directory import checkpoint_to_resume, claim
+from dist_s2s.text.corpus import encode_pairs, load_pairs
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.tracking import RunLog
+from dist_s2s.trainer import Trainer, TrainingData
+from dist_s2s.translator import TextPipeline, Translator, best_checkpoint
+from dist_s2s.validation import Pairs, translate_and_score, validation_loss
+
+SAMPLES_AT_END = 10
+
+
+def main() -> int:
+    """Reads the data, trains, scores the best checkpoint on the test data, and writes summary.json."""
+    config = config_from_command_line(sys.argv[1:], "python -m dist_s2s.train", __doc__ or "")
+    mixed_precision = "bf16" if config.training.precision == "bf16" else "no"
+    accelerator, ranks = start_ranks(mixed_precision, config.training.threads_per_rank, config.run_dir)
+    checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
+    text, data, test_pairs, dropped = ranks.together(lambda: read_data(config, checkpoint))
+
+    def claim_run_directory() -> None:
+        if ranks.is_first:
+            claim(config, start_anew=checkpoint is None)
+            text.save(config.run_dir)
+
+    ranks.together(claim_run_directory)
+    with RunLog(config.run_dir, accelerator) as log:
+        log.say(
+            f"{len(data.train):,} training pairs ({dropped:,} dropped: longer than data.max_length = "
+            f"{config.data.max_length} tokens), {len(data.valid_pairs):,} for validation, {len(test_pairs):,} for the test\n"
+            f"{len(text.source_vocabulary):,} source tokens, {len(text.target_vocabulary):,} target tokens, "
+            f"{ranks.world_size} ranks on {ranks.device.type}"
+        )
+        translator = Translator(config, text, ranks)
+        log.parameters(translator.core, translator.tables)
+        trainer = Trainer(config, data, translator, accelerator, log)
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+            log.say(f"going on from {checkpoint}")
+        log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
+        trainer.fit()
+        log.write_summary(finish(config, trainer, data, test_pairs))
+    return 0
+
+
+def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, TrainingData, Pairs, int]:
+    """Text, training and validation data, test pairs, and how many training pairs were too long. Calls no collectives.
+
+    A run that goes on keeps the vocabularies of its checkpoint's run.
+    """
+    settings = config.data
+    train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
+    test = load_pairs(settings.test, "test")
+    if checkpoint is not None:
+        text = TextPipeline.load(config, checkpoint.parent.parent)
+    else:
+        source_tokenizer, target_tokenizer = map(
+            make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer)
+        )
+        sources = (source_tokenizer.tokenize(source) for source, _ in train)
+        targets = (target_tokenizer.tokenize(target) for _, target in train)
+        text = TextPipeline(
+            source_tokenizer,
+            target_tokenizer,
+            Vocabulary.build(sources, settings.source_vocabulary_size, settings.min_frequency),
+            Vocabulary.build(targets, settings.target_vocabulary_size, settings.min_frequency),
+        )
+    tools = (text.source_tokenizer, text.target_tokenizer, text.source_vocabulary, text.target_vocabulary)
+    examples, dropped = encode_pairs(train, *tools, max_length=settings.max_length)
+    valid_examples, _ = encode_pairs(valid, *tools, max_length=None)
+    return text, TrainingData(examples, valid_examples, valid), test, dropped
+
+
+def finish(config: Config, trainer: Trainer, data: TrainingData, test_pairs: Pairs) -> dict[str, Any]:
+    """Scores the best checkpoint on the test data (collective); returns what goes into summary.json."""
+    translator, progress, log = trainer.translator, trainer.progress, trainer.log
+    best = best_checkpoint(config.run_dir)
+    if best is not None:
+        translator.ranks.together(lambda: load_weights(best, translator.core, translator.tables))
+    scores, rows = translate_and_score(translator, test_pairs)
+    log.samples(f"the first {min(SAMPLES_AT_END, len(rows))} test sentences:", rows[:SAMPLES_AT_END])
+    log.write_translations(rows)
+    return {
+        "bleu": round(scores.bleu, 2),
+        "chrf": round(scores.chrf, 2),
+        "signature": scores.bleu_signature,
+        "test_data": config.data.test,
+        "valid_loss": round(validation_loss(translator, data.valid), 4),
+        "valid_bleu": round(progress.best_bleu, 2),
+        "best_step": progress.best_step,
+        "steps": progress.step,
+        "epochs": progress.epoch,
+        "seconds": round(progress.seconds, 1),
+        "tokens_per_second": round(progress.target_tokens / max(progress.step_seconds, 1e-9)),
+        "world_size": translator.ranks.world_size,
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)

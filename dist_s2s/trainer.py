@@ -1,0 +1,250 @@
+"""The training loop."""
+
+import hashlib
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
+
+from dist_s2s.checkpoint import TrainingState, list_checkpoints, load_training_state, save_checkpoint
+from dist_s2s.config import Config
+from dist_s2s.errors import UserError
+from dist_s2s.schedule import Progress, learning_rate
+from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, clip_grad_norm_
+from dist_s2s.text.batches import Batch, global_batches, training_batches
+from dist_s2s.text.corpus import Example
+from dist_s2s.tracking import RunLog
+from dist_s2s.translator import Translator
+from dist_s2s.validation import Pairs, token_loss, translate_and_score, validation_loss
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SAMPLES_AT_VALIDATION = 3
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop reads: training and validation pairs as ids, validation pairs also as text."""
+
+    train: list[Example]
+    valid: list[Example]
+    valid_pairs: Pairs
+
+
+class Trainer:
+    """Trains one translator. Every method is collective."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        translator: Translator,
+        accelerator: "Accelerator",
+        log: RunLog,
+    ) -> None:
+        self.config, self.data, self.translator, self.log = config, data, translator, log
+        self.ranks = translator.ranks
+        self.tables = list(translator.tables.values())
+        self.core = accelerator.prepare(translator.core)  # DDP and autocast; the tables stay outside
+        core_optimizer = Adam(translator.core.parameters(), lr=config.training.learning_rate, fused=True)
+        table_optimizer = make_table_optimizer(config, self.tables)
+        self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
+        self.progress = Progress()
+        self._peaks = (config.training.learning_rate, table_optimizer.param_groups[0]["lr"])
+        self._batches_in_epoch = len(self._global_batches(epoch=0))
+        self._loss_sum, self._tokens, self._steps = 0.0, 0, 0  # since the last logged step, of this rank
+        self._clock = self._window_start = 0.0
+        self._signal = 0
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continues from a checkpoint, of whatever world size and layout."""
+        manifest = self.ranks.together(lambda: load_training_state(checkpoint, self.state))
+        self.progress = Progress(**manifest["progress"])
+
+    def fit(self) -> None:
+        """Trains until a limit, an early stop, or SIGINT or SIGTERM: then it saves, and raises SystemExit."""
+        progress, training = self.progress, self.config.training
+        self._clock = time.monotonic() - progress.seconds
+        self._window_start = time.monotonic()
+        handlers = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            for batch in self._batches():
+                self.train_step(batch)
+                if progress.step % training.log_every == 0:
+                    self._compare_notes()
+                if progress.step % training.validate_every == 0:
+                    self.validate()
+                elif progress.step % training.checkpoint_every == 0:
+                    self.save()
+                if training.patience and progress.validations_since_best >= training.patience:
+                    self.log.say(f"stopping early: no better BLEU in {training.patience} validations")
+                    break
+            if progress.validated_step != progress.step:
+                self._compare_notes()
+                self.validate()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def train_step(self, batch: Batch) -> None:
+        """Forward, backward and update with this rank's part of a global batch."""
+        training, translator, progress = self.config.training, self.translator, self.progress
+        batch = batch.to(self.ranks.device)
+        torch.manual_seed(_dropout_seed(training.seed, progress.step, self.ranks.rank))
+        source = translator.source_table(batch.source)
+        target = translator.target_table(batch.target_in)
+        logits = self.core(source, batch.source_lengths, target)
+        loss = token_loss(logits, batch.target_out, training.label_smoothing) / batch.global_target_tokens
+        # DDP and the tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
+        (loss * self.ranks.world_size).backward()
+        norm = clip_grad_norm_(translator.core, self.tables, training.max_norm)
+        if not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient's norm is {norm.item()} at step {progress.step}; lower training.learning_rate, which is "
+                f"{training.learning_rate}, and start again from the last checkpoint"
+            )
+        fraction = progress.fraction(training, self._batches_in_epoch)
+        optimizers = (self.state.core_optimizer, self.state.table_optimizer)
+        for optimizer, peak in zip(optimizers, self._peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(peak, progress.step, training.warmup_steps, fraction)
+            optimizer.step()
+            optimizer.zero_grad()
+        progress.step += 1
+        progress.position += 1
+        progress.target_tokens += batch.global_target_tokens
+        self._loss_sum += loss.item()
+        self._tokens += batch.global_target_tokens
+        self._steps += 1
+
+    def validate(self) -> None:
+        """Loss and BLEU on the validation data; then saves."""
+        started, progress = time.monotonic(), self.progress
+        loss = validation_loss(self.translator, self.data.valid)
+        scores, rows = translate_and_score(self.translator, self.data.valid_pairs)
+        progress.validated_step = progress.step
+        progress.validations_since_best += 1
+        if scores.bleu > progress.best_bleu:
+            progress.best_bleu, progress.best_step, progress.validations_since_best = (
+                scores.bleu,
+                progress.step,
+                0,
+            )
+        minutes = round(progress.seconds / 60, 3)
+        values = {"epoch": progress.epoch, "valid_loss": loss, "valid_bleu": scores.bleu, "minutes": minutes}
+        self.log.metrics(progress.step, values)
+        self.log.samples(
+            f"step {progress.step} · epoch {progress.epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
+            f"valid BLEU {scores.bleu:.2f}",
+            rows[:SAMPLES_AT_VALIDATION],
+        )
+        self.save()
+        self._window_start += time.monotonic() - started
+
+    def save(self) -> None:
+        """Writes a checkpoint, and removes those that are neither among the newest nor the best."""
+        checkpoints = self.config.run_dir / "checkpoints"
+        save_checkpoint(checkpoints, self.state, self.progress.step, asdict(self.progress), self.ranks)
+        if self.ranks.is_first:
+            for old in list_checkpoints(checkpoints)[: -self.config.training.keep_checkpoints]:
+                if old.name != f"step-{self.progress.best_step}":
+                    shutil.rmtree(old)
+
+    def _batches(self) -> Iterator[Batch]:
+        """This rank's parts of the global batches, from where training stands to the run's end."""
+        data, training, progress = self.config.data, self.config.training, self.progress
+        while True:
+            for batch in training_batches(
+                self.data.train,
+                data.batch_tokens,
+                training.seed,
+                progress.epoch,
+                self.ranks.rank,
+                self.ranks.world_size,
+                start=progress.position,
+            ):
+                if progress.fraction(training, self._batches_in_epoch) >= 1.0:
+                    return
+                yield batch
+            progress.epoch += 1
+            progress.position = 0
+
+    def _global_batches(self, epoch: int) -> list[list[int]]:
+        return global_batches(
+            self.data.train, self.config.data.batch_tokens, self.config.training.seed, epoch
+        )
+
+    def _compare_notes(self) -> None:
+        """One all_reduce of the figures to log, of the first rank's clock, and of whether anyone was told to stop."""
+        progress, ranks = self.progress, self.ranks
+        if self._steps == 0:
+            return
+        now = time.monotonic()
+        exchange = [table.statistics for table in self.tables]
+        first = [now - self._clock, now - self._window_start] if ranks.is_first else [0.0, 0.0]
+        loss, seconds_in_exchange, ids, distinct_ids, clock, window, signalled = ranks.sum(
+            [
+                self._loss_sum,
+                sum(table.seconds for table in exchange),
+                sum(table.ids for table in exchange),
+                sum(table.distinct_ids for table in exchange),
+                *first,
+                self._signal,
+            ]
+        )
+        progress.seconds = clock
+        progress.step_seconds += window
+        values = {
+            "epoch": progress.epoch,
+            "loss": loss / self._steps,
+            "learning_rate": self.state.core_optimizer.param_groups[0]["lr"],
+            "tokens_per_second": self._tokens / window,
+            "distinct_id_ratio": distinct_ids / ids,
+            "exchange_seconds": seconds_in_exchange / ranks.world_size / self._steps,
+            "exchange_share": seconds_in_exchange / ranks.world_size / window,
+        }
+        self.log.metrics(progress.step, values)
+        self.log.progress(values, progress.fraction(self.config.training, self._batches_in_epoch))
+        for table in exchange:
+            table.reset()
+        self._loss_sum, self._tokens, self._steps = 0.0, 0, 0
+        self._window_start = time.monotonic()
+        if signalled:
+            self.save()
+            self.log.say(f"stopped at step {progress.step}, and saved; the same command goes on from here")
+            raise SystemExit(128 + (self._signal or signal.SIGTERM))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Only takes note: the ranks stop together when they next compare notes."""
+        self._signal = number
+
+
+def make_table_optimizer(config: Config, tables: list[DistributedEmbedding]) -> Optimizer:
+    """The row-sparse optimizer named by ``embedding.optimizer``, over the shards of all tables."""
+    weights = [table.weight for table in tables]
+    peak = config.embedding.learning_rate or config.training.learning_rate
+    match config.embedding.optimizer:
+        case "sgd":
+            return SGD(weights, lr=peak)
+        case "adagrad":
+            return Adagrad(weights, lr=peak)
+        case "rowwise_adagrad":
+            return RowWiseAdagrad(weights, lr=peak)
+        case "sparse_adam":
+            return SparseAdam(weights, lr=peak)
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    """A seed of its own for each step and rank, so that a resumed run drops the same units."""
+    digest = hashlib.blake2b(f"dropout {seed} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

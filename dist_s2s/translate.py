@@ -1,0 +1,80 @@
+"""python -m dist_s2s.translate --run RUN: translates lines from stdin, or from a file, with a trained run."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from dist_s2s.distributed import check_torchrun, run_command, start_ranks
+from dist_s2s.errors import UserError
+from dist_s2s.text.lines import read_lines
+from dist_s2s.translator import SENTENCES_PER_BATCH, load_translator
+
+_CHUNK = 20 * SENTENCES_PER_BATCH
+
+
+def positive_int(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {value}")
+    return value
+
+
+def main() -> int:
+    """One translation a line, in the order of the input; an empty line stays empty."""
+    parser = argparse.ArgumentParser(prog="python -m dist_s2s.translate", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin)")
+    parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
+    parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
+    arguments = parser.parse_args()
+    if arguments.input is None and check_torchrun()[1] > 1:
+        raise UserError("several ranks cannot share stdin; give --input FILE")
+    _, ranks = start_ranks()
+    translator, _ = load_translator(arguments.run, ranks)
+    lines: Iterable[str] = (
+        _stdin_lines() if arguments.input is None else ranks.together(lambda: read_lines(arguments.input))
+    )
+    with _open_output(arguments.output if ranks.is_first else None) as output:
+        for chunk in _chunks(lines, 1 if arguments.input is None and sys.stdin.isatty() else _CHUNK):
+            translations = translator.translate(chunk, arguments.beam_size)
+            if ranks.is_first:
+                print(*translations, sep="\n", file=output, flush=True)
+    return 0
+
+
+def _stdin_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"stdin line {number} is not UTF-8: {error.reason} at byte {error.start}"
+            ) from None
+
+
+def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@contextlib.contextmanager
+def _open_output(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        file = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"cannot write --output {path}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,78 @@
+"""torchrun with its own arguments, but quiet about a mistake that a worker has already explained.
+
+A command that meets a user's mistake prints one line and exits with status 2. torchrun would bury that line
+under its log and a traceback of its own. This one exits with the worker's status and, for status 2, says
+nothing more; for any other failure it prints torchrun's report of which rank failed, and how. Ctrl-C ends the
+workers with SIGTERM.
+"""
+
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args, run
+
+USER_ERROR = 2
+
+
+def hold_agent_log() -> logging.handlers.MemoryHandler:
+    """Keep what the elastic agent logs until it is known whether anybody needs it."""
+    log = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
+    log.setTarget(logging.StreamHandler())
+    agent = logging.getLogger("torch.distributed.elastic")
+    agent.addHandler(log)
+    agent.propagate = False
+    return log
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Ask the workers to stop as SIGTERM would: SIGINT makes every one of them print a KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave workers behind
+    print("\ninterrupted: stopping the workers", file=sys.stderr)
+    raise SignalException("interrupted", signal.SIGTERM)
+
+
+def stay_on_this_host() -> None:
+    """Let gloo listen on the loopback interface only, unless the user chose another."""
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
+
+
+def main() -> int:
+    """Run the job that the command line describes and return its exit status."""
+    args = parse_args(sys.argv[1:])
+    if args.standalone:
+        stay_on_this_host()
+        args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
+    args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
+    signal.signal(signal.SIGINT, interrupt)
+    log = hold_agent_log()
+    try:
+        run(args)
+    except ChildFailedError as error:
+        if any(failure.exitcode == USER_ERROR for failure in error.failures.values()):
+            log.buffer.clear()
+            return USER_ERROR
+        log.flush()
+        print(error, file=sys.stderr)
+        _, first = error.get_first_failure()
+        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    except SignalException as stop:
+        log.buffer.clear()
+        interrupted = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return 128 + (signal.SIGINT if interrupted else stop.sigval)
+    finally:
+        log.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

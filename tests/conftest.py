@@ -1,0 +1,19 @@
+"""What the whole suite shares."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.rank_pool import RankPool
+
+# The same examples each time, and no deadline: how fast one runs depends on what else the machine does.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[RankPool]:
+    """Four real processes joined by gloo; they start with the first call."""
+    with RankPool() as pool:
+        yield pool

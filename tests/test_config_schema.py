@@ -1,0 +1,65 @@
+"""The configuration as an object: written, compared, and closed to changes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from dist_s2s.config import KEYS, RESUMABLE_KEYS, Config, differences, load_config
+
+
+def test_every_key_is_described() -> None:
+    assert [key for key, field in KEYS.items() if not field.description] == []
+
+
+def test_config_is_frozen_and_closed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().training.seed = 2
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Config.model_validate({"training": {"sede": 2}})
+
+
+def test_to_yaml_round_trips(tmp_path: Path) -> None:
+    awkward = {
+        "run_dir": "runs/中文 mit Leerzeichen: # " + "x " * 60 + "y",
+        "data.train": "null",
+        "data.valid": "010",
+        "data.test": "1e-3",
+        "model.attention": "none",
+        "model.input_feeding": "true",
+        "training.learning_rate": "1e-05",
+        "training.label_smoothing": "0.1234567890123456",
+        "training.max_epochs": "null",
+        "training.max_steps": "12",
+    }
+    config = load_config(None, awkward)
+    for written in (config, Config()):
+        (tmp_path / "config.yaml").write_text(written.to_yaml(), encoding="utf-8")
+        assert load_config(tmp_path / "config.yaml", {}) == written
+    assert list(yaml.safe_load(config.to_yaml())) == ["run_dir", "data", "model", "embedding", "training"]
+
+
+def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
+    there = Config()
+    changes = {
+        "model.hidden_size": "512",
+        "model.input_feeding": "true",
+        "embedding.learning_rate": "0.5",
+        "training.seed": "2",
+    }
+    assert differences(there, load_config(None, changes)) == [
+        "model.hidden_size: 256 there, 512 here",
+        "model.input_feeding: false there, true here",
+        "embedding.learning_rate: null there, 0.5 here",
+        "training.seed: 1 there, 2 here",
+    ]
+    assert differences(there, there) == []
+
+
+def test_resumable_keys_may_change() -> None:
+    assert set(KEYS) > RESUMABLE_KEYS
+    changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77"))
+    assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
+    assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))
+    assert differences(Config(), changed) == []

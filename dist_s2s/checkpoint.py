@@ -42,9 +42,7 @@ class TrainingState:
     table_optimizer: Optimizer  # over the tables' weights, in their order
 
 
-def save_checkpoint(
-    checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks
-) -> Path:
+def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
     """Writes ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
 
     progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
@@ -91,9 +89,7 @@ def save_checkpoint(
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    found = [
-        path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()
-    ]
+    found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
@@ -106,9 +102,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
     if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}"
-        )
+        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}")
     return manifest
 
 
@@ -185,11 +179,7 @@ def _describe(table: DistributedEmbedding) -> dict[str, Any]:
 
 def _row_state(optimizer: Optimizer, table: DistributedEmbedding) -> dict[str, Tensor]:
     """The optimizer's tensors that have a row for each row of the shard."""
-    return {
-        key: value
-        for key, value in optimizer.state[table.weight].items()
-        if _is_row_state(value, table.weight)
-    }
+    return {key: value for key, value in optimizer.state[table.weight].items() if _is_row_state(value, table.weight)}
 
 
 def _is_row_state(value: object, weight: Tensor) -> bool:

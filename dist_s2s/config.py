@@ -85,9 +85,7 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     for key, (value, origin) in given.items():
         section, _, name = key.rpartition(".")
         if key in SECTIONS:
-            problems.append(
-                f"{key} must be a section with keys of its own, but is {_shown(value)} ({origin})"
-            )
+            problems.append(f"{key} must be a section with keys of its own, but is {_shown(value)} ({origin})")
         elif key not in KEYS:
             where = "on the command line" if origin == COMMAND_LINE else f"in {origin}"
             problems.append(f"unknown key {key} {where}; {_suggestion(key)}")
@@ -98,9 +96,7 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     try:
         config = Config.model_validate(nested)
     except ValidationError as error:
-        raise UserError(
-            "\n".join(problems + [_describe(details, given) for details in error.errors()])
-        ) from error
+        raise UserError("\n".join(problems + [_describe(details, given) for details in error.errors()])) from error
     if problems:
         raise UserError("\n".join(problems))
     return config
@@ -138,9 +134,7 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     except OSError as error:
         raise UserError(f"cannot read the configuration {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-        ) from error
+        raise UserError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
     try:
         content = yaml.load(text, _TextLoader)  # a SafeLoader that makes even fewer types
     except yaml.MarkedYAMLError as error:
@@ -149,9 +143,7 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
         raise UserError(f"{file}:{line}: {reason}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise UserError(
-            f"{file}:{line}: a character that YAML does not allow, {chr(error.character)!a}"
-        ) from error
+        raise UserError(f"{file}:{line}: a character that YAML does not allow, {chr(error.character)!a}") from error
     if content is None:
         raise UserError(f"{file} is empty: expected sections such as data, model, training")
     if not isinstance(content, dict):

@@ -30,22 +30,12 @@ class DataConfig(Section):
     train: str = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
     valid: str = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
     test: str = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
-    source_tokenizer: TokenizerName = Field(
-        default="characters", description="how source text is cut into tokens"
-    )
+    source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
-    batch_tokens: int = Field(
-        default=2000, gt=0, description="target tokens of the global batch, all ranks together"
-    )
-    max_length: int = Field(
-        default=100, gt=0, description="tokens; longer training pairs are dropped and counted"
-    )
-    source_vocabulary_size: OptionalInt = Field(
-        default=None, ge=5, description="most tokens kept, specials included"
-    )
-    target_vocabulary_size: OptionalInt = Field(
-        default=None, ge=5, description="most tokens kept, specials included"
-    )
+    batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
+    max_length: int = Field(default=100, gt=0, description="tokens; longer training pairs are dropped and counted")
+    source_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
+    target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
     min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>")
 
 
@@ -59,68 +49,44 @@ class ModelConfig(Section):
     attention: Literal["none", "dot", "general", "additive"] = Field(
         default="dot", description="how the decoder looks at the source; none: the context vector alone"
     )
-    input_feeding: bool = Field(
-        default=False, description="feed the attention output into the next decoder step"
-    )
+    input_feeding: bool = Field(default=False, description="feed the attention output into the next decoder step")
 
 
 class EmbeddingConfig(Section):
     """The row-sharded tables and their optimizer."""
 
-    layout: Literal["contiguous", "round_robin"] = Field(
-        default="contiguous", description="which rank owns which row"
-    )
+    layout: Literal["contiguous", "round_robin"] = Field(default="contiguous", description="which rank owns which row")
     optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "sparse_adam"] = Field(
         default="sparse_adam",
         description="optimizer of the tables; it touches only the rows that a batch used",
     )
-    learning_rate: OptionalFloat = Field(
-        default=None, gt=0, description="of the tables; null: training.learning_rate"
-    )
+    learning_rate: OptionalFloat = Field(default=None, gt=0, description="of the tables; null: training.learning_rate")
 
 
 class TrainingConfig(Section):
     """Optimization, length of the run, checkpoints."""
 
-    learning_rate: float = Field(
-        default=2e-3, gt=0, description="peak learning rate, reached after the warm-up"
-    )
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate, reached after the warm-up")
     warmup_steps: int = Field(default=100, ge=0, description="steps of linear warm-up")
     max_steps: OptionalInt = Field(default=None, gt=0, description="stop after this many steps")
-    max_minutes: OptionalFloat = Field(
-        default=None, gt=0, description="stop after this many minutes of training"
-    )
-    max_epochs: OptionalInt = Field(
-        default=12, gt=0, description="stop after this many epochs; the first limit counts"
-    )
+    max_minutes: OptionalFloat = Field(default=None, gt=0, description="stop after this many minutes of training")
+    max_epochs: OptionalInt = Field(default=12, gt=0, description="stop after this many epochs; the first limit counts")
     seed: int = Field(default=1, ge=0, lt=2**63, description="of initialisation, dropout and batch order")
-    precision: Literal["fp32", "bf16", "fp64"] = Field(
-        default="fp32", description="bf16: autocast, tables stay fp32"
-    )
-    label_smoothing: float = Field(
-        default=0.1, ge=0, lt=1, description="probability spread over the other tokens"
-    )
+    precision: Literal["fp32", "bf16", "fp64"] = Field(default="fp32", description="bf16: autocast, tables stay fp32")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over the other tokens")
     max_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this global norm")
     validate_every: int = Field(default=500, gt=0, description="steps between validations")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
-    patience: int = Field(
-        default=0, ge=0, description="validations without a better BLEU before stopping; 0: never"
-    )
+    patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
-    resume: str = Field(
-        default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path"
-    )
-    threads_per_rank: OptionalInt = Field(
-        default=None, gt=0, description="CPU threads; null: leave torch's choice"
-    )
+    resume: str = Field(default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path")
+    threads_per_rank: OptionalInt = Field(default=None, gt=0, description="CPU threads; null: leave torch's choice")
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.max_steps is None and self.max_minutes is None and self.max_epochs is None:
-            raise ValueError(
-                "set training.max_steps, training.max_minutes or training.max_epochs: all are null"
-            )
+            raise ValueError("set training.max_steps, training.max_minutes or training.max_epochs: all are null")
         return self
 
 
@@ -144,9 +110,7 @@ SECTIONS: dict[str, type[Section]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
-    f"{name}.{key}": field
-    for name, section in SECTIONS.items()
-    for key, field in section.model_fields.items()
+    f"{name}.{key}": field for name, section in SECTIONS.items() for key, field in section.model_fields.items()
 }
 RESUMABLE_KEYS = frozenset(
     {

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,14 +25,10 @@ def check_torchrun() -> tuple[int, int]:
     """(rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
     names = ("RANK", "WORLD_SIZE")
     try:
-        rank, world_size = (
-            int(os.environ.get(name, default)) for name, default in zip(names, "01", strict=True)
-        )
+        rank, world_size = (int(os.environ.get(name, default)) for name, default in zip(names, "01", strict=True))
     except ValueError:
         given = " ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise UserError(
-            f"RANK and WORLD_SIZE must be whole numbers, but are {given}; start with torchrun"
-        ) from None
+        raise UserError(f"RANK and WORLD_SIZE must be whole numbers, but are {given}; start with torchrun") from None
     return rank, world_size
 
 
@@ -85,9 +80,9 @@ class Ranks:
         return gathered
 
     def together(self, function: Callable[[], T]) -> T:
-        """Calls ``function`` on every rank; if it fails on any with a UserError or OSError, all raise the same UserError.
+        """Calls ``function`` on every rank; if any fails with a UserError or OSError, all raise the same UserError.
 
-        Collective: every rank must call it, and ``function`` itself may not call collectives.
+        Collective: every rank must call it. ``function`` itself may not call collectives.
         """
         result: T | None = None
         message = ""
@@ -146,21 +141,6 @@ def stop_ranks() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command: a UserError becomes one line on stderr and exit status 2, on every rank."""
-    status: int | None = 2
-    try:
-        status = main()
-    except UserError as error:
-        where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        # One write, so that the lines of several ranks do not mix.
-        sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
-        sys.stderr.flush()
-    finally:
-        stop_ranks()
-    sys.exit(status)
 
 
 def _use_loopback_on_a_single_host() -> None:

@@ -3,13 +3,13 @@
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from dist_s2s.distributed import run_command, start_ranks
+from dist_s2s.command_line import positive_int, run_command
+from dist_s2s.distributed import start_ranks
+from dist_s2s.errors import UserError
 from dist_s2s.scoring import corpus_scores
-from dist_s2s.text.corpus import load_pairs
-from dist_s2s.translate import positive_int
+from dist_s2s.text.corpus import describe, load_pairs
 from dist_s2s.translator import load_translator
 
 
@@ -28,18 +28,30 @@ def main() -> int:
     hypotheses = translator.translate([source for source, _ in pairs], arguments.beam_size)
     seconds = time.monotonic() - started
     if ranks.is_first:
-        scores = asdict(corpus_scores(hypotheses, [target for _, target in pairs]))
+        scores = corpus_scores(hypotheses, [target for _, target in pairs])
         result = {
-            **scores,
+            "bleu": scores.bleu,
+            "chrf": scores.chrf,
+            "signature": scores.bleu_signature,
+            "chrf_signature": scores.chrf_signature,
+            "data": describe(arguments.data),
             "sentences": len(pairs),
-            "seconds": round(seconds, 2),
+            "seconds": seconds,
             "beam_size": arguments.beam_size,
         }
         for key, value in result.items():
             print(f"{key:15} {value:.2f}" if isinstance(value, float) else f"{key:15} {value}")
         if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write_text(arguments.json, json.dumps(result, indent=1) + "\n")
     return 0
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that the user named."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -26,9 +26,7 @@ def checkpoint_to_resume(config: Config) -> Path | None:
                 "or --training.resume never to move it aside and start anew"
             )
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise UserError(
-            f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir"
-        )
+        raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume != "auto":
         read_manifest(Path(resume))
         return Path(resume)

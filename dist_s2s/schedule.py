@@ -9,9 +9,9 @@ from dist_s2s.config_schema import TrainingConfig
 class Progress:
     """Where training stands; saved in every checkpoint, the same on all ranks.
 
-    epoch, position: the next global batch is number ``position`` of ``epoch``. seconds: training time so far, validation
-    included, by the first rank's clock when the ranks last compared notes. target_tokens, step_seconds: what the training
-    steps alone have seen and taken.
+    epoch, position: the next global batch is number ``position`` of ``epoch``.
+    seconds: training time so far, validation included, by the first rank's clock when the ranks last compared notes.
+    target_tokens, step_seconds: what the training steps alone have seen and taken.
     """
 
     step: int = 0
@@ -38,5 +38,5 @@ class Progress:
 
 
 def learning_rate(peak: float, step: int, warmup_steps: int, fraction: float) -> float:
-    """Linear warm-up to ``peak`` over the first ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
+    """Linear warm-up to ``peak`` over ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
     return peak * min(1.0, (step + 1) / max(1, warmup_steps)) * (1.0 - fraction)

@@ -1,6 +1,7 @@
 """What a run tells: tables and a progress bar on the screen, metrics.jsonl, TensorBoard, summary.json."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ class RunLog:
         self.run_dir = run_dir
         self.accelerator = accelerator
         self.active = accelerator.is_main_process
-        self.console = Console(quiet=not self.active, highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
+        self.console = Console(quiet=not self.active, highlight=False, soft_wrap=True, width=width)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=20),
@@ -82,7 +84,9 @@ class RunLog:
 
     def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
         """Prints every parameter tensor: name, shape, where it lives, bytes per rank and in all."""
-        grid = Table("parameter", "shape", "lives", title="Parameters", title_justify="left")
+        grid = Table(title="Parameters", title_justify="left")
+        for column in ("parameter", "shape", "lives"):
+            grid.add_column(column, no_wrap=True)
         grid.add_column("bytes per rank", justify="right")
         grid.add_column("bytes in all ranks", justify="right")
         world_size, total, per_rank = self.accelerator.num_processes, 0, 0
@@ -99,7 +103,7 @@ class RunLog:
             per_rank, total = per_rank + size, total + size * world_size
         grid.add_section()
         grid.add_row("total", "", "", f"{per_rank:,}", f"{total:,}")
-        self.console.print(grid, soft_wrap=False, width=max(100, self.console.width))
+        self.console.print(grid, soft_wrap=False)
 
     def samples(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
         """Prints (source, reference, hypothesis) triples."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dist_s2s.checkpoint import load_weights
+from dist_s2s.command_line import run_command
 from dist_s2s.config import Config, config_from_command_line
-from dist_s2s.distributed import run_command, start_ranks
+from dist_s2s.distributed import start_ranks
 from dist_s2s.run_directory import checkpoint_to_resume, claim
-from dist_s2s.text.corpus import encode_pairs, load_pairs
+from dist_s2s.text.corpus import describe, encode_pairs, load_pairs
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.tracking import RunLog
@@ -38,8 +39,9 @@ def main() -> int:
     ranks.together(claim_run_directory)
     with RunLog(config.run_dir, accelerator) as log:
         log.say(
-            f"{len(data.train):,} training pairs ({dropped:,} dropped: longer than data.max_length = "
-            f"{config.data.max_length} tokens), {len(data.valid_pairs):,} for validation, {len(test_pairs):,} for the test\n"
+            f"{len(data.train):,} training pairs from {describe(config.data.train)}, and {dropped:,} dropped because a "
+            f"side is longer than data.max_length = {config.data.max_length} tokens\n"
+            f"{len(data.valid_pairs):,} pairs for validation, {len(test_pairs):,} for the test\n"
             f"{len(text.source_vocabulary):,} source tokens, {len(text.target_vocabulary):,} target tokens, "
             f"{ranks.world_size} ranks on {ranks.device.type}"
         )
@@ -66,9 +68,7 @@ def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, Tr
     if checkpoint is not None:
         text = TextPipeline.load(config, checkpoint.parent.parent)
     else:
-        source_tokenizer, target_tokenizer = map(
-            make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer)
-        )
+        source_tokenizer, target_tokenizer = map(make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer))
         sources = (source_tokenizer.tokenize(source) for source, _ in train)
         targets = (target_tokenizer.tokenize(target) for _, target in train)
         text = TextPipeline(
@@ -90,13 +90,14 @@ def finish(config: Config, trainer: Trainer, data: TrainingData, test_pairs: Pai
     if best is not None:
         translator.ranks.together(lambda: load_weights(best, translator.core, translator.tables))
     scores, rows = translate_and_score(translator, test_pairs)
-    log.samples(f"the first {min(SAMPLES_AT_END, len(rows))} test sentences:", rows[:SAMPLES_AT_END])
+    shown = rows[:SAMPLES_AT_END]
+    log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)
     log.write_translations(rows)
     return {
         "bleu": round(scores.bleu, 2),
         "chrf": round(scores.chrf, 2),
         "signature": scores.bleu_signature,
-        "test_data": config.data.test,
+        "test_data": describe(config.data.test),
         "valid_loss": round(validation_loss(translator, data.valid), 4),
         "valid_bleu": round(progress.best_bleu, 2),
         "best_step": progress.best_step,

@@ -19,7 +19,7 @@ from dist_s2s.errors import UserError
 from dist_s2s.schedule import Progress, learning_rate
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, clip_grad_norm_
 from dist_s2s.text.batches import Batch, global_batches, training_batches
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Example, describe
 from dist_s2s.tracking import RunLog
 from dist_s2s.translator import Translator
 from dist_s2s.validation import Pairs, token_loss, translate_and_score, validation_loss
@@ -74,9 +74,7 @@ class Trainer:
         progress, training = self.progress, self.config.training
         self._clock = time.monotonic() - progress.seconds
         self._window_start = time.monotonic()
-        handlers = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for batch in self._batches():
                 self.train_step(batch)
@@ -145,7 +143,7 @@ class Trainer:
         self.log.metrics(progress.step, values)
         self.log.samples(
             f"step {progress.step} · epoch {progress.epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
-            f"valid BLEU {scores.bleu:.2f}",
+            f"valid BLEU {scores.bleu:.2f} on {describe(self.config.data.valid)}",
             rows[:SAMPLES_AT_VALIDATION],
         )
         self.save()
@@ -180,9 +178,7 @@ class Trainer:
             progress.position = 0
 
     def _global_batches(self, epoch: int) -> list[list[int]]:
-        return global_batches(
-            self.data.train, self.config.data.batch_tokens, self.config.training.seed, epoch
-        )
+        return global_batches(self.data.train, self.config.data.batch_tokens, self.config.training.seed, epoch)
 
     def _compare_notes(self) -> None:
         """One all_reduce of the figures to log, of the first rank's clock, and of whether anyone was told to stop."""

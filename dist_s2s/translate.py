@@ -8,20 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from dist_s2s.distributed import check_torchrun, run_command, start_ranks
+from dist_s2s.command_line import positive_int, run_command
+from dist_s2s.distributed import check_torchrun, start_ranks
 from dist_s2s.errors import UserError
 from dist_s2s.text.lines import read_lines
 from dist_s2s.translator import SENTENCES_PER_BATCH, load_translator
 
 _CHUNK = 20 * SENTENCES_PER_BATCH
-
-
-def positive_int(text: str) -> int:
-    """For argparse: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but is {value}")
-    return value
 
 
 def main() -> int:
@@ -52,9 +45,7 @@ def _stdin_lines() -> Iterator[str]:
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"stdin line {number} is not UTF-8: {error.reason} at byte {error.start}"
-            ) from None
+            raise UserError(f"stdin line {number} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""A translator: tokenizers, vocabularies, two sharded tables and the replicated core, put together from a configuration."""
+"""A translator: tokenizers, vocabularies, two sharded tables and the replicated core, as a configuration says."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,12 +86,9 @@ class Translator:
     def translate(self, sentences: Sequence[str], beam_size: int = 1) -> list[str]:
         """Translations of ``sentences``, on every rank (collective; all ranks give the same sentences).
 
-        Each rank translates its share in float32 or float64, greedily or with a beam. A sentence without any token gives "".
+        Each rank translates its share, without autocast, greedily or with a beam. A sentence without a token gives "".
         """
-        sources = [
-            self.text.source_vocabulary.encode(self.text.source_tokenizer.tokenize(line))
-            for line in sentences
-        ]
+        sources = [self.text.source_vocabulary.encode(self.text.source_tokenizer.tokenize(line)) for line in sentences]
         examples = [Example(source, []) for source in sources if source]
         was_training = self.core.training
         self.core.eval()
@@ -106,18 +103,14 @@ class Translator:
                 found[index], numbers = numbers[2 : 2 + length], numbers[2 + length :]
         results = iter(found[index] for index in range(len(examples)))
         vocabulary, tokenizer = self.text.target_vocabulary, self.text.target_tokenizer
-        return [
-            tokenizer.detokenize(vocabulary.decode(next(results))) if source else "" for source in sources
-        ]
+        return [tokenizer.detokenize(vocabulary.decode(next(results))) if source else "" for source in sources]
 
     def _search(self, examples: list[Example], beam_size: int) -> Iterator[tuple[int, list[int]]]:
         """This rank's share: (number of the example, target ids)."""
         ranks = self.ranks
         for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
-            for index, ids in zip(
-                batch.indices, self._search_batch(batch.to(ranks.device), beam_size), strict=False
-            ):
-                yield index, ids
+            results = self._search_batch(batch.to(ranks.device), beam_size)
+            yield from zip(batch.indices, results, strict=False)  # a row that counts for nothing has no index
 
     @torch.no_grad()
     def _search_batch(self, batch: Batch, beam_size: int) -> list[list[int]]:

@@ -24,10 +24,10 @@ class DecoderState(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """num_layers LSTM layers, with residuals from the second on; then Luong's attentional state tanh(W [context; state]).
+    """num_layers LSTM layers, with residuals from the second on, then attention: tanh(W [context; state]), Luong 2015.
 
-    Attention is computed after the whole target has passed the LSTM, in one matrix product. With ``input_feeding`` (Luong et
-    al. 2015) each step also reads the previous attentional state, and the target is walked through step by step.
+    Attention is computed after the whole target has passed the LSTM, in one matrix product. With ``input_feeding``
+    (Luong et al. 2015) each step also reads the attentional state before it, so the target is walked through in steps.
     """
 
     def __init__(
@@ -56,9 +56,7 @@ class Decoder(nn.Module):
         hidden_LBH = hidden_BLH.transpose(0, 1).contiguous()
         return DecoderState(hidden_LBH, torch.zeros_like(hidden_LBH), torch.zeros_like(summary_BH))
 
-    def forward(
-        self, embedded_BTE: Tensor, state: DecoderState, encoding: Encoding
-    ) -> tuple[Tensor, DecoderState]:
+    def forward(self, embedded_BTE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Attentional states, [B, T, H], of T ≥ 1 target positions after ``state``, and the state after them.
 
         embedded_BTE: rows of the target table for SOS and the tokens so far (teacher forcing: the reference's tokens).
@@ -73,9 +71,7 @@ class Decoder(nn.Module):
             attentional.append(step_B1H)
         return torch.cat(attentional, dim=1), state
 
-    def _advance(
-        self, input_BTX: Tensor, state: DecoderState, encoding: Encoding
-    ) -> tuple[Tensor, DecoderState]:
+    def _advance(self, input_BTX: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         hidden, cells, outputs = input_BTX, [], []
         for layer, lstm in enumerate(self.layers):
             start = (

@@ -28,12 +28,8 @@ class Encoder(nn.Module):
         if hidden_size % 2:
             raise ValueError(f"hidden_size must be even for two directions, but is {hidden_size}")
         sizes = [embedding_dim] + [hidden_size] * (num_layers - 1)
-        self.forward_layers = nn.ModuleList(
-            nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes
-        )
-        self.backward_layers = nn.ModuleList(
-            nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes
-        )
+        self.forward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
+        self.backward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded_BSE: Tensor, lengths_B: Tensor) -> Encoding:

@@ -41,9 +41,7 @@ class Seq2Seq(nn.Module):
         encoding = self.encoder(source_BSE, source_lengths_B)
         return encoding, self.decoder.initial_state(encoding)
 
-    def next_logits(
-        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding
-    ) -> tuple[Tensor, DecoderState]:
+    def next_logits(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Logits [B, V] after one more target token, and the state after it."""
         attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
         return self.output(attentional_B1H[:, 0]), state

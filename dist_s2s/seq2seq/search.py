@@ -1,8 +1,8 @@
 """Greedy and beam search over batches.
 
-The caller supplies ``embed``, which turns target ids [N] into rows [N, E]. Where that lookup is collective, every rank must call it
-equally often, so the caller also supplies ``all_finished``, which turns this rank's "I have finished" into the same answer
-on all ranks; the search goes on until it is True, on finished sentences too.
+The caller supplies ``embed``, which turns target ids [N] into rows [N, E]. Where that lookup is collective, every rank
+must call it equally often. So the caller also supplies ``all_finished``, which turns this rank's "I have finished" into
+the same answer on all ranks; the search goes on until it is True, on finished sentences too.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def greedy_search(
     """
     encoding, state = model.encode(source_BSE, source_lengths_B)
     tokens_B = torch.full_like(source_lengths_B, start_id)
-    finished_B = torch.zeros_like(source_lengths_B, dtype=torch.bool)
+    finished_B = max_lengths_B < 1
     chosen: list[Tensor] = []
     while not all_finished(bool(finished_B.all())):
         logits_BV, state = model.next_logits(embed(tokens_B), state, encoding)
@@ -79,7 +79,7 @@ def beam_search(
     scores_BK = torch.full((size, beam_size), float("-inf"), device=device)
     scores_BK[:, 0] = 0.0  # the K copies are equal before the first token: only one may branch
     tokens_N = torch.full((size * beam_size,), start_id, device=device)
-    finished_BK = torch.zeros(size, beam_size, dtype=torch.bool, device=device)
+    finished_BK = (max_lengths_B < 1)[:, None].expand(size, beam_size)
     lengths_BK = torch.zeros_like(scores_BK)
     history_BKT = torch.empty(size, beam_size, 0, dtype=torch.int64, device=device)
     while not all_finished(bool(finished_BK.all())):

@@ -25,21 +25,21 @@ _DTYPES = (torch.float32, torch.float64)
 class DistributedEmbedding(nn.Module):
     """A lookup table of which each rank holds num_embeddings / world_size rows.
 
-    Used like ``nn.Embedding``: ids of any integer shape in, rows of shape ``ids.shape + (embedding_dim,)`` out, each rank
-    with a batch of its own. Building it, looking up, and running backward through a lookup are collective: every rank
-    of the group takes part, each time, also with no ids at all. See exchange.py for the protocol.
+    Used like ``nn.Embedding``: ids of any integer shape in, rows of shape ``ids.shape + (embedding_dim,)`` out, each
+    rank with a batch of its own. Building it, looking up, and running backward through a lookup are collective: every
+    rank of the group takes part, each time, also with no ids at all. See exchange.py for the protocol.
 
-    ``weight`` is the local shard, [shard rows, embedding_dim]; its ``grad`` is a coalesced sparse tensor that holds just
-    the rows which some rank looked up, so torch.optim.SGD, Adagrad and SparseAdam work on it unchanged.
+    ``weight`` is the local shard, [shard rows, embedding_dim]; its ``grad`` is a coalesced sparse tensor that holds
+    just the rows which some rank looked up, so torch.optim.SGD, Adagrad and SparseAdam work on it unchanged.
 
     num_embeddings, embedding_dim: size of the whole table, the same on every rank.
     padding_idx: id of a row that starts as zeros and never receives a gradient.
     layout: "contiguous" or "round_robin", see RowPartition.
     grad_reduction: "mean" divides the summed gradients by the number of ranks, as DistributedDataParallel does for the
         rest of the model; "sum" leaves them as they are.
-    process_group: the ranks that share the table. By default a new group of all ranks, because collectives of a
-        table and of DistributedDataParallel may start in another order on another rank and so must not share a group. Without an
-        initialised process group the table is local.
+    process_group: the ranks that share the table. By default a new group of all ranks, because collectives of a table
+        and of DistributedDataParallel may start in another order on another rank, and so must not share a group.
+        Without an initialised process group the table is local.
     seed: seed of the initial rows, which are standard normal as in nn.Embedding and the same at every world size. By
         default rank 0 draws it from torch's generator, so that torch.manual_seed decides it.
 
@@ -106,10 +106,11 @@ class DistributedEmbedding(nn.Module):
         plan: the result of ``self.plan(ids)``, if that was called before. Raises as ``plan`` does.
         """
         plan = self.plan(ids) if plan is None else plan
-        rows: Tensor = _Lookup.apply(self.weight, plan, self)
+        rows: Tensor = _Lookup.apply(self.weight, plan, self)  # type: ignore[no-untyped-call]
         return rows
 
     def extra_repr(self) -> str:
+        """What print(module) shows between the parentheses."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{padding}, layout={self.partition.layout}, "

@@ -14,8 +14,8 @@ from dist_s2s.sharded.embedding import DistributedEmbedding
 class RowWiseAdagrad(Optimizer):
     """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per element.
 
-    For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. The state of a table takes
-    1/D of the table's own memory. Gradients must be sparse. Communicates nothing: every shard updates itself.
+    For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. The state takes 1/D of
+    the table's own memory. Gradients must be sparse. Communicates nothing: every shard updates itself.
     """
 
     def __init__(
@@ -42,9 +42,7 @@ class RowWiseAdagrad(Optimizer):
 
     def _update(self, parameter: Tensor, lr: float, eps: float) -> None:
         if parameter.grad is None or not parameter.grad.is_sparse:
-            raise TypeError(
-                "RowWiseAdagrad needs sparse gradients; give dense parameters to torch.optim.Adagrad"
-            )
+            raise TypeError("RowWiseAdagrad needs sparse gradients; give dense parameters to torch.optim.Adagrad")
         state = self.state[parameter]
         if not state:
             state["sum"] = parameter.new_zeros(len(parameter))
@@ -61,11 +59,11 @@ class RowWiseAdagrad(Optimizer):
 def clip_grad_norm_(
     dense: nn.Module | Iterable[Tensor], tables: Iterable[DistributedEmbedding], max_norm: float
 ) -> Tensor:
-    """Scales all gradients so that their global norm is at most ``max_norm``; returns the norm before, a float64 scalar.
+    """Scales all gradients so that their global norm is at most ``max_norm``; returns the norm before, float64.
 
-    The norm counts each replicated parameter once and every shard of every table: dense norm² + all_reduce(shard norm²),
-    one all_reduce for each process group among the tables. All ranks must call it, and get the same number, so that
-    replicas stay equal; a norm that is not finite is returned with the gradients as they were.
+    The norm counts each replicated parameter once and every shard of every table: dense norm² + all_reduce(shard
+    norm²), one all_reduce for each process group among the tables. All ranks must call it, and get the same number, so
+    that replicas stay equal. If the norm is not finite, the gradients stay as they were.
     """
     dense = dense.parameters() if isinstance(dense, nn.Module) else dense
     dense_gradients = [parameter.grad for parameter in dense if parameter.grad is not None]

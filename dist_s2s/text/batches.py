@@ -151,9 +151,7 @@ def training_batches(
         yield collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
 
 
-def evaluation_batches(
-    examples: Sequence[Example], batch_size: int, rank: int, world_size: int
-) -> Iterator[Batch]:
+def evaluation_batches(examples: Sequence[Example], batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
     """Yield batches that cover each example exactly once over all ranks, longest sources first.
 
     Every rank gets the same number of batches, with the row that counts for nothing where one would be empty.

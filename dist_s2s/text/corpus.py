@@ -62,6 +62,11 @@ def load_pairs(name: str, split: Split) -> list[tuple[str, str]]:
     return read_pairs(name)
 
 
+def describe(name: str) -> str:
+    """What to call a corpus where its scores are shown: the phrasebook is always said to be generated."""
+    return "phrasebook (generated sentences)" if name == "phrasebook" else name
+
+
 def encode_pairs(
     pairs: Iterable[tuple[str, str]],
     source_tokenizer: Tokenizer,

@@ -1,19 +1,20 @@
 """The embedded phrasebook: short everyday Chinese-English pairs, so that the first run needs no data.
 
-The sentences are generated, not collected. A small grammar written for this project (`phrasebook_patterns`, filled from
-`phrasebook_lexicon`) makes them all, and every Chinese sentence has one translation. Scores on it show that a model
-learns and composes; they say nothing about real text, and wherever they are shown that must be said.
+The sentences are generated, not collected: a small grammar written for this project (`phrasebook_patterns`, filled
+from `phrasebook_lexicon`) makes them all, and gives every Chinese sentence one translation. Scores on it show that a
+model learns and composes; they say nothing about real text, and this must be said wherever they are shown.
 
-How sentences are held out: each combines a few things, such as a subject and an activity, 她 + 喝 茶. A stable hash of the
-combination sends all its sentences, whatever their tense, negation or question, to one of the three splits. So in valid
-and test every word and every sentence pattern is known from training, but the combination is new. A fixed number of
-the sentences held out is used. 我 爱 自然 语言 处理 / I love natural language processing is in test, and comes first.
+How sentences are held out: most combine a few things, such as a subject and an activity, 她 + 喝 茶. A stable hash of
+the combination sends all of its sentences, whatever their tense, negation or question, to one split. So in valid and
+test every word and every pattern is known from training, but the combination is new. From the held-out sentences a
+fixed number is taken, by hash again. Patterns that combine nothing, such as set phrases, are for training only.
+我 爱 自然 语言 处理 / I love natural language processing comes first in test.
 """
 
 from functools import cache
 from typing import Literal
 
-from dist_s2s.text.phrasebook_grammar import FAMILIES, Sentence, digest, sentences
+from dist_s2s.text.phrasebook_grammar import Sentence, digest, sentences
 
 Split = Literal["train", "valid", "test"]
 
@@ -30,15 +31,11 @@ def phrasebook(split: Split) -> list[tuple[str, str]]:
 @cache
 def split_sentences() -> dict[Split, list[Sentence]]:
     """Generate everything and split it; each split is in the order of a hash, which is to say shuffled."""
-    everything = {sentence.source: sentence for family in FAMILIES for sentence in sentences(family)}
+    everything = {sentence.source: sentence for sentence in sentences()}
     showcase = everything[SHOWCASE].composition
     splits: dict[Split, list[Sentence]] = {"train": [], "valid": [], "test": []}
-    for sentence in sorted(
-        everything.values(), key=lambda each: (each.source != SHOWCASE, digest(each.source))
-    ):
-        splits["test" if sentence.composition == showcase else _split_of(sentence.composition)].append(
-            sentence
-        )
+    for sentence in sorted(everything.values(), key=lambda each: (each.source != SHOWCASE, digest(each.source))):
+        splits["test" if sentence.composition == showcase else _split_of(sentence.composition)].append(sentence)
     return {
         "train": splits["train"],
         "valid": splits["valid"][:HELD_OUT_PAIRS],

@@ -40,9 +40,10 @@ class Person(Entry):
     es: str
     do: str
     have: str
+    tags: str
 
 
-def person(zh: str, en: str, objective: str, number: str) -> Person:
+def person(zh: str, en: str, objective: str, number: str, tags: str) -> Person:
     """Fill in the agreement. `number` is `first`, `second`, `third`, `we` or `they`."""
     third = number == "third"
     be = {"first": "am", "third": "is"}.get(number, "are")
@@ -59,6 +60,7 @@ def person(zh: str, en: str, objective: str, number: str) -> Person:
         es="es" if third else "",
         do="does" if third else "do",
         have="has" if third else "have",
+        tags=tags,
     )
 
 
@@ -120,6 +122,7 @@ class Noun(Entry):
 
     @property
     def one(self) -> str:
+        """Return the singular with its article."""
         return f"{'an' if self.en[0] in 'aeiou' else 'a'} {self.en}"
 
 

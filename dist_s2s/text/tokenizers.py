@@ -18,9 +18,7 @@ _TOKEN = re.compile(r"(?P<word>\w+(?:['\u2019-]\w+|(?<=\d)[.,]\d\w*)*)|\S")
 
 # Scripts written without spaces: radicals, CJK punctuation, kana, bopomofo, ideographs; their compatibility,
 # vertical and full-width forms. Korean is left out because its spaces separate words.
-_UNSPACED = (
-    "\u2e80-\u312f\u3190-\ua4cf\U00020000-\U0003ffff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\uffe0-\uffe6"
-)
+_UNSPACED = "\u2e80-\u312f\u3190-\ua4cf\U00020000-\U0003ffff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\uffe0-\uffe6"
 _NEEDLESS_SPACE = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
 
 

@@ -31,18 +31,14 @@ class Vocabulary:
         self.tokens: tuple[str, ...] = tuple(tokens)
         if self.tokens[: len(SPECIALS)] != SPECIALS:
             first = " ".join(self.tokens[: len(SPECIALS)])
-            raise ValueError(
-                f"must begin with {' '.join(SPECIALS)}, one on a line, but begins with {first!r}"
-            )
+            raise ValueError(f"must begin with {' '.join(SPECIALS)}, one on a line, but begins with {first!r}")
         self._ids = {token: index for index, token in enumerate(self.tokens)}
         _check_tokens(self.tokens, self._ids)
         for special in SPECIALS:
             del self._ids[special]
 
     @classmethod
-    def build(
-        cls, sentences: Iterable[Sequence[str]], max_size: int | None = None, min_frequency: int = 1
-    ) -> Self:
+    def build(cls, sentences: Iterable[Sequence[str]], max_size: int | None = None, min_frequency: int = 1) -> Self:
         """Count the tokens of `sentences`: the most frequent first, equally frequent ones in string order.
 
         Args:
@@ -54,9 +50,7 @@ class Vocabulary:
             ValueError: `max_size` leaves no room for the specials.
         """
         if max_size is not None and max_size < len(SPECIALS):
-            raise ValueError(
-                f"max_size must be at least {len(SPECIALS)} (the special tokens), got {max_size}"
-            )
+            raise ValueError(f"max_size must be at least {len(SPECIALS)} (the special tokens), got {max_size}")
         counts = Counter(chain.from_iterable(sentences))
         for special in SPECIALS:
             counts.pop(special, None)
@@ -118,8 +112,6 @@ def _check_tokens(tokens: Sequence[str], last_index: dict[str, int]) -> None:
     """
     for index, token in enumerate(tokens):
         if not token.strip() or "\n" in token or token.endswith("\r"):
-            raise ValueError(
-                f"line {index + 1} holds {token!r}: a token has visible characters and no line end"
-            )
+            raise ValueError(f"line {index + 1} holds {token!r}: a token has visible characters and no line end")
         if last_index[token] != index:
             raise ValueError(f"line {last_index[token] + 1} repeats the token {token!r} of line {index + 1}")

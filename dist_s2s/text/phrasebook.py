@@ -1,17 +1,19 @@
 """The embedded phrasebook: short everyday Chinese-English pairs, so that the first run needs no data.
 
 The sentences are generated, not collected: a small grammar written for this project (`phrasebook_patterns`, filled
-from `phrasebook_lexicon`) makes them all, and gives every Chinese sentence one translation. Scores on it show that a
-model learns and composes; they say nothing about real text, and this must be said wherever they are shown.
+from `phrasebook_lexicon`) makes them all, and gives every Chinese sentence one translation. Scores on it show that
+a model learns and composes; they say nothing about real text, and this must be said wherever they are shown.
 
-How sentences are held out: most combine a few things, such as a subject and an activity, 她 + 喝 茶. A stable hash of
-the combination sends all of its sentences, whatever their tense, negation or question, to one split. So in valid and
-test every word and every pattern is known from training, but the combination is new. From the held-out sentences a
-fixed number is taken, by hash again. Patterns that combine nothing, such as set phrases, are for training only.
-我 爱 自然 语言 处理 / I love natural language processing comes first in test.
+How sentences are held out: most combine a few things, such as a subject and an activity, 她 + 喝 茶. A stable hash
+of the combination sends all of its sentences, whatever their tense, negation or question, to one split. So every
+word and every pattern of valid and test is known from training, but no training sentence has their combinations,
+not even as part of a larger one. From the sentences held out a fixed number is taken, by hash again. Patterns that
+combine nothing, such as set phrases, are for training only. 我 爱 自然 语言 处理 / I love natural language
+processing comes first in test.
 """
 
 from functools import cache
+from itertools import combinations
 from typing import Literal
 
 from dist_s2s.text.phrasebook_grammar import Sentence, digest, sentences
@@ -24,7 +26,7 @@ _BUCKETS = 32  # of these, one is valid and one is test
 
 
 def phrasebook(split: Split) -> list[tuple[str, str]]:
-    """Return the pairs (Chinese segmented by spaces, English) of a split, always the same ones in the same order."""
+    """Return the pairs (Chinese segmented by spaces, English) of a split, always the same in the same order."""
     return [(sentence.source, sentence.target) for sentence in split_sentences()[split]]
 
 
@@ -36,15 +38,23 @@ def split_sentences() -> dict[Split, list[Sentence]]:
     splits: dict[Split, list[Sentence]] = {"train": [], "valid": [], "test": []}
     for sentence in sorted(everything.values(), key=lambda each: (each.source != SHOWCASE, digest(each.source))):
         splits["test" if sentence.composition == showcase else _split_of(sentence.composition)].append(sentence)
-    return {
-        "train": splits["train"],
-        "valid": splits["valid"][:HELD_OUT_PAIRS],
-        "test": splits["test"][:HELD_OUT_PAIRS],
-    }
+    trained = _parts({sentence.composition for sentence in splits["train"]})
+    valid, test = ([each for each in splits[name] if each.composition not in trained] for name in ("valid", "test"))
+    return {"train": splits["train"], "valid": valid[:HELD_OUT_PAIRS], "test": test[:HELD_OUT_PAIRS]}
 
 
-def _split_of(composition: str) -> Split:
+def _split_of(composition: frozenset[str]) -> Split:
     if not composition:
         return "train"
-    bucket = digest(f"split: {composition}") % _BUCKETS
+    bucket = digest(f"split: {' + '.join(sorted(composition))}") % _BUCKETS
     return "valid" if bucket == 0 else "test" if bucket == 1 else "train"
+
+
+def _parts(compositions: set[frozenset[str]]) -> set[frozenset[str]]:
+    """Return the compositions and all smaller ones of two or more members that they contain."""
+    return {
+        frozenset(part)
+        for composition in compositions
+        for size in range(2, len(composition) + 1)
+        for part in combinations(composition, size)
+    }

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Sentence:
     source: str
     target: str
     pattern: str
-    composition: str
+    composition: frozenset[str]
 
 
 def digest(text: str) -> int:
@@ -56,7 +56,7 @@ def _sentences_of(line: str, composition: Sequence[str], most: int) -> Iterator[
         if not _goes_together(filled, question=chinese.endswith("？")):
             continue
         drawn += 1
-        combination = " + ".join(filled[name].zh for name in combined) if len(combined) > 1 else ""
+        combination = frozenset(filled[name].zh for name in combined) if len(combined) > 1 else frozenset()
         source = chinese.format(**filled)
         target = english.format(**filled, **_agreement(filled))
         yield Sentence(source, target[0].upper() + target[1:], line, combination)
@@ -65,12 +65,7 @@ def _sentences_of(line: str, composition: Sequence[str], most: int) -> Iterator[
 def _combinations(line: str, names: Sequence[str], most: int) -> Iterator[Filled]:
     """Yield ways to fill the slots, each once, in an order given by hash: all of them if they are few."""
     sizes = [len(SLOTS[name]) for name in names]
-    total = math.prod(sizes)
-    if total <= 2 * most:
-        order: Iterable[int] = sorted(range(total), key=lambda number: digest(f"{line} {number}"))
-    else:  # numbers drawn one by one, since there may be a million; the few drawn twice are dropped
-        order = dict.fromkeys(digest(f"{line} {draw}") % total for draw in range(min(total, 12 * most)))
-    for number in order:
+    for number in _numbers(line, math.prod(sizes), most):
         filled = {}
         for name, size in zip(names, sizes, strict=True):
             number, position = divmod(number, size)
@@ -78,12 +73,25 @@ def _combinations(line: str, names: Sequence[str], most: int) -> Iterator[Filled
         yield filled
 
 
+def _numbers(seed: str, total: int, most: int) -> Iterator[int]:
+    """Yield numbers below `total`, each once, in an order given by hash. Only if they are few are all yielded."""
+    if total <= 2 * most:
+        yield from sorted(range(total), key=lambda number: digest(f"{seed} {number}"))
+        return
+    seen: set[int] = set()  # drawn one by one instead, since there may be a million
+    for draw in range(total):
+        number = digest(f"{seed} {draw}") % total
+        if number not in seen:
+            seen.add(number)
+            yield number
+
+
 def _goes_together(filled: Filled, question: bool) -> bool:
     """Return whether the entries make a natural sentence together, by the rules for each pair of slots."""
-    get = filled.get
-    subject, other = get("s"), get("x")
-    noun = get("n") or get("thing") or (filled["q"].noun if "q" in filled else None)
-    look = get("look") or get("size")
+    subject: Any = filled.get("s")
+    other: Any = filled.get("x")
+    noun: Any = filled["q"].noun if "q" in filled else filled.get("n", filled.get("thing"))
+    look: Any = filled.get("look", filled.get("size"))
     return not (
         (question and subject and subject.zh.startswith("我"))  # one seldom asks others about oneself and one's family
         or (subject and other and not _two_people(subject, other))
@@ -91,10 +99,15 @@ def _goes_together(filled: Filled, question: bool) -> bool:
         or ("p" in filled and filled["p"].zh not in filled["a"].places)
         or ("r" in filled and "h" in filled and filled["h"].tags not in filled["r"].hours.split())
         or ("age" in filled and "y" not in subject.tags)
+        or (subject and subject.zh == "孩子们" and any(str(entry) in _FOR_ADULTS for entry in filled.values()))
         or ("job" in filled and "j" not in subject.tags)
+        or ("month" in filled and "们" in filled["o"].zh)
         or ("spot" in filled and noun.kind not in filled["spot"].tags)
         or (look and noun.kind not in look.tags)
     )
+
+
+_FOR_ADULTS = {"工作", "上班", "下班"}
 
 
 def _two_people(subject: Any, other: Any) -> bool:
@@ -157,9 +170,9 @@ SLOTS: dict[str, Sequence[Entry]] = {
     + [Phrase(f"{hour} 点 半", f"half past {hour.en}", hour.zh) for hour in lexicon.PHRASES["count"]],
     "n": _of_kind("stfva"),
     "ware": [noun for noun in _of_kind("s") if noun.zh not in ("手机", "电脑")],
-    "q": _quantities(lexicon.NOUNS["thing"], 10),
-    "own": _quantities(_of_kind("stfvea"), 10),
-    "buy": _quantities(_of_kind("stfve"), 10),
+    "q": _quantities(lexicon.NOUNS["thing"], 6),
+    "own": _quantities(_of_kind("ste"), 10) + _quantities(_of_kind("fva"), 4),
+    "buy": _quantities(_of_kind("ste"), 10) + _quantities(_of_kind("fv"), 2),
     "gift": _quantities(_of_kind("ste"), 3),
     "drink": _quantities(_of_kind("d"), 6),
     "dish": _quantities(_of_kind("m"), 4),

@@ -39,16 +39,14 @@ PEOPLE = _slots(
 s: 我|I|me|first|fjy; 你|you|you|second|fj; 他|he|him|third|fjy; 她|she|her|third|fjy; 我们|we|us|we|fj;
 他们|they|them|they|fj; 孩子们|the children|the children|they|; 小明|Xiaoming|Xiaoming|third|fjy;
 小红|Xiaohong|Xiaohong|third|fjy; 汤姆|Tom|Tom|third|fjy; 玛丽|Mary|Mary|third|fjy;
-我 妈妈|my mother|my mother|third|fj; 我 爸爸|my father|my father|third|j;
+我 妈妈|my mother|my mother|third|fj; 我 爸爸|my father|my father|third|fj;
 我 哥哥|my older brother|my older brother|third|fjy; 我 妹妹|my younger sister|my younger sister|third|jy;
-我 朋友|my friend|my friend|third|jy; 你 妈妈|your mother|your mother|third|j; 他 妻子|his wife|his wife|third|fj;
+我 朋友|my friend|my friend|third|jy; 你 妈妈|your mother|your mother|third|j; 他 妻子|his wife|his wife|third|j;
 她 丈夫|her husband|her husband|third|j; 我 的 老师|my teacher|my teacher|third|
 """,
 )
 
-_VERBS = {
-    forms.split()[0]: tuple(forms.split())
-    for forms in """
+_VERB_FORMS = """
 drink drinks drinking drank drunk; eat eats eating ate eaten; read reads reading read read;
 watch watches watching watched watched; listen listens listening listened listened;
 study studies studying studied studied; write writes writing wrote written; do does doing did done;
@@ -56,8 +54,8 @@ cook cooks cooking cooked cooked; wash washes washing washed washed; clean clean
 sing sings singing sang sung; dance dances dancing danced danced; run runs running ran run;
 swim swims swimming swam swum; play plays playing played played; ride rides riding rode ridden;
 draw draws drawing drew drawn; take takes taking took taken; work works working worked worked;
-rest rests resting rested rested""".split(";")
-}
+rest rests resting rested rested"""
+_VERBS = {forms.split()[0]: tuple(forms.split()) for forms in _VERB_FORMS.split(";")}
 
 
 def _activity(verb: str, object_: str, english: str, *rest: str) -> Activity:

@@ -1,6 +1,6 @@
 """The sentence patterns of the phrasebook: `Chinese | English`, one a line, in families.
 
-A field such as `{s}` is a slot, filled from `phrasebook_lexicon.SLOTS`: on the left it prints the Chinese of the entry,
+A field such as `{s}` is a slot, filled from `phrasebook_grammar.SLOTS`: on the left it prints the Chinese of the entry,
 on the right `{s.en}` or `{a.past}` one of its English forms. `{present}` and `{role}` agree with the subject. Tense is
 marked in the Chinese (每天 or 常常, 正在, 了 with a past time, 会 or 要 with a future one), so that a line has one
 translation.
@@ -104,7 +104,6 @@ PATTERNS = """
 {s} {past} 去 {goal} 了 | {s.en} went to {goal.en} {past.en}
 {s} {past} 没 去 {goal} | {s.en} did not go to {goal.en} {past.en}
 {s} {past} 去 {goal} 了 吗 ？ | did {s.en} go to {goal.en} {past.en}?
-{s} {past} 为什么 去 {goal} ？ | why did {s.en} go to {goal.en} {past.en}?
 {s} {future} 会 去 {goal} | {s.en} will go to {goal.en} {future.en}
 {s} {future} 不 会 去 {goal} | {s.en} will not go to {goal.en} {future.en}
 {s} {future} 要 去 {goal} 吗 ？ | {s.be} {s.en} going to go to {goal.en} {future.en}?
@@ -162,7 +161,7 @@ PATTERNS = """
 {s} 今年 {age} 岁 | {s.en} {s.be} {age.en} years old
 {s} 明年 {age} 岁 | {s.en} will be {age.en} years old next year
 {s} 今年 几 岁 ？ | how old {s.be} {s.en}?
-= s own = 250
+= s own = 300
 {s} 有 {own} | {s.en} {s.have} {own.en}
 {s} 需要 {own} | {s.en} need{s.s} {own.en}
 = s n = 140
@@ -188,7 +187,7 @@ PATTERNS = """
 {s} 每天 吃 {dish} | {s.en} eat{s.s} {dish.en} every day
 = x order = 250
 请 给 {x} {order} | please give {x.objective} {order.en}
-= spot q = 280
+= spot q = 300
 {spot} 有 {q} | there {q.be} {q.en} {spot.en}
 {spot} 有 {q} 吗 ？ | {q.be} there {q.en} {spot.en}?
 = spot thing = 200
@@ -215,7 +214,7 @@ PATTERNS = """
 {o} 的 {n} {look} 吗 ？ | is {o.en} {n.en} {look.en}?
 {o} 的 {n} 太 {size} 了 | {o.en} {n.en} is too {size.en}
 这 {n.cl} {n} 比 那 {n.cl} {look} | this {n.en} is {look.more} than that one
-= d ware price = 150
+= d ware price = 300
 {d} {ware.cl} {ware} {price} 块 钱 | {d.en} {ware.en} costs {price.en} yuan
 {d} {ware.cl} {ware} 多少 钱 ？ | how much is {d.en} {ware.en}?
 = here there = 130

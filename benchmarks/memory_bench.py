@@ -1,0 +1,117 @@
+"""Peak memory of each rank while it builds and trains a sharded table, against the least that it could be.
+
+    python benchmarks/memory_bench.py --ranks 4 --num_embeddings 4000000 --embedding_dim 64
+
+The least is a shard and the state of RowWiseAdagrad: V/W · (D + 1) · 4 bytes. Exits with status 1 if a rank takes more
+than --limit times that. Reads /proc/self/status, and so needs Linux.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+import torch.distributed as dist
+from rich.console import Console
+from rich.table import Table
+
+from contenders import Kind, Problem, Update, build, draw_batch
+from machine import provenance
+from ranks import run_on_ranks
+
+STEPS = 5
+MIB = 2**20
+
+
+class Memory(TypedDict):
+    """Bytes of one rank: resident while idle, and how far its peak lies above that."""
+
+    idle: int
+    above_idle: int
+
+
+def measure_memory(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Problem) -> Memory:
+    """Peak memory of building a contender and training it for a few steps, in a process that has done nothing else.
+
+    Idle is the same process after a few steps of the same contender with a tiny table, when all code is loaded and all
+    connections are made. Its resident size then is the baseline, not its peak, which would flatter the result.
+    """
+    _train(group, kind, update, replace(problem, num_embeddings=1000, ids=16))
+    idle = _resident("VmRSS")
+    _train(group, kind, update, problem)
+    return {"idle": idle, "above_idle": _resident("VmHWM") - idle}
+
+
+def peak_above_idle(kind: Kind, update: Update, problem: Problem, ranks: int) -> list[Memory]:
+    """Runs ``measure_memory`` on new ranks: a peak belongs to a process, so each contender needs its own."""
+    answers: list[Memory] = run_on_ranks(measure_memory, ranks, kind, update, problem)
+    return answers
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    problem = Problem(options.num_embeddings, options.embedding_dim, options.ids)
+    rows = -(-problem.num_embeddings // options.ranks)
+    least = rows * (problem.embedding_dim + 1) * 4
+    memory = peak_above_idle("sharded", "RowWiseAdagrad", problem, options.ranks)
+    worst = max(rank["above_idle"] for rank in memory) / least
+    verdict = "passed" if worst <= options.limit else "FAILED"
+
+    table = Table(title=f"{problem.num_embeddings:,} rows × {problem.embedding_dim}, RowWiseAdagrad, {options.ranks} ranks")
+    for heading in ("rank", "idle MiB", "peak above idle MiB", "least MiB", "ratio"):
+        table.add_column(heading, justify="right")
+    for number, rank in enumerate(memory):
+        table.add_row(
+            str(number), f"{rank['idle'] / MIB:.1f}", f"{rank['above_idle'] / MIB:.1f}", f"{least / MIB:.1f}",
+            f"{rank['above_idle'] / least:.3f}",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(f"highest ratio {worst:.3f}, limit {options.limit:g}: {verdict}")
+    if options.json is not None:
+        result = {**provenance(), "settings": {**vars(options), "json": None}, "least": least, "memory": memory, "ratio": worst}
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if verdict == "passed" else 1
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    return number
+
+
+def _train(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Problem) -> None:
+    contender = build(kind, update, problem, group)
+    for number in range(STEPS):
+        batch = draw_batch(problem, dist.get_rank(group), number)
+        contender.learn(contender.lookup(batch.ids), batch.gradient)
+
+
+def _resident(field: str) -> int:
+    """Bytes: ``VmRSS``, resident now, or ``VmHWM``, the most so far. (ru_maxrss would count the parent that forked us.)"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.removesuffix("kB")) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=positive, default=4)
+    parser.add_argument("--num_embeddings", type=positive, default=4_000_000, help="rows of the whole table")
+    parser.add_argument("--embedding_dim", type=positive, default=64)
+    parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")
+    parser.add_argument("--limit", type=float, default=1.15, help="highest ratio that passes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The project's commands in processes of their own, as a user starts them.
+
+Importing torch is most of a short command's life, so the processes are forked from a server that has done it. Each
+runs `python -m MODULE ARGUMENT ...` from there on: with its own arguments, environment, stdin, stdout and stderr.
+What torchrun itself does is left to test_launch, which starts it.
+"""
+
+import os
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+_LAUNCHER_SETTINGS = ("ACCELERATE_", "OMPI_", "PMI_", "MV2_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GLOO_")
+_server = get_context("forkserver")
+_server.set_forkserver_preload(["dist_s2s.train", "dist_s2s.evaluate", "dist_s2s.translate", "accelerate"])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the ranks of a command left behind, by rank."""
+
+    outputs: list[str]
+    errors: list[str]
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        """Stdout of rank 0."""
+        return self.outputs[0]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what any launcher put there, and with one thread a process."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_LAUNCHER_SETTINGS)}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+class Command:
+    """A command that runs, on one process or on several ranks with the environment that torchrun would give them."""
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: object,
+        ranks: int = 1,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder = TemporaryDirectory(prefix="command-")
+        self._started = time.monotonic()
+        folder = Path(self._folder.name)
+        (folder / "in").write_bytes(stdin)
+        self._files = [[folder / f"{name}-{rank}" for name in ("out", "err")] for rank in range(ranks)]
+        port = _free_port()
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server imports torch, which reads it
+        self.processes = []
+        for rank in range(ranks):
+            environ = clean_environment() | (_torchrun_environment(rank, ranks, port) if ranks > 1 else {})
+            environ |= environment or {}
+            argv = [module, *map(str, arguments)]
+            files = [str(folder / "in"), *map(str, self._files[rank])]
+            self.processes.append(_server.Process(target=_run, args=(argv, environ, files), daemon=True))
+            self.processes[-1].start()
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to every rank."""
+        for process in self.processes:
+            assert process.pid is not None
+            os.kill(process.pid, number)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
+        """Waits for the condition while the command runs; fails with its output if it ends or takes too long."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline or any(process.exitcode is not None for process in self.processes):
+                raise AssertionError(f"waited in vain\n{self._end()}")
+            time.sleep(0.005)
+
+    def wait(self, status: int = 0, timeout: float = 60.0) -> Finished:
+        """Waits for the end; fails with all output unless every rank exits with ``status``."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        statuses = [process.exitcode for process in self.processes]
+        seconds = time.monotonic() - self._started
+        finished = self._end()
+        assert statuses == [status] * len(statuses), f"exit statuses {statuses}, not {status}\n{finished}"
+        return finished
+
+    def _end(self) -> Finished:
+        for process in self.processes:
+            process.kill()
+            process.join()
+        outputs, errors = ([file.read_text(encoding="utf-8") for file in files] for files in zip(*self._files))
+        self._folder.cleanup()
+        return Finished(outputs, errors, time.monotonic() - self._started)
+
+
+def run(
+    module: str,
+    *arguments: object,
+    ranks: int = 1,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    status: int = 0,
+) -> Finished:
+    """Runs a command to its end, and fails with its output unless every rank exits with ``status``."""
+    return Command(module, *arguments, ranks=ranks, stdin=stdin, environment=environment).wait(status)
+
+
+def _run(argv: list[str], environment: dict[str, str], files: list[str]) -> None:
+    """In the new process: becomes `python -m argv`."""
+    for descriptor, file in enumerate(files):
+        flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        os.dup2(os.open(file, flags), descriptor)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # multiprocessing gave it /dev/null
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = argv.copy()
+    sys.modules.pop(argv[0], None)  # runpy warns of a module that is already imported
+    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+
+def _torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+    return {key: str(value) for key, value in values.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,9 +1,9 @@
 """Four ways to train an embedding table on several ranks, each behind the same three steps.
 
 sharded       DistributedEmbedding: each rank holds V/W rows, rows and gradients travel by all_to_all.
-local         The floor. Each rank trains a table of its own, which has as many rows as a shard (V/W, rounded down) and
-              never communicates; ids are taken modulo that number of rows. The same kernels as ``sharded`` without the exchange, so
-              the difference is the price of the exchange. It does not compute what the others do.
+local         The floor. Each rank trains a DistributedEmbedding of its own that never communicates. It has as many rows
+              as a shard (V/W, rounded down), and ids are taken modulo that number. The kernels are those of
+              ``sharded``, so the difference is the price of the exchange. It does not compute what the others do.
 replicated    Each rank holds all rows in nn.Embedding(sparse=True); the ids and row gradients of all ranks are
               all_gathered, and every rank applies them all.
 ddp           Each rank holds all rows in a dense nn.Embedding inside DistributedDataParallel.
@@ -62,7 +62,7 @@ class Contender:
 
     def learn(self, rows: Tensor, gradient: Tensor) -> None:
         """Backward from the looked-up rows, given the loss's gradient by them, and the update (collective)."""
-        rows.backward(gradient)  # type: ignore[no-untyped-call]
+        rows.backward(gradient)
         self.after_backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -83,7 +83,7 @@ def draw_batch(problem: Problem, rank: int, number: int) -> Batch:
 
 
 def build(kind: Kind, update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Builds a contender on every rank of ``group`` (collective); all but ``local`` start from the same global table."""
+    """Builds a contender on all ranks of ``group`` (collective); all but ``local`` start from the same global table."""
     match kind:
         case "sharded":
             return _sharded(update, problem, group)
@@ -120,9 +120,7 @@ def _replicated(problem: Problem, group: dist.ProcessGroup) -> Contender:
         # As they are: to coalesce them first costs about what it saves, and makes the ranks' sizes differ.
         ids = _all_gather(gradient._indices()[0], group, statistics)
         values = _all_gather(gradient._values() / dist.get_world_size(group), group, statistics)
-        table.weight.grad = torch.sparse_coo_tensor(
-            ids[None], values, table.weight.shape, check_invariants=False
-        )
+        table.weight.grad = torch.sparse_coo_tensor(ids[None], values, table.weight.shape, check_invariants=False)
 
     return Contender(table, SGD(table.parameters(), LEARNING_RATE), statistics, gather_gradients)
 
@@ -146,7 +144,8 @@ def _whole_table(problem: Problem, sparse: bool) -> nn.Embedding:
     weight = torch.empty(problem.num_embeddings, problem.embedding_dim)
     for block in torch.arange(problem.num_embeddings).split(_FILL_ROWS):
         weight[block[0] : block[-1] + 1] = normal_rows(block, problem.embedding_dim, SEED)
-    return nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
+    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
+    return table
 
 
 def _optimizer(update: Update, table: nn.Module) -> Optimizer:

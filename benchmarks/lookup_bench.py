@@ -2,9 +2,9 @@
 
     python benchmarks/lookup_bench.py --ranks 2 --num_embeddings 1000000 --embedding_dim 128 --ids 4096
 
-Starts its own ranks, of one thread each, joined by gloo over loopback. contenders.py describes who takes part. First they
-must agree: from the same table, an SGD step with the same ids and gradients must give the same rows. Then they take
-turns, so that whatever else the machine does hits all of them. Each step starts at a barrier and lasts as long as
+Starts its own ranks, of one thread each, joined by gloo over loopback. contenders.py describes who takes part. First
+they must agree: from the same table, an SGD step with the same ids and gradients must give the same rows. Then they
+take turns, so that whatever else the machine does hits all of them. Each step starts at a barrier and lasts as long as
 its slowest rank. Peak memory is measured at the end, in new processes.
 """
 
@@ -13,18 +13,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import get_args
 
 import torch
-from rich.console import Console
-from rich.table import Table
-
+from arguments import new_file, positive
 from contenders import Kind, Layout, Problem, Update
 from machine import provenance
-from memory_bench import MIB, peak_above_idle, positive
+from memory_bench import MIB, peak_above_idle
 from race import ENTRIES, Entry, RankResult, race
 from ranks import run_on_ranks
+from rich.console import Console
+from rich.table import Table
 
 TOLERANCE = 1e-4  # of float32 sums, in another order, over ids that occur hundreds of times
 TITLES: dict[Kind, str] = {
@@ -65,15 +64,11 @@ class Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if the contenders disagree."""
     options = _parser().parse_args(arguments)
-    problem = Problem(
-        options.num_embeddings, options.embedding_dim, options.ids, options.skew, options.layout
-    )
+    problem = Problem(options.num_embeddings, options.embedding_dim, options.ids, options.skew, options.layout)
     waiting = Console(stderr=True)
     with waiting.status("comparing and timing all contenders"):
         answers: list[RankResult] = run_on_ranks(race, options.ranks, problem, options.repetitions)
-    differences = {
-        key: max(answer["differences"][key] for answer in answers) for key in answers[0]["differences"]
-    }
+    differences = {key: max(answer["differences"][key] for answer in answers) for key in answers[0]["differences"]}
     disagreement = find_disagreement(differences)
     if disagreement:
         print(disagreement, file=sys.stderr)
@@ -125,12 +120,12 @@ def _spread(seconds: list[float]) -> Spread:
 
 def _print(results: Sequence[Result], differences: dict[str, float], options: argparse.Namespace) -> None:
     table = Table(
-        title=f"V = {options.num_embeddings:,}, D = {options.embedding_dim}, {options.ids:,} ids per rank (skew {options.skew:g}), "
-        f"{options.ranks} ranks, {options.layout}"
+        title=f"V = {options.num_embeddings:,}, D = {options.embedding_dim}, {options.ranks} ranks, {options.layout}, "
+        f"{options.ids:,} ids per rank, skew {options.skew:g}"
     )
-    table.add_column("table")
-    table.add_column("update")
-    for heading in ("forward ms", "step ms", "quartiles", "÷ ours", "collectives", "MiB sent", "peak MiB"):
+    for heading in ("table", "update"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("forward ms", "step ms", "quartiles", "vs ours", "collectives", "MiB sent", "peak MiB"):
         table.add_column(heading, justify="right")
     ours = {result.update: result.step_ms.median for result in results if result.contender == "sharded"}
     for result in results:
@@ -141,13 +136,13 @@ def _print(results: Sequence[Result], differences: dict[str, float], options: ar
             f"{result.forward_ms.median:.2f}",
             f"{step.median:.2f}",
             f"{step.first_quartile:.2f}–{step.third_quartile:.2f}",
-            f"{step.median / ours[result.update]:.2f}",
+            f"{step.median / ours[result.update]:.2f}×",
             f"{result.collectives_per_step:g}",
             f"{result.bytes_per_step / MIB:.2f}",
             f"{result.peak_bytes_above_idle / MIB:.0f}",
         )
     console = Console()
-    console.width = max(console.width, 110)  # a pipe has 80 columns, which would break the lines
+    console.width = max(console.width, 125)  # a pipe has 80 columns, which would break the lines
     console.print(table)
     dense = next(result.step_ms.median for result in results if result.contender == "ddp")
     for update, milliseconds in ours.items():
@@ -163,8 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")
     parser.add_argument("--skew", type=float, default=1.0, help="1: log-uniform ids (Zipf), 0: uniform ids")
     parser.add_argument("--layout", choices=get_args(Layout), default="contiguous", help="which rank owns which row")
-    parser.add_argument("--repetitions", type=positive, default=20, help="turns of each contender, of 10 steps each; DDP: 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes all figures there")
+    parser.add_argument(
+        "--repetitions", type=positive, default=20, help="turns of each contender, of 10 steps each; DDP: 1"
+    )
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="writes all figures there")
     return parser
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch.distributed as dist
-from rich.console import Console
-from rich.table import Table
-
+from arguments import new_file, positive
 from contenders import Kind, Problem, Update, build, draw_batch
 from machine import provenance
 from ranks import run_on_ranks
+from rich.console import Console
+from rich.table import Table
 
 STEPS = 5
 MIB = 2**20
@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worst = max(rank["above_idle"] for rank in memory) / least
     verdict = "passed" if worst <= options.limit else "FAILED"
 
-    table = Table(title=f"{problem.num_embeddings:,} rows × {problem.embedding_dim}, RowWiseAdagrad, {options.ranks} ranks")
+    table = Table(
+        title=f"{problem.num_embeddings:,} rows × {problem.embedding_dim}, RowWiseAdagrad, {options.ranks} ranks"
+    )
     for heading in ("rank", "idle MiB", "peak above idle MiB", "least MiB", "ratio"):
         table.add_column(heading, justify="right")
     for number, rank in enumerate(memory):
@@ -73,17 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table)
     console.print(f"highest ratio {worst:.3f}, limit {options.limit:g}: {verdict}")
     if options.json is not None:
-        result = {**provenance(), "settings": {**vars(options), "json": None}, "least": least, "memory": memory, "ratio": worst}
+        result = {
+            **provenance(),
+            "settings": {**vars(options), "json": None},
+            "least": least,
+            "memory": memory,
+            "ratio": worst,
+        }
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0 if verdict == "passed" else 1
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
-    return number
 
 
 def _train(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Problem) -> None:
@@ -94,7 +94,7 @@ def _train(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Proble
 
 
 def _resident(field: str) -> int:
-    """Bytes: ``VmRSS``, resident now, or ``VmHWM``, the most so far. (ru_maxrss would count the parent that forked us.)"""
+    """Bytes: ``VmRSS``, resident now, or ``VmHWM``, the most so far. (ru_maxrss may be that of the parent.)"""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--embedding_dim", type=positive, default=64)
     parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")
     parser.add_argument("--limit", type=float, default=1.15, help="highest ratio that passes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures there")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="writes the figures there")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What each rank of lookup_bench.py does: builds the contenders, compares what they compute, and times them in turns."""
+"""A rank's part in lookup_bench.py: builds the contenders, compares what they compute, and times them in turns."""
 
 import time
 from collections.abc import Mapping
@@ -7,9 +7,8 @@ from typing import TypedDict
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
 from contenders import Contender, Kind, Problem, Update, build, draw_batch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,8 @@ def timed_step(contender: Contender, ids: Tensor, gradient: Tensor) -> tuple[flo
 
 
 @torch.no_grad()
-def compare(
-    contenders: Mapping[str, Contender], problem: Problem, group: dist.ProcessGroup
-) -> dict[str, float]:
-    """Lets each take one step with the same batch (collective): its rows' largest difference from the first contender's.
+def compare(contenders: Mapping[str, Contender], problem: Problem, group: dist.ProcessGroup) -> dict[str, float]:
+    """Lets each take one step with the same batch (collective): how far any of its rows is from the first contender's.
 
     Compared are the rows of this rank's ids before the update, and those of every rank's ids after it.
     """

@@ -89,7 +89,6 @@ class Command:
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
         statuses = [process.exitcode for process in self.processes]
-        seconds = time.monotonic() - self._started
         finished = self._end()
         assert statuses == [status] * len(statuses), f"exit statuses {statuses}, not {status}\n{finished}"
         return finished
@@ -98,7 +97,9 @@ class Command:
         for process in self.processes:
             process.kill()
             process.join()
-        outputs, errors = ([file.read_text(encoding="utf-8") for file in files] for files in zip(*self._files))
+        outputs, errors = (
+            [file.read_text(encoding="utf-8") for file in files] for files in zip(*self._files, strict=True)
+        )
         self._folder.cleanup()
         return Finished(outputs, errors, time.monotonic() - self._started)
 
@@ -120,7 +121,7 @@ def _run(argv: list[str], environment: dict[str, str], files: list[str]) -> None
     for descriptor, file in enumerate(files):
         flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(file, flags), descriptor)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # multiprocessing gave it /dev/null
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (multiprocessing gave it /dev/null)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv.copy()

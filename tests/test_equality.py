@@ -1,9 +1,7 @@
 """The project's first test: training gives the same losses and tables at every world size, and without any sharding."""
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.batches import collate, global_batches, shard_batch
+from dist_s2s.text.batches import collate, global_batches
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
@@ -26,8 +24,8 @@ from tests.rank_pool import RankPool
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 131))])
 STEPS = 50
 CORE_RATE, TABLE_RATE = 0.02, 0.1
-BATCH_TOKENS = 16
-MAX_NORM = 0.28
+BATCH_TOKENS = 24
+MAX_NORM = 0.38
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "sparse_adam")
 LAYOUTS = ("contiguous", "round_robin")
 RUNS = [(optimizer, layout) for optimizer in OPTIMIZERS for layout in LAYOUTS]
@@ -60,7 +58,8 @@ class Log:
 
 @dataclass
 class DataParallel:
-    """Takes the place of accelerate, which needs torchrun's environment: wraps the core as it does."""
+    """Takes the place of accelerate, which needs torchrun's environment: wraps the core as it does. The tables use the
+    same group, which is safe here: without input feeding, backward has the same order on all ranks."""
 
     group: dist.ProcessGroup
 
@@ -112,12 +111,10 @@ def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str
     for optimizer, layout in runs:
         config = make_config(optimizer, layout, run_dir / f"{optimizer}-{layout}")
         translator, log = make_translator(config, ranks), Log()
-        valid = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
-        trainer: Any = Trainer(config, valid, translator, DataParallel(group), log)  # type: ignore[arg-type]
-        trainer.fit()
+        data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
+        Trainer(config, data, translator, DataParallel(group), log).fit()
         tables = {
-            name: (table.partition.ids(table.rank), table.weight.detach())
-            for name, table in translator.tables.items()
+            name: (table.partition.ids(table.rank), table.weight.detach()) for name, table in translator.tables.items()
         }
         results.append(Result(log.losses, tables, translator.core.state_dict()))
     return results
@@ -146,23 +143,26 @@ def plain_optimizer(name: str, weights: list[nn.Parameter]) -> Optimizer | Dense
     return {"sgd": SGD, "adagrad": Adagrad, "sparse_adam": SparseAdam}[name](weights)
 
 
+def batch_order(examples: list[Example]) -> list[list[int]]:
+    """The example numbers of each step's global batch, epoch after epoch."""
+    epochs = [global_batches(examples, BATCH_TOKENS, seed=1, epoch=epoch) for epoch in range(3)]
+    return [batch for epoch in epochs for batch in epoch][:STEPS]
+
+
+@torch.sparse.check_sparse_tensor_invariants()  # Adagrad warns unless told whether to check
 def train_plainly(optimizer: str) -> tuple[Result, list[float]]:
     """One process, whole batches, nn.Embedding, and nothing of the trainer; also the gradient norms before clipping."""
     config, examples = make_config(optimizer, "contiguous", Path("unused")), make_examples()
     start = make_translator(config, Ranks(0, 1, torch.device("cpu"), None))
     core = start.core
     tables = {
-        name: nn.Embedding.from_pretrained(
-            table.weight.detach().clone(), freeze=False, padding_idx=0, sparse=True
-        )
+        name: nn.Embedding.from_pretrained(table.weight.detach().clone(), freeze=False, padding_idx=0, sparse=True)
         for name, table in start.tables.items()
     }
     weights = [table.weight for table in tables.values()]
     optimizers = {CORE_RATE: Adam(core.parameters()), TABLE_RATE: plain_optimizer(optimizer, weights)}
-    order = [batch for epoch in range(9) for batch in global_batches(examples, BATCH_TOKENS, seed=1, epoch=epoch)]
     losses, norms = [], []
-    torch.sparse.check_sparse_tensor_invariants.enable()  # Adagrad warns unless told yes or no
-    for step, numbers in enumerate(order[:STEPS]):
+    for step, numbers in enumerate(batch_order(examples)):
         batch = collate(examples, numbers, global_target_tokens=0)
         for parameter in [*core.parameters(), *weights]:
             parameter.grad = None
@@ -188,7 +188,7 @@ def train_plainly(optimizer: str) -> tuple[Result, list[float]]:
 
 
 def assert_equal(results: list[Result], expected: Result) -> None:
-    """The results of all ranks of a run are those of the plain loop, to 1e-9, and the cores are one another's, bit for bit."""
+    """Each rank has the plain loop's losses and core, all ranks together its tables; cores are equal bit for bit."""
     close = {"rtol": 0, "atol": 1e-9}
     for result in results:
         torch.testing.assert_close(torch.tensor(result.losses), torch.tensor(expected.losses), **close)
@@ -216,11 +216,10 @@ def test_training_is_the_same_at_every_world_size_and_as_plain_pytorch(
         assert_equal(results, plain[optimizer])
 
 
-def test_the_run_above_covers_what_could_go_wrong() -> None:
-    """Batches with fewer sentences than ranks, padding that depends on the world size, norms on both sides of max_norm."""
+def test_the_runs_above_meet_what_could_go_wrong() -> None:
+    """Batches with fewer sentences than ranks, gradient norms on both sides of max_norm, and something learnt."""
     result, norms = train_plainly("sgd")
-    sizes = [len(batch) for epoch in range(9) for batch in global_batches(make_examples(), BATCH_TOKENS, seed=1, epoch=epoch)]
-    assert {1, 2, 3} < set(sizes[:STEPS])
-    assert shard_batch([0], 1, 2) == []
+    sizes = {len(batch) for batch in batch_order(make_examples())}
+    assert sizes >= {1, 2, 3, 4}
     assert min(norms) < MAX_NORM < max(norms)
-    assert result.losses[-1] < result.losses[0] - 0.1
+    assert sum(result.losses[-10:]) < sum(result.losses[:10]) - 1.0

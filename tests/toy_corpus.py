@@ -8,7 +8,7 @@ _VERBS = {"看见": "saw", "喜欢": "liked", "画": "painted"}
 _OBJECTS = {"猫": "a cat", "树": "a tree", "火车": "a train", "月亮": "the moon"}
 
 PAIRS = [
-    (f"{subject}{verb}{thing}。", f"{_SUBJECTS[subject]} {_VERBS[verb]} {_OBJECTS[thing]} ." )
+    (f"{subject}{verb}{thing}。", f"{_SUBJECTS[subject]} {_VERBS[verb]} {_OBJECTS[thing]} .")
     for subject, verb, thing in product(_SUBJECTS, _VERBS, _OBJECTS)
 ]
 

@@ -62,12 +62,12 @@ class DistributedEmbedding(nn.Module):
         super().__init__()
         if process_group is None and dist.is_available() and dist.is_initialized():
             process_group = dist.new_group()
-        self.process_group = process_group
         self.rank, self.world_size = rank_and_size(process_group)
+        self.process_group = process_group if self.world_size > 1 else None
         dtype = torch.get_default_dtype() if dtype is None else dtype
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         settings = (num_embeddings, embedding_dim, padding_idx, layout, grad_reduction, dtype)
-        seed = _agree(settings, seed, process_group, device)
+        seed = _agree(settings, seed, self.process_group, device)
 
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim

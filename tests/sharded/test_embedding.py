@@ -209,7 +209,7 @@ def test_ranks_that_build_different_tables_all_get_the_same_error(ranks: RankPoo
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str):
-    with pytest.raises(ValueError, match="must be|outside") as error:
+    with pytest.raises(ValueError, match=r"must be|outside") as error:
         DistributedEmbedding(**{"num_embeddings": V, "embedding_dim": D, **settings})
     assert str(error.value) == message
 

@@ -75,9 +75,9 @@ def test_a_row_outside_the_table_has_no_owner(layout: str, row_id: int):
 
 
 def test_impossible_partitions_are_refused():
-    with pytest.raises(ValueError, match="^num_rows must not be negative, but is -1$"):
+    with pytest.raises(ValueError, match=r"^num_rows must not be negative, but is -1$"):
         RowPartition(-1, 2)
-    with pytest.raises(ValueError, match="^num_shards must be at least 1, but is 0$"):
+    with pytest.raises(ValueError, match=r"^num_shards must be at least 1, but is 0$"):
         RowPartition(131, 0)
-    with pytest.raises(ValueError, match="^layout must be one of contiguous, round_robin, but is 'striped'$"):
+    with pytest.raises(ValueError, match=r"^layout must be one of contiguous, round_robin, but is 'striped'$"):
         RowPartition(131, 2, "striped")

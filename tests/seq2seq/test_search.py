@@ -1,0 +1,161 @@
+"""Greedy and beam search against hand-written searches, and their protocol where lookups are collective."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dist_s2s.seq2seq import Seq2Seq, beam_search, greedy_search
+
+PAD, SOS, EOS, UNK, V, E = 0, 1, 2, 3, 6, 4
+FORBIDDEN = [PAD, SOS, UNK]
+WORDS = [4, 5]
+LENGTHS = torch.tensor([5, 2, 3, 1])
+Search = Callable[..., list[list[int]]]
+SEARCHES: list[Search] = [greedy_search, partial(beam_search, beam_size=3)]
+
+
+class Setting:
+    """A random model whose probabilities are far from even, its target table, and four source sentences."""
+
+    def __init__(self, seed: int, end_bias: float = 0.0, input_feeding: bool = True) -> None:
+        torch.manual_seed(seed)
+        self.model = Seq2Seq(V, E, 8, num_layers=2, input_feeding=input_feeding).double()
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.mul_(2) if parameter.ndim > 1 else parameter.zero_()
+            self.model.output.weight.mul_(2)
+            self.model.output.bias[EOS] = end_bias
+        self.table = nn.Embedding(V, E).double()
+        self.source = torch.randn(4, 5, E).double()
+
+    def search(self, search: Search, limits: list[int], **options: object) -> list[list[int]]:
+        settings = {"forbidden": FORBIDDEN, "embed": self.table} | options
+        maximum = torch.tensor(limits)
+        return search(self.model, self.source, LENGTHS, start_id=SOS, end_id=EOS, max_lengths_B=maximum, **settings)
+
+    @torch.no_grad()
+    def log_probabilities(self, row: int, tokens: list[int]) -> Tensor:
+        """[len(tokens) + 1, V] of the next token after SOS and after each of ``tokens``, forbidden ones ruled out."""
+        length = int(LENGTHS[row])
+        target = self.table(torch.tensor([[SOS, *tokens]]))
+        logits = self.model(self.source[row : row + 1, :length], LENGTHS[row : row + 1], target)[0]
+        logits[:, FORBIDDEN] = float("-inf")
+        return logits.log_softmax(dim=-1)
+
+    def greedy_by_hand(self, row: int, limit: int) -> list[int]:
+        tokens: list[int] = []
+        while len(tokens) < limit:
+            best = int(self.log_probabilities(row, tokens)[-1].argmax())
+            if best == EOS:
+                break
+            tokens.append(best)
+        return tokens
+
+    def best_by_hand(self, row: int, limit: int) -> list[int]:
+        """The highest log-probability / length of all hypotheses that end, or that have ``limit`` words."""
+        hypotheses = [[*words, EOS] for length in range(limit) for words in product(WORDS, repeat=length)] + [
+            list(words) for words in product(WORDS, repeat=limit)
+        ]
+
+        def score(hypothesis: list[int]) -> float:
+            steps = self.log_probabilities(row, hypothesis[:-1])
+            return sum(float(step[token]) for step, token in zip(steps, hypothesis, strict=True)) / len(hypothesis)
+
+        return [token for token in max(hypotheses, key=score) if token != EOS]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_greedy_takes_the_likeliest_token_and_a_beam_of_one_is_greedy(seed: int, input_feeding: bool) -> None:
+    setting, limits = Setting(seed, input_feeding=input_feeding), [9, 4, 12, 1]
+    expected = [setting.greedy_by_hand(row, limit) for row, limit in enumerate(limits)]
+    assert setting.search(greedy_search, limits) == expected
+    assert setting.search(beam_search, limits, beam_size=1) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wide_beam_finds_the_best_of_all_hypotheses(seed: int) -> None:
+    setting, limits = Setting(seed), [4, 2, 3, 1]
+    expected = [setting.best_by_hand(row, limit) for row, limit in enumerate(limits)]
+    assert setting.search(beam_search, limits, beam_size=31) == expected  # there are 31 hypotheses of up to 4 words
+
+
+def test_the_seeds_above_are_worth_searching() -> None:
+    """Sentences that end and that do not, and some where the greedy choice is not the best."""
+    greedy_lengths, differ = set(), 0
+    for seed in range(6):
+        setting = Setting(seed)
+        for row in range(3):
+            greedy = setting.greedy_by_hand(row, 4 - row)
+            greedy_lengths.add(len(greedy) - (4 - row))
+            differ += greedy != setting.best_by_hand(row, 4 - row)
+    assert len(greedy_lengths) > 1
+    assert 0 in greedy_lengths
+    assert differ > 2
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_maximum_lengths_are_each_sentences_own(search: Search) -> None:
+    setting = Setting(0, end_bias=-100.0)
+    assert [len(row) for row in setting.search(search, [7, 0, 3, 1])] == [7, 0, 3, 1]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_an_immediate_end_is_an_empty_sentence(search: Search) -> None:
+    assert Setting(0, end_bias=100.0).search(search, [7, 0, 3, 1]) == [[]] * 4
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_forbidden_ids_are_never_chosen(search: Search) -> None:
+    setting = Setting(0, end_bias=-50.0)
+    with torch.no_grad():
+        setting.model.output.bias[[*FORBIDDEN, 4]] = torch.tensor([40.0, 40.0, 40.0, 20.0]).double()
+    found = {token for row in setting.search(search, [6] * 4, forbidden=[*FORBIDDEN, 4]) for token in row}
+    assert found == {5}
+    free = {token for row in setting.search(search, [6] * 4, forbidden=[]) for token in row}
+    assert free & set(FORBIDDEN)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_sentence_does_not_depend_on_its_companions(search: Search) -> None:
+    setting, limits = Setting(1), [9, 4, 12, 6]
+    together = setting.search(search, limits)
+    for row, limit in enumerate(limits):
+        length = LENGTHS[row : row + 1]
+        alone = search(
+            setting.model,
+            setting.source[row : row + 1, : int(length)],
+            length,
+            setting.table,
+            SOS,
+            EOS,
+            torch.tensor([limit]),
+            FORBIDDEN,
+        )
+        assert alone == together[row : row + 1]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(("limits", "own"), [([0, 0, 0, 0], 0), ([5, 0, 2, 3], 5)])
+def test_ranks_keep_in_step(search: Search, limits: list[int], own: int) -> None:
+    """One lookup after each disagreement, however early this rank has finished, and its sentences do not change."""
+    setting = Setting(0, end_bias=-100.0)
+    lookups, answers = [], []
+
+    def embed(ids: Tensor) -> Tensor:
+        lookups.append(ids.shape)
+        return setting.table(ids)
+
+    def all_finished(mine: bool) -> bool:
+        answers.append(mine)
+        return len(answers) > 8  # the slowest rank needs 8 steps
+
+    found = setting.search(search, limits, embed=embed, all_finished=all_finished)
+    assert answers == [False] * own + [True] * (9 - own)
+    assert len(lookups) == 8
+    assert len(set(lookups)) == 1
+    assert found == setting.search(search, limits)

@@ -1,0 +1,113 @@
+"""A trained run at work: evaluate agrees with the run's own summary, translate keeps to its lines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Finished, run
+from tests.toy_corpus import PAIRS, options, write_corpus
+
+SOURCES = [source for source, _ in PAIRS[:5]]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    run("dist_s2s.train", *options(corpus, run_dir, training__max_steps=100), ranks=2)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def translated(trained: Path) -> list[str]:
+    """Translations of SOURCES."""
+    text = "".join(source + "\n" for source in SOURCES)
+    return run("dist_s2s.translate", "--run", trained, stdin=text.encode()).output.splitlines()
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
+    file = tmp_path_factory.mktemp("scores") / "scores.json"
+    return run("dist_s2s.evaluate", "--run", trained, "--data", corpus, "--json", file), file
+
+
+def test_the_toy_model_has_learned(trained: Path, translated: list[str]) -> None:
+    summary = json.loads((trained / "summary.json").read_text(encoding="utf-8"))
+    assert summary["bleu"] > 50
+    assert len(set(translated)) > 1
+
+
+def test_evaluate_agrees_with_the_summary(trained: Path, evaluated: tuple[Finished, Path]) -> None:
+    finished, file = evaluated
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    summary = json.loads((trained / "summary.json").read_text(encoding="utf-8"))
+    assert round(scores["bleu"], 2) == summary["bleu"]
+    assert round(scores["chrf"], 2) == summary["chrf"]
+    assert scores["signature"] == summary["signature"]
+    assert scores["sentences"] == len(PAIRS)
+    assert scores["seconds"] > 0
+    assert f"bleu {scores['bleu']:.2f}" in " ".join(finished.output.split())
+    assert scores["signature"] in finished.output
+
+
+def test_evaluate_on_more_ranks_than_it_was_trained_on(
+    trained: Path, corpus: Path, evaluated: tuple[Finished, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "scores.json"
+    finished = run("dist_s2s.evaluate", "--run", trained, "--data", corpus, "--json", file, ranks=3)
+    expected, found = (json.loads(path.read_text(encoding="utf-8")) for path in (evaluated[1], file))
+    del expected["seconds"], found["seconds"]
+    assert found == expected
+    assert finished.outputs[1:] == ["", ""]
+
+
+def test_translations_file_agrees_with_translate(trained: Path, translated: list[str]) -> None:
+    rows = (trained / "translations.txt").read_text(encoding="utf-8").splitlines()
+    assert [row.split("\t")[2] for row in rows[: len(SOURCES)]] == translated
+
+
+def test_output_has_a_line_for_each_line_of_the_input(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    text = "\n".join([SOURCES[0], "", SOURCES[1] + "\r", "  ", SOURCES[2], "", ""])  # ends with an empty line
+    expected = [translated[0], "", translated[1], "", translated[2], ""]
+    assert run("dist_s2s.translate", "--run", trained, stdin=text.encode()).output.split("\n") == [*expected, ""]
+    (tmp_path / "in.txt").write_bytes(text.encode())
+    files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
+    assert run("dist_s2s.translate", "--run", trained, *files).output == ""
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n") == [*expected, ""]
+
+
+def test_last_line_may_lack_its_end_and_no_input_gives_no_output(trained: Path, translated: list[str]) -> None:
+    assert run("dist_s2s.translate", "--run", trained, stdin=SOURCES[0].encode()).output == translated[0] + "\n"
+    assert run("dist_s2s.translate", "--run", trained, stdin=b"").output == ""
+
+
+def test_unknown_tokens_are_translated_somehow(trained: Path) -> None:
+    output = run("dist_s2s.translate", "--run", trained, stdin="我☃看见🦆。\n☃\n".encode()).output
+    assert output.count("\n") == 2
+    assert "<" not in output  # no special token
+
+
+def test_beam_search(trained: Path, translated: list[str]) -> None:
+    text = "".join(source + "\n" for source in SOURCES)
+    output = run("dist_s2s.translate", "--run", trained, "--beam_size", 3, stdin=text.encode()).output
+    lines = output.splitlines()
+    assert len(lines) == len(SOURCES)
+    assert sum(beam == greedy for beam, greedy in zip(lines, translated, strict=True)) >= 3
+
+
+def test_translate_on_two_ranks(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("".join(source + "\n" for source in SOURCES), encoding="utf-8")
+    finished = run("dist_s2s.translate", "--run", trained, "--input", tmp_path / "in.txt", ranks=2)
+    assert finished.outputs == ["".join(line + "\n" for line in translated), ""]
+
+
+def test_a_run_can_be_moved(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "elsewhere")
+    output = run("dist_s2s.translate", "--run", tmp_path / "elsewhere", stdin=SOURCES[0].encode()).output
+    assert output.splitlines() == translated[:1]

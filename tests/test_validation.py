@@ -1,0 +1,125 @@
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.corpus import Example
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.translator import TextPipeline, Translator
+from dist_s2s.validation import Rows, token_loss, translate_and_score, validation_loss
+from tests.rank_pool import RankPool
+
+VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
+
+
+def make_logits() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(3, 4, 7, dtype=torch.float64), torch.tensor([[3, 4, 5, 2], [6, 2, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_token_loss_is_the_smoothed_cross_entropy_of_the_real_tokens(smoothing: float) -> None:
+    """Label smoothing (Szegedy et al. 2016): the target is 1 - ε on the token plus ε / V on every token."""
+    logits, targets = make_logits()
+    expected = 0.0
+    for row, token in zip(logits.flatten(0, 1), targets.flatten().tolist(), strict=True):
+        if token != 0:
+            log_probabilities = row - row.exp().sum().log()
+            expected -= (1 - smoothing) * log_probabilities[token] + smoothing * log_probabilities.mean()
+    torch.testing.assert_close(token_loss(logits, targets, smoothing), expected, rtol=0, atol=1e-12)
+
+
+def test_token_loss_without_any_real_token_is_zero_with_zero_gradients() -> None:
+    logits = make_logits()[0].requires_grad_()
+    loss = token_loss(logits, torch.zeros(3, 4, dtype=torch.int64), label_smoothing=0.1)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits.grad.count_nonzero() == 0
+
+
+def test_token_loss_of_bfloat16_logits_is_summed_in_float32() -> None:
+    logits, targets = make_logits()
+    narrow = logits.bfloat16()
+    loss = token_loss(narrow, targets, label_smoothing=0.0)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, token_loss(narrow.float(), targets, label_smoothing=0.0))
+    assert token_loss(logits, targets, label_smoothing=0.0).dtype == torch.float64
+
+
+def make_examples(count: int) -> list[Example]:
+    generator = torch.Generator().manual_seed(3)
+
+    def sentence() -> list[int]:
+        length = int(torch.randint(1, 7, (), generator=generator))
+        return torch.randint(4, len(VOCABULARY), (length,), generator=generator).tolist()
+
+    return [Example(sentence(), sentence()) for _ in range(count)]
+
+
+def make_translator(group: dist.ProcessGroup | None) -> Translator:
+    """Untrained, with dropout, which must not show."""
+    rank, world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    config = Config.model_validate(
+        {
+            "model": {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.5},
+            "training": {"precision": "fp64"},
+        }
+    )
+    tokenizer = make_tokenizer("whitespace")
+    text = TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY)
+    translator = Translator(config, text, Ranks(rank, world_size, torch.device("cpu"), group))
+    with torch.no_grad():
+        for parameter in translator.core.parameters():
+            parameter.mul_(3)  # so that translations differ from sentence to sentence
+    return translator
+
+
+def validate(group: dist.ProcessGroup, counts: list[int]) -> list[float]:
+    translator = make_translator(group)
+    return [validation_loss(translator, make_examples(count)) for count in counts]
+
+
+def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> tuple[float, float, Rows]:
+    scores, rows = translate_and_score(make_translator(group), pairs)
+    return scores.bleu, scores.chrf, rows
+
+
+@torch.no_grad()
+def loss_by_hand(count: int) -> float:
+    """Sentence by sentence, with rows looked up in the whole tables."""
+    translator, total, tokens = make_translator(None), 0.0, 0
+    translator.core.eval()
+    source_rows, target_rows = translator.source_table.weight, translator.target_table.weight
+    for example in make_examples(count):
+        source, target = [*example.source, 2], [*example.target, 2]
+        length = torch.tensor([len(source)])
+        logits = translator.core(source_rows[source][None], length, target_rows[[1, *example.target]][None])
+        total += F.cross_entropy(logits[0], torch.tensor(target), reduction="sum").item()
+        tokens += len(target)
+    return total / tokens
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_validation_loss_is_the_same_at_every_world_size(world_size: int, ranks: RankPool) -> None:
+    counts = [1, 67, 130]  # fewer sentences than ranks, and more than one batch of 64
+    expected = [loss_by_hand(count) for count in counts]
+    for losses in ranks.run(validate, counts, world_size=world_size):
+        assert losses == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_validation_leaves_the_core_in_training_mode() -> None:
+    translator = make_translator(None)
+    validation_loss(translator, make_examples(3))
+    assert translator.core.training
+
+
+def test_translations_and_scores_are_the_same_at_every_world_size(ranks: RankPool) -> None:
+    pairs = [(f"w{4 + number} w9", f"w{5 + number}") for number in range(5)]
+    alone = ranks.run(translate, pairs, world_size=1)
+    assert [(source, target) for source, target, _ in alone[0][2]] == pairs
+    assert len({hypothesis for _, _, hypothesis in alone[0][2]}) > 1
+    for world_size in (2, 3):
+        assert ranks.run(translate, pairs, world_size=world_size) == alone * world_size

@@ -101,6 +101,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise UserError(f"{checkpoint} is not a checkpoint: it has no {MANIFEST}") from None
     except ValueError as error:
         raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
+    if not isinstance(manifest, dict):
+        raise UserError(f"{checkpoint / MANIFEST} is damaged: it holds no JSON object")
     if manifest.get("format") != FORMAT:
         raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}")
     return manifest
@@ -110,7 +112,11 @@ def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, Distrib
     """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
     tensors = _load(checkpoint, "core.safetensors", manifest)
-    core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+    try:
+        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(f"{checkpoint} holds another model: {reasons}") from None
     with torch.no_grad():
         for name, table in tables.items():
             table.weight.copy_(_local_rows(checkpoint, manifest, name, table, only_weight=True)["weight"])

@@ -1,9 +1,12 @@
-"""What the commands share: how they end, and how they read a number."""
+"""What the commands share: how they end, read a number, and open their output."""
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 from dist_s2s.distributed import stop_ranks
 from dist_s2s.errors import UserError
@@ -19,6 +22,11 @@ def run_command(main: Callable[[], int | None]) -> None:
         # One write, so that the lines of several ranks do not mix.
         sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
         sys.stderr.flush()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     finally:
         stop_ranks()
     sys.exit(status)
@@ -33,3 +41,10 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but is {value}")
     return value
+
+
+def open_output(path: Path | None) -> TextIO:
+    """The file for writing, or a second handle of stdout; the caller closes either."""
+    return open(
+        sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
+    )

@@ -29,6 +29,11 @@ def check_torchrun() -> tuple[int, int]:
     except ValueError:
         given = " ".join(f"{name}={os.environ.get(name)}" for name in names)
         raise UserError(f"RANK and WORLD_SIZE must be whole numbers, but are {given}; start with torchrun") from None
+    if not 0 <= rank < world_size:
+        raise UserError(f"RANK is {rank}, which is outside [0, WORLD_SIZE={world_size}); start with torchrun")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK") if name not in os.environ]
+    if world_size > 1 and missing:
+        raise UserError(f"WORLD_SIZE is {world_size}, but {', '.join(missing)} is not set; start with torchrun")
     return rank, world_size
 
 
@@ -117,17 +122,22 @@ def start_ranks(
         torch.set_num_threads(threads)
     # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
     torch.set_flush_denormal(True)
+    # torch's Adagrad builds sparse tensors without saying whether they are to be checked, and would warn on every rank.
+    torch.sparse.check_sparse_tensor_invariants.disable()
     _use_loopback_on_a_single_host()
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=mixed_precision,
-        log_with=None if log_dir is None else "tensorboard",
-        project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-        ],
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=mixed_precision,
+            log_with=None if log_dir is None else "tensorboard",
+            project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            ],
+        )
+    except (ValueError, ImportError) as error:  # settings in ACCELERATE_* variables that cannot be had here
+        raise UserError(f"accelerate could not start: {error}") from None
     if accelerator.num_processes != world_size:
         raise UserError(
             f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "

@@ -5,9 +5,8 @@ import json
 import time
 from pathlib import Path
 
-from dist_s2s.command_line import positive_int, run_command
+from dist_s2s.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import start_ranks
-from dist_s2s.errors import UserError
 from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, load_pairs
 from dist_s2s.translator import load_translator
@@ -24,6 +23,8 @@ def main() -> int:
     _, ranks = start_ranks()
     translator, _ = load_translator(arguments.run, ranks)
     pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
+    wants_file = ranks.is_first and arguments.json is not None
+    json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
     started = time.monotonic()
     hypotheses = translator.translate([source for source, _ in pairs], arguments.beam_size)
     seconds = time.monotonic() - started
@@ -41,17 +42,10 @@ def main() -> int:
         }
         for key, value in result.items():
             print(f"{key:15} {value:.2f}" if isinstance(value, float) else f"{key:15} {value}")
-        if arguments.json:
-            write_text(arguments.json, json.dumps(result, indent=1) + "\n")
+        if json_file is not None:
+            with json_file:
+                json_file.write(json.dumps(result, indent=1) + "\n")
     return 0
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that the user named."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -16,17 +16,18 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     Raises UserError if the directory holds the run of another configuration, or something that is not a run.
     """
     run_dir, resume = config.run_dir, config.training.resume
+    is_run = (run_dir / CONFIG).is_file()
+    if not is_run and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume == "never":
         return None
-    if (run_dir / CONFIG).is_file():
+    if is_run:
         changed = differences(load_config(run_dir / CONFIG, {}), config)
         if changed:
             raise UserError(
                 f"{run_dir} belongs to a run of another configuration ({'; '.join(changed)}). Give another --run_dir, "
                 "or --training.resume never to move it aside and start anew"
             )
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume != "auto":
         read_manifest(Path(resume))
         return Path(resume)
@@ -34,15 +35,24 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     return found[-1] if found else None
 
 
-def claim(config: Config, start_anew: bool) -> None:
-    """Makes the run directory and writes its config.yaml; an older run is moved aside. For the first rank alone."""
+def claim(config: Config, checkpoint: Path | None) -> None:
+    """Makes the run directory and writes its config.yaml. For the first rank alone.
+
+    Moved aside, never deleted: with ``training.resume never`` an older run, as RUN.1; when training goes on from
+    ``checkpoint``, any later checkpoints of the run, as they belong to a course that it now leaves.
+    """
     run_dir = config.run_dir
-    if start_anew and config.training.resume == "never" and run_dir.exists():
-        number = next(n for n in range(1, 1_000_000) if not _aside(run_dir, n).exists())
-        os.rename(run_dir, _aside(run_dir, number))
+    if config.training.resume == "never" and run_dir.exists():
+        _move_aside(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    if checkpoint is not None:
+        step = read_manifest(checkpoint)["step"]
+        for later in list_checkpoints(run_dir / "checkpoints"):
+            if read_manifest(later)["step"] > step:
+                _move_aside(later)
 
 
-def _aside(run_dir: Path, number: int) -> Path:
-    return run_dir.with_name(f"{run_dir.name}.{number}")
+def _move_aside(path: Path) -> None:
+    aside = (path.with_name(f"{path.name}.{number}") for number in range(1, 1_000_000))
+    os.rename(path, next(name for name in aside if not name.exists()))

@@ -28,7 +28,7 @@ class RunLog:
         self.accelerator = accelerator
         self.active = accelerator.is_main_process
         width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
-        self.console = Console(quiet=not self.active, highlight=False, soft_wrap=True, width=width)
+        self.console = Console(quiet=not self.active, highlight=False, emoji=False, soft_wrap=True, width=width)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=20),

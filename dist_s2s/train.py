@@ -33,7 +33,7 @@ def main() -> int:
 
     def claim_run_directory() -> None:
         if ranks.is_first:
-            claim(config, start_anew=checkpoint is None)
+            claim(config, checkpoint)
             text.save(config.run_dir)
 
     ranks.together(claim_run_directory)

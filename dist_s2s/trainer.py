@@ -77,6 +77,9 @@ class Trainer:
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for batch in self._batches():
+                if training.patience and progress.validations_since_best >= training.patience:
+                    self.log.say(f"stopping early: no better BLEU in {training.patience} validations")
+                    break
                 self.train_step(batch)
                 if progress.step % training.log_every == 0:
                     self._compare_notes()
@@ -84,9 +87,6 @@ class Trainer:
                     self.validate()
                 elif progress.step % training.checkpoint_every == 0:
                     self.save()
-                if training.patience and progress.validations_since_best >= training.patience:
-                    self.log.say(f"stopping early: no better BLEU in {training.patience} validations")
-                    break
             if progress.validated_step != progress.step:
                 self._compare_notes()
                 self.validate()
@@ -153,10 +153,14 @@ class Trainer:
         """Writes a checkpoint, and removes those that are neither among the newest nor the best."""
         checkpoints = self.config.run_dir / "checkpoints"
         save_checkpoint(checkpoints, self.state, self.progress.step, asdict(self.progress), self.ranks)
-        if self.ranks.is_first:
-            for old in list_checkpoints(checkpoints)[: -self.config.training.keep_checkpoints]:
-                if old.name != f"step-{self.progress.best_step}":
-                    shutil.rmtree(old)
+
+        def remove_old_ones() -> None:
+            if self.ranks.is_first:
+                for old in list_checkpoints(checkpoints)[: -self.config.training.keep_checkpoints]:
+                    if old.name != f"step-{self.progress.best_step}":
+                        shutil.rmtree(old)
+
+        self.ranks.together(remove_old_ones)
 
     def _batches(self) -> Iterator[Batch]:
         """This rank's parts of the global batches, from where training stands to the run's end."""

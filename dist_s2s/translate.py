@@ -1,17 +1,15 @@
 """python -m dist_s2s.translate --run RUN: translates lines from stdin, or from a file, with a trained run."""
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-from dist_s2s.command_line import positive_int, run_command
+from dist_s2s.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import check_torchrun, start_ranks
 from dist_s2s.errors import UserError
-from dist_s2s.text.lines import read_lines
 from dist_s2s.translator import SENTENCES_PER_BATCH, load_translator
 
 _CHUNK = 20 * SENTENCES_PER_BATCH
@@ -29,42 +27,35 @@ def main() -> int:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     _, ranks = start_ranks()
     translator, _ = load_translator(arguments.run, ranks)
+    source = arguments.input
     lines: Iterable[str] = (
-        _stdin_lines() if arguments.input is None else ranks.together(lambda: read_lines(arguments.input))
+        _lines(sys.stdin.buffer, "stdin") if source is None else ranks.together(lambda: _read(source))
     )
-    with _open_output(arguments.output if ranks.is_first else None) as output:
-        for chunk in _chunks(lines, 1 if arguments.input is None and sys.stdin.isatty() else _CHUNK):
+    with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
+        for chunk in _chunks(lines, 1 if source is None and sys.stdin.isatty() else _CHUNK):
             translations = translator.translate(chunk, arguments.beam_size)
             if ranks.is_first:
                 print(*translations, sep="\n", file=output, flush=True)
     return 0
 
 
-def _stdin_lines() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, start=1):
+def _read(path: Path) -> list[str]:
+    with open(path, "rb") as file:
+        return list(_lines(file, str(path)))
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"stdin line {number} is not UTF-8: {error.reason} at byte {error.start}") from None
+            raise UserError(f"{name} line {number} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(lines)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-@contextlib.contextmanager
-def _open_output(path: Path | None) -> Iterator[TextIO]:
-    if path is None:
-        yield sys.stdout
-        return
-    try:
-        file = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(f"cannot write --output {path}: {error.strerror}") from None
-    with file:
-        yield file
 
 
 if __name__ == "__main__":

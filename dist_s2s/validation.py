@@ -27,6 +27,7 @@ def token_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float) ->
 def validation_loss(translator: Translator, examples: list[Example]) -> float:
     """Mean negative log-likelihood of a target token, in nats, without label smoothing (collective)."""
     ranks, total, tokens = translator.ranks, 0.0, 0
+    was_training = translator.core.training
     translator.core.eval()
     for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
         batch = batch.to(ranks.device)
@@ -35,7 +36,7 @@ def validation_loss(translator: Translator, examples: list[Example]) -> float:
         logits = translator.core(source, batch.source_lengths, target)
         total += token_loss(logits, batch.target_out, label_smoothing=0.0).item()
         tokens += batch.global_target_tokens
-    translator.core.train()
+    translator.core.train(was_training)
     return ranks.sum([total])[0] / tokens
 
 

@@ -135,9 +135,7 @@ class RankPool:
                 answers[waiting[pipe]] = answer
                 if isinstance(answer, RankError):
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        hung = RankError(
-            "Hung", f"no answer (limit: {timeout:g} s, or {GRACE_SECONDS:g} s after another failed)"
-        )
+        hung = RankError("Hung", f"no answer (limit: {timeout:g} s, or {GRACE_SECONDS:g} s after another failed)")
         return [answers.get(rank, hung) for rank in range(len(pipes))]
 
     def _receive(self, rank: int) -> Any:
@@ -157,9 +155,7 @@ class RankPool:
         for rank, answer in enumerate(answers):
             fate = str(answer) if isinstance(answer, RankError) else "returned normally"
             output = Path(self._output(rank)).read_text(errors="replace").strip()
-            report.append(
-                f"--- rank {rank}: {fate}" + (f"\noutput of rank {rank}:\n{output}" if output else "")
-            )
+            report.append(f"--- rank {rank}: {fate}" + (f"\noutput of rank {rank}:\n{output}" if output else ""))
         self.close()
         raise RanksFailed("\n" + "\n".join(report))
 

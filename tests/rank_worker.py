@@ -65,7 +65,5 @@ def join(store: str, rank: int) -> list[Any]:
     if dist.is_initialized():
         dist.destroy_process_group()
     forever = timedelta(days=1)  # the pool's own time limit comes first, and tells more
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(store, RANKS), rank=rank, world_size=RANKS, timeout=forever
-    )
+    dist.init_process_group("gloo", store=dist.FileStore(store, RANKS), rank=rank, world_size=RANKS, timeout=forever)
     return [dist.new_group(list(range(size)), timeout=forever) for size in range(1, RANKS + 1)]

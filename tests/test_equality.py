@@ -211,7 +211,7 @@ def plain() -> dict[str, Result]:
 def test_training_is_the_same_at_every_world_size_and_as_plain_pytorch(
     world_size: int, ranks: RankPool, plain: dict[str, Result], tmp_path: Path
 ) -> None:
-    by_rank = ranks.run(train_on_ranks, tmp_path, RUNS, world_size=world_size)
+    by_rank = ranks.run(train_on_ranks, tmp_path, RUNS, world_size=world_size, timeout=100.0)
     for (optimizer, _), *results in zip(RUNS, *by_rank, strict=True):
         assert_equal(results, plain[optimizer])
 

@@ -68,8 +68,7 @@ def unpickling_faults(module: str, source: str) -> list[str]:
     safe |= {
         node.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-        and any(ast.unparse(base).split(".")[-1] in safe for base in node.bases)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split(".")[-1] in safe for base in node.bases)
     }
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         head, _, rest = ast.unparse(call.func).partition(".")

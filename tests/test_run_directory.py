@@ -34,7 +34,7 @@ def test_new_and_empty_directories_start_anew(run_dir: Path) -> None:
 
 def test_newest_complete_checkpoint_is_resumed(run_dir: Path) -> None:
     config = configured(run_dir)
-    claim(config, start_anew=True)
+    claim(config, None)
     assert checkpoint_to_resume(config) is None
     add_checkpoint(run_dir, "step-9")
     newest = add_checkpoint(run_dir, "step-10")
@@ -45,7 +45,7 @@ def test_newest_complete_checkpoint_is_resumed(run_dir: Path) -> None:
 
 
 def test_other_configuration_is_refused_naming_the_keys(run_dir: Path) -> None:
-    claim(configured(run_dir, seed=1), start_anew=True)
+    claim(configured(run_dir, seed=1), None)
     add_checkpoint(run_dir, "step-9")
     with pytest.raises(UserError, match=r"another configuration") as caught:
         checkpoint_to_resume(configured(run_dir, seed=2, learning_rate=0.5))
@@ -58,7 +58,7 @@ def test_other_configuration_is_refused_naming_the_keys(run_dir: Path) -> None:
 
 
 def test_limits_and_intervals_may_change(run_dir: Path) -> None:
-    claim(configured(run_dir, max_steps=5), start_anew=True)
+    claim(configured(run_dir, max_steps=5), None)
     newest = add_checkpoint(run_dir, "step-5")
     assert checkpoint_to_resume(configured(run_dir, max_steps=50, log_every=3, patience=1)) == newest
 
@@ -77,7 +77,7 @@ def test_never_moves_the_old_runs_aside(run_dir: Path) -> None:
     for seed in (1, 2, 3):
         config = configured(run_dir, seed=seed, resume="never")
         assert checkpoint_to_resume(config) is None
-        claim(config, start_anew=True)
+        claim(config, None)
         add_checkpoint(run_dir, f"step-{seed}")
     seeds = {path.name: load_config(path / "config.yaml", {}).training.seed for path in run_dir.parent.iterdir()}
     assert seeds == {"run": 3, "run.1": 1, "run.2": 2}
@@ -85,19 +85,29 @@ def test_never_moves_the_old_runs_aside(run_dir: Path) -> None:
 
 
 def test_claim_writes_the_resolved_configuration_and_keeps_the_rest(run_dir: Path) -> None:
-    claim(configured(run_dir, max_steps=5), start_anew=True)
+    claim(configured(run_dir, max_steps=5), None)
     newest = add_checkpoint(run_dir, "step-5")
     changed = configured(run_dir, max_steps=50)
-    claim(changed, start_anew=False)
+    claim(changed, None)
     assert load_config(run_dir / "config.yaml", {}) == changed
     assert checkpoint_to_resume(changed) == newest
 
 
 def test_a_given_checkpoint_is_resumed(run_dir: Path, tmp_path: Path) -> None:
-    claim(configured(run_dir), start_anew=True)
+    claim(configured(run_dir), None)
     older = add_checkpoint(run_dir, "step-9")
     add_checkpoint(run_dir, "step-10")
     assert checkpoint_to_resume(configured(run_dir, resume=older)) == older
     assert checkpoint_to_resume(configured(tmp_path / "new", resume=older)) == older
     with pytest.raises(UserError, match=r"is not a checkpoint: it has no manifest\.json"):
         checkpoint_to_resume(configured(run_dir, resume=run_dir))
+
+
+def test_going_on_from_an_older_checkpoint_moves_the_later_ones_aside(run_dir: Path) -> None:
+    claim(configured(run_dir), None)
+    older = add_checkpoint(run_dir, "step-9")
+    add_checkpoint(run_dir, "step-10")
+    config = configured(run_dir, resume=older)
+    claim(config, checkpoint_to_resume(config))
+    assert {path.name for path in older.parent.iterdir()} == {"step-9", "step-10.1"}
+    assert checkpoint_to_resume(configured(run_dir)) == older

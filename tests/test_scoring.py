@@ -11,7 +11,7 @@ def test_equal_texts_score_one_hundred() -> None:
 
 
 def test_bleu_is_that_of_the_formula() -> None:
-    """One wrong word: precisions 13/14, 10/12, 7/10 and 5/8, and no brevity penalty."""
+    """One wrong word: precisions 13/14, 10/12, 8/10 and 6/8, and no brevity penalty."""
     hypotheses = ["the cat sat on the rug .", REFERENCES[1]]
     expected = 100 * (13 / 14 * 10 / 12 * 8 / 10 * 6 / 8) ** 0.25
     assert corpus_scores(hypotheses, REFERENCES).bleu == pytest.approx(expected)

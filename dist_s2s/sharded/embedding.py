@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dist_s2s.sharded.agreement import check_same_on_all_ranks, gather_texts
 from dist_s2s.sharded.exchange import (
     ExchangePlan,
     ExchangeStatistics,
@@ -66,8 +67,26 @@ class DistributedEmbedding(nn.Module):
         self.process_group = process_group if self.world_size > 1 else None
         dtype = torch.get_default_dtype() if dtype is None else dtype
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        settings = (num_embeddings, embedding_dim, padding_idx, layout, grad_reduction, dtype)
-        seed = _agree(settings, seed, self.process_group, device)
+        if self.process_group is not None:
+            # Before they are checked, so that what is wrong on one rank is an error on all.
+            settings = {
+                "num_embeddings": num_embeddings,
+                "embedding_dim": embedding_dim,
+                "padding_idx": padding_idx,
+                "layout": layout,
+                "grad_reduction": grad_reduction,
+                "dtype": dtype,
+            }
+            check_same_on_all_ranks(settings, self.process_group, device)
+            seed = int(gather_texts(str(seed), self.process_group, device)[0])
+        if num_embeddings < 1 or embedding_dim < 1:
+            raise ValueError(
+                f"num_embeddings and embedding_dim must be positive, but are {num_embeddings} and {embedding_dim}"
+            )
+        if grad_reduction not in get_args(GradReduction):
+            raise ValueError(f"grad_reduction must be mean or sum, but is {grad_reduction!r}")
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, but is {dtype}")
 
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
@@ -103,9 +122,12 @@ class DistributedEmbedding(nn.Module):
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
-        plan: the result of ``self.plan(ids)``, if that was called before. Raises as ``plan`` does.
+        plan: the result of ``self.plan(ids)``, if that was called before. Raises as ``plan`` does, and ValueError for a
+        plan of ids of another shape.
         """
         plan = self.plan(ids) if plan is None else plan
+        if plan.shape != ids.shape:
+            raise ValueError(f"the plan is of ids of shape {tuple(plan.shape)}, but ids has {tuple(ids.shape)}")
         rows: Tensor = _Lookup.apply(self.weight, plan, self)  # type: ignore[no-untyped-call]
         return rows
 
@@ -156,8 +178,14 @@ class _Lookup(torch.autograd.Function):
 
 
 def _coalesce_gradient(parameter: Tensor) -> None:
-    if parameter.grad is not None:
-        parameter.grad = parameter.grad.coalesce()
+    """Merges what two backwards have appended; after a single one it just restores the mark that torch drops."""
+    gradient = parameter.grad
+    if gradient is None or gradient.is_coalesced():
+        return
+    indices, values = gradient._indices(), gradient._values()
+    if bool((indices[0, 1:] > indices[0, :-1]).all()):
+        gradient = torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=True, check_invariants=False)
+    parameter.grad = gradient.coalesce()
 
 
 def _checked_padding_idx(padding_idx: int | None, num_embeddings: int) -> int | None:
@@ -167,45 +195,3 @@ def _checked_padding_idx(padding_idx: int | None, num_embeddings: int) -> int | 
     if not -num_embeddings <= padding_idx < num_embeddings:
         raise ValueError(f"padding_idx {padding_idx} is outside [{-num_embeddings}, {num_embeddings})")
     return padding_idx % num_embeddings
-
-
-def _agree(
-    settings: tuple[int, int, int | None, Layout, GradReduction, torch.dtype],
-    seed: int,
-    group: dist.ProcessGroup | None,
-    device: torch.device | str | None,
-) -> int:
-    """Checks that all ranks of ``group`` build the same table, and returns rank 0's seed: one all_gather."""
-    num_embeddings, embedding_dim, padding_idx, layout, grad_reduction, dtype = settings
-    _check_choice("layout", layout, get_args(Layout))
-    _check_choice("grad_reduction", grad_reduction, get_args(GradReduction))
-    _check_choice("dtype", dtype, _DTYPES)
-    names = ("num_embeddings", "embedding_dim", "padding_idx", "layout", "grad_reduction", "dtype")
-    mine = [num_embeddings, embedding_dim, -(2**62) if padding_idx is None else padding_idx]
-    mine += [
-        get_args(Layout).index(layout),
-        get_args(GradReduction).index(grad_reduction),
-        _DTYPES.index(dtype),
-        seed,
-    ]
-    if group is not None:
-        message = torch.tensor(mine, device=device)
-        gathered = [torch.empty_like(message) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(gathered, message, group=group)
-        for name, values in zip(names, torch.stack(gathered, dim=1).tolist(), strict=False):
-            other = next((peer for peer, value in enumerate(values) if value != values[0]), None)
-            if other is not None:
-                raise ValueError(
-                    f"{name} differs between rank 0 and rank {other}; every rank must build the same table"
-                )
-        seed = int(gathered[0][-1])
-    if num_embeddings < 1 or embedding_dim < 1:
-        raise ValueError(
-            f"num_embeddings and embedding_dim must be positive, but are {num_embeddings} and {embedding_dim}"
-        )
-    return seed
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, but is {value}")

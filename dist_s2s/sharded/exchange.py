@@ -8,8 +8,8 @@ All ranks of the group call the same functions in the same order, also with an e
     return_gradients   4. gradients  all_to_all: I send you the gradients of those rows, in the same order
 
 Step 4 is the dual of step 3: the same plan with senders and receivers exchanged. No rank assumes a size: every count is
-received before the data that it describes. If any header says that a rank's ids are invalid, all ranks learn it in
-step 1, the first such rank broadcasts its message, and every rank raises it.
+received before the data that it describes. If a header says that a rank's ids are invalid, all ranks learn it in step
+1, gather the messages, and raise that of the first such rank.
 """
 
 import time
@@ -20,10 +20,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_s2s.sharded.agreement import gather_texts
 from dist_s2s.sharded.partition import RowPartition
 
 _VALID, _OUT_OF_RANGE, _NOT_INTEGER = 0, 1, 2
-_MESSAGE_BYTES = 512
 _INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -103,7 +103,9 @@ def make_plan(
         received = torch.empty_like(headers)
         _all_to_all(received, headers, None, None, group, statistics)
         receive_counts, statuses = received.t().tolist()
-        _raise_on_every_rank(statuses, message, group, ids.device)
+        culprit = next((peer for peer, status in enumerate(statuses) if status != _VALID), None)
+        if culprit is not None:
+            _raise_if_invalid(statuses[culprit], gather_texts(message, group, ids.device)[culprit])
         send_counts = counts.tolist()
         rows_within_owner = positions - offsets.repeat_interleave(counts)
         requested = positions.new_empty(sum(receive_counts))
@@ -148,25 +150,12 @@ def check_ids(ids: Tensor, num_rows: int, rank: int) -> tuple[int, str]:
     lowest, highest = torch.stack(ids.aminmax()).tolist()
     if lowest >= 0 and highest < num_rows:
         return _VALID, ""
+    ids = ids.long()  # num_rows may be beyond a narrower type
     position = tuple(((ids < 0) | (ids >= num_rows)).nonzero()[0].tolist())
     return (
         _OUT_OF_RANGE,
         f"id {int(ids[position])} at position {position} on rank {rank} is outside [0, {num_rows})",
     )
-
-
-def _raise_on_every_rank(statuses: list[int], message: str, group: dist.ProcessGroup, device: torch.device) -> None:
-    """Raises the error of the first rank with a status other than zero; broadcasts only if there is one."""
-    rank, culprit = dist.get_rank(group), next((peer for peer, status in enumerate(statuses) if status), None)
-    if culprit is None:
-        return
-    text = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
-    if rank == culprit:
-        encoded = message.encode()[:_MESSAGE_BYTES]
-        text[: len(encoded)] = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-    text = text.to(device)
-    dist.broadcast(text, group_src=culprit, group=group)
-    _raise_if_invalid(statuses[culprit], bytes(text.tolist()).rstrip(b"\0").decode(errors="replace"))
 
 
 def _raise_if_invalid(status: int, message: str) -> None:

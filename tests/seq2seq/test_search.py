@@ -61,11 +61,21 @@ class Setting:
             list(words) for words in product(WORDS, repeat=limit)
         ]
 
-        def score(hypothesis: list[int]) -> float:
-            steps = self.log_probabilities(row, hypothesis[:-1])
-            return sum(float(step[token]) for step, token in zip(steps, hypothesis, strict=True)) / len(hypothesis)
+        best = max(hypotheses, key=partial(self.score, row))
+        return [token for token in best if token != EOS]
 
-        return [token for token in max(hypotheses, key=score) if token != EOS]
+    def beam_by_hand(self, row: int, limit: int, beam_size: int) -> list[int]:
+        """Keeps the ``beam_size`` best hypotheses, ended ones among them, of each length."""
+        beam: list[list[int]] = [[]]
+        for _ in range(limit):
+            ended = [hypothesis for hypothesis in beam if EOS in hypothesis]
+            grown = [[*words, word] for words in beam if words not in ended for word in (EOS, *WORDS)]
+            beam = sorted(ended + grown, key=partial(self.score, row), reverse=True)[:beam_size]
+        return [token for token in beam[0] if token != EOS]
+
+    def score(self, row: int, hypothesis: list[int]) -> float:
+        steps = self.log_probabilities(row, hypothesis[:-1])
+        return sum(float(step[token]) for step, token in zip(steps, hypothesis, strict=True)) / len(hypothesis)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -82,6 +92,15 @@ def test_a_wide_beam_finds_the_best_of_all_hypotheses(seed: int) -> None:
     setting, limits = Setting(seed), [4, 2, 3, 1]
     expected = [setting.best_by_hand(row, limit) for row, limit in enumerate(limits)]
     assert setting.search(beam_search, limits, beam_size=31) == expected  # there are 31 hypotheses of up to 4 words
+
+
+@pytest.mark.parametrize("beam_size", [2, 3])
+def test_a_narrow_beam_prunes_by_score_for_length(beam_size: int) -> None:
+    limits = [6, 2, 5, 1]
+    for seed in range(6):
+        setting = Setting(seed)
+        expected = [setting.beam_by_hand(row, limit, beam_size) for row, limit in enumerate(limits)]
+        assert setting.search(beam_search, limits, beam_size=beam_size) == expected
 
 
 def test_the_seeds_above_are_worth_searching() -> None:

@@ -102,7 +102,5 @@ def test_make_tokenizer_returns_the_named_one():
 
 
 def test_make_tokenizer_lists_the_names_it_knows():
-    with pytest.raises(
-        UserError, match="tokenizer 'bpe' is unknown: choose one of whitespace, words, characters"
-    ):
+    with pytest.raises(UserError, match="tokenizer 'bpe' is unknown: choose one of whitespace, words, characters"):
         make_tokenizer("bpe")

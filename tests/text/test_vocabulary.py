@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from dist_s2s.errors import UserError
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, SPECIALS, UNK, Vocabulary
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
-    lambda word: word.split() == [word]
-)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda word: word.split() == [word])
 
 
 def test_build_sorts_by_falling_frequency_then_by_token():

@@ -39,8 +39,8 @@ def main() -> int:
     ranks.together(claim_run_directory)
     with RunLog(config.run_dir, accelerator) as log:
         log.say(
-            f"{len(data.train):,} training pairs from {describe(config.data.train)}, and {dropped:,} dropped because a "
-            f"side is longer than data.max_length = {config.data.max_length} tokens\n"
+            f"{len(data.train):,} training pairs from {describe(config.data.train)}\n"
+            f"{dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
             f"{len(data.valid_pairs):,} pairs for validation, {len(test_pairs):,} for the test\n"
             f"{len(text.source_vocabulary):,} source tokens, {len(text.target_vocabulary):,} target tokens, "
             f"{ranks.world_size} ranks on {ranks.device.type}"

@@ -1,5 +1,6 @@
 """Whose a run directory is, and whether training goes on in it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def configured(run_dir: Path, **overrides: object) -> Config:
 def add_checkpoint(run_dir: Path, name: str) -> Path:
     path = run_dir / "checkpoints" / name
     path.mkdir(parents=True)
-    (path / "manifest.json").write_text('{"format": 1}', encoding="utf-8")
+    manifest = {"format": 1, "step": int("".join(filter(str.isdigit, name)))}
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return path
 
 

@@ -8,7 +8,6 @@
 A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dist_s2s.distributed import Ranks
+from dist_s2s.durable_files import check_sha256, save_tensors, sync_directory, write_durably
 from dist_s2s.errors import UserError
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
 
@@ -60,9 +60,9 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
         for name, table in state.tables.items():
             rows = _row_state(state.table_optimizer, table)
             file = shard_file(name, ranks.rank, ranks.world_size)
-            sums[file] = _save(partial / file, {"weight": table.weight.detach(), **rows})
+            sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
-            sums["core.safetensors"] = _save(partial / "core.safetensors", _core_tensors(state))
+            sums["core.safetensors"] = save_tensors(partial / "core.safetensors", _core_tensors(state))
         return sums
 
     ranks.together(prepare)
@@ -78,10 +78,10 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "scalars": _scalars(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
-            _write_durably(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-            _sync_directory(checkpoints)
+            sync_directory(checkpoints)
 
     ranks.together(publish)
     return final
@@ -111,7 +111,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
     """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
-    tensors = _load(checkpoint, "core.safetensors", manifest)
+    tensors = _core_file(checkpoint, manifest)
     try:
         core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
     except RuntimeError as error:
@@ -126,7 +126,7 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
     """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
     load_weights(checkpoint, state.core, state.tables)
-    tensors = _load(checkpoint, "core.safetensors", manifest)
+    tensors = _core_file(checkpoint, manifest)
     core_state = _indexed(tensors, "core_optimizer.", manifest["scalars"]["core_optimizer"])
     _load_optimizer(state.core_optimizer, core_state)
     table_state = _indexed(tensors, "table_optimizer.", manifest["scalars"]["table_optimizer"])
@@ -159,7 +159,7 @@ def _local_rows(
     found: dict[str, Tensor] = {}
     for owner in range(old.num_shards):
         file = shard_file(name, owner, old.num_shards)
-        _check_sum(checkpoint, file, manifest)
+        check_sha256(checkpoint / file, manifest["sha256"].get(file))
         with safe_open(checkpoint / file, framework="pt") as shard:
             for key in ["weight"] if only_weight else shard.keys():
                 rows = shard.get_slice(key)
@@ -171,6 +171,11 @@ def _local_rows(
                     local = found.setdefault(key, block.new_zeros(end - first, *block.shape[1:]))
                     local[places[mine]] = block[mine]
     return found
+
+
+def _core_file(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    check_sha256(checkpoint / "core.safetensors", manifest["sha256"].get("core.safetensors"))
+    return load_file(checkpoint / "core.safetensors")
 
 
 def _describe(table: DistributedEmbedding) -> dict[str, Any]:
@@ -238,45 +243,3 @@ def _load_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]]) -> N
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Writes the file through to the disk; returns its SHA-256."""
-    try:
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
-    except SafetensorError as error:
-        raise UserError(f"cannot write {path}: {error}") from None
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _load(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    _check_sum(checkpoint, file, manifest)
-    with safe_open(checkpoint / file, framework="pt") as tensors:
-        return {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 (not a dict)
-
-
-def _check_sum(checkpoint: Path, file: str, manifest: dict[str, Any]) -> None:
-    try:
-        with open(checkpoint / file, "rb") as content:
-            actual = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"checkpoint {checkpoint} lacks its file {file}") from None
-    if actual != manifest["sha256"].get(file):
-        raise UserError(f"{checkpoint / file} is damaged: its SHA-256 is not the one in {MANIFEST}")
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -104,9 +104,8 @@ def _sharded(update: Update, problem: Problem, group: dist.ProcessGroup) -> Cont
 
 def _local(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
     num_rows = max(1, problem.num_embeddings // dist.get_world_size(group))
-    alone, _ = dist.new_subgroups(group_size=1)
+    alone, _ = dist.new_subgroups(group_size=1)  # in which a table calls no collectives
     table = DistributedEmbedding(num_rows, problem.embedding_dim, process_group=alone, seed=SEED)
-    table.process_group = None  # not even collectives of one rank
     return Contender(lambda ids: table(ids % num_rows), _optimizer(update, table), table.statistics, _nothing)
 
 

@@ -27,7 +27,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> l
 
 
 def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Path, args: tuple[Any, ...]) -> None:
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = loopback
     torch.set_num_threads(1)

@@ -52,7 +52,8 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
 
     def prepare() -> None:
         if ranks.is_first:
-            shutil.rmtree(partial, ignore_errors=True)
+            for remains in checkpoints.glob(".step-*"):  # of a run that was killed
+                shutil.rmtree(remains)
             partial.mkdir(parents=True)
 
     def write() -> dict[str, str]:
@@ -78,8 +79,9 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "scalars": _scalars(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
-            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-            shutil.rmtree(final, ignore_errors=True)
+            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1))
+            if final.exists():
+                remove_checkpoint(final)
             os.replace(partial, final)
             sync_directory(checkpoints)
 
@@ -93,6 +95,13 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Deletes it under another name, so that what is left after a kill is never taken for a checkpoint."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    os.replace(checkpoint, hidden)
+    shutil.rmtree(hidden)
+
+
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
     try:
@@ -103,7 +112,11 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
     if not isinstance(manifest, dict):
         raise UserError(f"{checkpoint / MANIFEST} is damaged: it holds no JSON object")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") == FORMAT:
+        missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
+        if missing:
+            raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
+    else:
         raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}")
     return manifest
 
@@ -111,28 +124,21 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
     """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
-    tensors = _core_file(checkpoint, manifest)
-    try:
-        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
-    except RuntimeError as error:
-        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise UserError(f"{checkpoint} holds another model: {reasons}") from None
-    with torch.no_grad():
-        for name, table in tables.items():
-            table.weight.copy_(_local_rows(checkpoint, manifest, name, table, only_weight=True)["weight"])
+    _load_core(checkpoint, core, _core_file(checkpoint, manifest))
+    for name, table in tables.items():
+        _load_rows(checkpoint, manifest, name, table, only_weight=True)
 
 
 def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
     """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
-    load_weights(checkpoint, state.core, state.tables)
     tensors = _core_file(checkpoint, manifest)
+    _load_core(checkpoint, state.core, tensors)
     core_state = _indexed(tensors, "core_optimizer.", manifest["scalars"]["core_optimizer"])
     _load_optimizer(state.core_optimizer, core_state)
     table_state = _indexed(tensors, "table_optimizer.", manifest["scalars"]["table_optimizer"])
     for number, (name, table) in enumerate(state.tables.items()):
-        rows = _local_rows(checkpoint, manifest, name, table, only_weight=False)
-        rows.pop("weight")
+        rows = _load_rows(checkpoint, manifest, name, table, only_weight=False)
         if rows:
             table_state.setdefault(number, {}).update(rows)
     _load_optimizer(state.table_optimizer, table_state)
@@ -144,33 +150,48 @@ def shard_file(name: str, rank: int, world_size: int) -> str:
     return f"{name}-{rank}-of-{world_size}.safetensors"
 
 
-def _local_rows(
+def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(f"{checkpoint} holds another model: {reasons}") from None
+
+
+@torch.no_grad()
+def _load_rows(
     checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
 ) -> dict[str, Tensor]:
-    """This rank's rows of the weight and of each optimizer state, gathered from the shards they were saved in."""
+    """Copies this rank's rows into the table, block by block, from whatever shards hold them.
+
+    Returns this rank's rows of the optimizer's state, unless only_weight.
+    """
     saved = manifest["tables"][name]
     size = (table.num_embeddings, table.embedding_dim)
     if (saved["num_embeddings"], saved["embedding_dim"]) != size:
         raise UserError(
             f"{checkpoint}: {name} is {saved['num_embeddings']} x {saved['embedding_dim']}, not {size[0]} x {size[1]}"
         )
-    old = RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"])
-    first, end = table.partition.offset(table.rank), table.partition.offset(table.rank + 1)
-    found: dict[str, Tensor] = {}
-    for owner in range(old.num_shards):
-        file = shard_file(name, owner, old.num_shards)
-        check_sha256(checkpoint / file, manifest["sha256"].get(file))
-        with safe_open(checkpoint / file, framework="pt") as shard:
-            for key in ["weight"] if only_weight else shard.keys():
-                rows = shard.get_slice(key)
-                for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
-                    stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
-                    places = table.partition.positions(old.ids(owner, start, stop)) - first
-                    mine = (places >= 0) & (places < end - first)
-                    block = rows[start:stop]
-                    local = found.setdefault(key, block.new_zeros(end - first, *block.shape[1:]))
-                    local[places[mine]] = block[mine]
-    return found
+    old, new = RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"]), table.partition
+    first, end = new.offset(table.rank), new.offset(table.rank + 1)
+    local = {"weight": table.weight.detach()}
+    for owner in [table.rank] if old == new else range(old.num_shards):
+        file = checkpoint / shard_file(name, owner, old.num_shards)
+        check_sha256(file, manifest["sha256"].get(file.name))
+        with safe_open(file, framework="pt") as shard:
+            for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
+                stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
+                places = new.positions(old.ids(owner, start, stop)) - first
+                mine = (places >= 0) & (places < end - first)
+                if not mine.any():
+                    continue
+                for key in ["weight"] if only_weight else shard.keys():
+                    block = shard.get_slice(key)[start:stop]
+                    if key not in local:
+                        local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
+                    local[key][places[mine]] = block[mine].to(table.weight.device)
+    del local["weight"]
+    return local
 
 
 def _core_file(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:

@@ -182,6 +182,7 @@ _RULES = {
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
     "literal_error": "one of {expected}",
     "finite_number": "a finite number",
     "int": "a whole number",
@@ -201,7 +202,7 @@ def _describe(details: ErrorDetails, given: Mapping[str, tuple[object, str]]) ->
     context = details.get("ctx", {}).items()
     limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context}
     # A bound is broken by a number, which needs no quotes; text that is no number is quoted.
-    shown = value if kind.startswith(("greater", "less")) and isinstance(value, str) else _shown(value)
+    shown = value if kind.startswith(("greater", "less", "multiple")) and isinstance(value, str) else _shown(value)
     rule = rule.format(**limits).replace("'", "")
     return f"{key} must be {rule}, but is {shown} ({given[key][1]})"
 

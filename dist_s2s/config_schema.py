@@ -43,7 +43,7 @@ class ModelConfig(Section):
     """The LSTM encoder and decoder."""
 
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
-    hidden_size: int = Field(default=256, gt=0, description="units of the decoder LSTM")
+    hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="share of activations zeroed in training")
     attention: Literal["none", "dot", "general", "additive"] = Field(

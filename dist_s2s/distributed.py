@@ -78,6 +78,16 @@ class Ranks:
         padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
         return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
 
+    def check_same(self, what: str, value: object) -> None:
+        """Raises UserError on every rank if their values differ (two all_gathers)."""
+        texts = self.gather_texts(str(value))
+        other = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
+        if other is not None:
+            raise UserError(
+                f"the {what} is {texts[0]} on rank 0, but {texts[other]} on rank {other}; "
+                "all ranks must see the same files"
+            )
+
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """The tensor of each rank; all have the same shape and dtype."""
         gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
@@ -157,7 +167,7 @@ def _use_loopback_on_a_single_host() -> None:
     """Where all ranks run on this host, gloo and nccl need no other interface, and should not listen on one."""
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         return
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)

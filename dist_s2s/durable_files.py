@@ -34,12 +34,15 @@ def check_sha256(path: Path, expected: str | None) -> None:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file through to the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
+def write_durably(path: Path, text: str) -> None:
+    """Replaces a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ from dist_s2s.distributed import start_ranks
 from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, load_pairs
 from dist_s2s.translator import load_translator
+from dist_s2s.validation import translate_pairs
 
 
 def main() -> int:
@@ -26,10 +27,10 @@ def main() -> int:
     wants_file = ranks.is_first and arguments.json is not None
     json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
     started = time.monotonic()
-    hypotheses = translator.translate([source for source, _ in pairs], arguments.beam_size)
+    rows = translate_pairs(translator, pairs, arguments.beam_size)
     seconds = time.monotonic() - started
     if ranks.is_first:
-        scores = corpus_scores(hypotheses, [target for _, target in pairs])
+        scores = corpus_scores(rows)
         result = {
             "bleu": scores.bleu,
             "chrf": scores.chrf,

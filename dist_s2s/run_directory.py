@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dist_s2s.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.config import Config, differences, load_config
+from dist_s2s.durable_files import write_durably
 from dist_s2s.errors import UserError
 
 CONFIG = "config.yaml"
@@ -21,18 +22,23 @@ def checkpoint_to_resume(config: Config) -> Path | None:
         raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume == "never":
         return None
-    if is_run:
-        changed = differences(load_config(run_dir / CONFIG, {}), config)
-        if changed:
-            raise UserError(
-                f"{run_dir} belongs to a run of another configuration ({'; '.join(changed)}). Give another --run_dir, "
-                "or --training.resume never to move it aside and start anew"
-            )
-    if resume != "auto":
-        read_manifest(Path(resume))
-        return Path(resume)
-    found = list_checkpoints(run_dir / "checkpoints")
-    return found[-1] if found else None
+    if is_run and (changed := _changes(run_dir, config)):
+        raise UserError(
+            f"{run_dir} belongs to a run of another configuration ({changed}). Give another --run_dir, or "
+            "--training.resume never to move it aside and start anew"
+        )
+    if resume == "auto":
+        found = list_checkpoints(run_dir / "checkpoints")
+        return found[-1] if found else None
+    checkpoint = Path(resume).resolve()
+    read_manifest(checkpoint)
+    if changed := _changes(checkpoint.parent.parent, config):
+        raise UserError(f"{checkpoint} belongs to a run of another configuration ({changed}); train with that one")
+    return checkpoint
+
+
+def _changes(run_dir: Path, config: Config) -> str:
+    return "; ".join(differences(load_config(run_dir / CONFIG, {}), config))
 
 
 def claim(config: Config, checkpoint: Path | None) -> None:
@@ -45,7 +51,7 @@ def claim(config: Config, checkpoint: Path | None) -> None:
     if config.training.resume == "never" and run_dir.exists():
         _move_aside(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    write_durably(run_dir / CONFIG, config.to_yaml())
     if checkpoint is not None:
         step = read_manifest(checkpoint)["step"]
         for later in list_checkpoints(run_dir / "checkpoints"):

@@ -25,8 +25,23 @@ class Progress:
     validated_step: int = -1
     validations_since_best: int = 0
 
+    def forget_best(self) -> None:
+        """Lets the next validation be the best so far."""
+        self.best_bleu, self.best_step, self.validated_step, self.validations_since_best = -1.0, 0, -1, 0
+
+    def is_finished(self, limits: TrainingConfig) -> bool:
+        """True when the first of the limits is reached."""
+        return (
+            (limits.max_steps is not None and self.step >= limits.max_steps)
+            or (limits.max_minutes is not None and self.seconds >= 60 * limits.max_minutes)
+            or (limits.max_epochs is not None and self.epoch >= limits.max_epochs)
+        )
+
     def fraction(self, limits: TrainingConfig, batches_in_epoch: int) -> float:
-        """Share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest."""
+        """Share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
+
+        batches_in_epoch: of any one epoch; others may have a few more or less.
+        """
         done = [0.0]
         if limits.max_steps is not None:
             done.append(self.step / limits.max_steps)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+Row = tuple[str, str, str]  # source, reference, hypothesis
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -17,9 +19,15 @@ class Scores:
     chrf_signature: str
 
 
-def corpus_scores(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
-    """Scores of detokenized hypotheses against one reference each."""
+def bleu_score(rows: Sequence[Row]) -> float:
+    """Corpus BLEU, 0 … 100, of detokenized hypotheses against one reference each."""
+    return float(BLEU().corpus_score([row[2] for row in rows], [[row[1] for row in rows]]).score)
+
+
+def corpus_scores(rows: Sequence[Row]) -> Scores:
+    """BLEU and chrF of detokenized hypotheses against one reference each."""
+    hypotheses, references = [row[2] for row in rows], [[row[1] for row in rows]]
     bleu, chrf = BLEU(), CHRF()
-    bleu_score = bleu.corpus_score(list(hypotheses), [list(references)]).score
-    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
-    return Scores(bleu_score, chrf_score, str(bleu.get_signature()), str(chrf.get_signature()))
+    bleu_value = bleu.corpus_score(hypotheses, references).score
+    chrf_value = chrf.corpus_score(hypotheses, references).score
+    return Scores(bleu_value, chrf_value, str(bleu.get_signature()), str(chrf.get_signature()))

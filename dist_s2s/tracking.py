@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import nn
 
+from dist_s2s.distributed import Ranks
+from dist_s2s.durable_files import write_durably
 from dist_s2s.sharded import DistributedEmbedding
 
 if TYPE_CHECKING:
@@ -21,12 +23,16 @@ SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
 
 
 class RunLog:
-    """Used on every rank; only the first rank prints and writes. Use as a context manager, which closes the bar."""
+    """Used on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
 
-    def __init__(self, run_dir: Path, accelerator: "Accelerator") -> None:
+    A context manager: leaving it closes the bar and the trackers.
+    """
+
+    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks) -> None:
         self.run_dir = run_dir
         self.accelerator = accelerator
-        self.active = accelerator.is_main_process
+        self.ranks = ranks
+        self.active = ranks.is_first
         width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
         self.console = Console(quiet=not self.active, highlight=False, emoji=False, soft_wrap=True, width=width)
         self._bar = Progress(
@@ -47,16 +53,21 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # end_training would also leave the process group
+            tracker.finish()
 
     def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
         """Opens TensorBoard's files, and drops from metrics.jsonl what a resumed run will write again."""
         self.accelerator.init_trackers("tensorboard", config=_flat(config))
         path = self.run_dir / "metrics.jsonl"
-        if self.active and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+        def drop_later_lines() -> None:
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+                write_durably(path, "".join(line + "\n" for line in kept))
+
+        self._write(drop_later_lines)
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
@@ -64,10 +75,13 @@ class RunLog:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, and a point on each of TensorBoard's curves."""
-        self.accelerator.log(dict(values), step=step)
-        if self.active:
+
+        def append() -> None:
+            self.accelerator.log(dict(values), step=step)
             with open(self.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
+
+        self._write(append)
 
     def progress(self, values: Mapping[str, float], fraction: float) -> None:
         """Moves the bar; without a terminal prints a line now and then instead."""
@@ -89,7 +103,7 @@ class RunLog:
             grid.add_column(column, no_wrap=True)
         grid.add_column("bytes per rank", justify="right")
         grid.add_column("bytes in all ranks", justify="right")
-        world_size, total, per_rank = self.accelerator.num_processes, 0, 0
+        world_size, total, per_rank = self.ranks.world_size, 0, 0
         for name, table in tables.items():
             row_bytes = table.embedding_dim * table.weight.element_size()
             here, everywhere = table.partition.shard_size(0) * row_bytes, table.num_embeddings * row_bytes
@@ -113,16 +127,18 @@ class RunLog:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """summary.json, and the same on the screen."""
-        if self.active:
-            (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        self._write(lambda: write_durably(self.run_dir / "summary.json", json.dumps(summary, indent=1) + "\n"))
         for key, value in summary.items():
             self.say(f"  {key:18} {value}")
 
     def write_translations(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
-        if self.active:
-            text = "".join("\t".join(row) + "\n" for row in rows)
-            (self.run_dir / "translations.txt").write_text(text, encoding="utf-8")
+        text = "".join("\t".join(row) + "\n" for row in rows)
+        self._write(lambda: write_durably(self.run_dir / "translations.txt", text))
+
+    def _write(self, function: Callable[[], None]) -> None:
+        """Calls it on the first rank (collective, because of errors)."""
+        self.ranks.together(lambda: function() if self.active else None)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

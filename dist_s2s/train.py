@@ -12,13 +12,14 @@ from dist_s2s.command_line import run_command
 from dist_s2s.config import Config, config_from_command_line
 from dist_s2s.distributed import start_ranks
 from dist_s2s.run_directory import checkpoint_to_resume, claim
+from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, encode_pairs, load_pairs
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.tracking import RunLog
 from dist_s2s.trainer import Trainer, TrainingData
 from dist_s2s.translator import TextPipeline, Translator, best_checkpoint
-from dist_s2s.validation import Pairs, translate_and_score, validation_loss
+from dist_s2s.validation import Pairs, translate_pairs, validation_loss
 
 SAMPLES_AT_END = 10
 
@@ -29,15 +30,17 @@ def main() -> int:
     mixed_precision = "bf16" if config.training.precision == "bf16" else "no"
     accelerator, ranks = start_ranks(mixed_precision, config.training.threads_per_rank, config.run_dir)
     checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
+    ranks.check_same("checkpoint to go on from", checkpoint)
     text, data, test_pairs, dropped = ranks.together(lambda: read_data(config, checkpoint))
 
     def claim_run_directory() -> None:
         if ranks.is_first:
             claim(config, checkpoint)
-            text.save(config.run_dir)
+            if checkpoint is None or checkpoint.parent.parent.resolve() != config.run_dir.resolve():
+                text.save(config.run_dir)
 
     ranks.together(claim_run_directory)
-    with RunLog(config.run_dir, accelerator) as log:
+    with RunLog(config.run_dir, accelerator, ranks) as log:
         log.say(
             f"{len(data.train):,} training pairs from {describe(config.data.train)}\n"
             f"{dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
@@ -86,10 +89,15 @@ def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, Tr
 def finish(config: Config, trainer: Trainer, data: TrainingData, test_pairs: Pairs) -> dict[str, Any]:
     """Scores the best checkpoint on the test data (collective); returns what goes into summary.json."""
     translator, progress, log = trainer.translator, trainer.progress, trainer.log
-    best = best_checkpoint(config.run_dir)
-    if best is not None:
-        translator.ranks.together(lambda: load_weights(best, translator.core, translator.tables))
-    scores, rows = translate_and_score(translator, test_pairs)
+
+    def load_best() -> None:
+        best = best_checkpoint(config.run_dir)
+        if best is not None:
+            load_weights(best, translator.core, translator.tables)
+
+    translator.ranks.together(load_best)
+    rows = translate_pairs(translator, test_pairs)
+    scores = corpus_scores(rows)
     shown = rows[:SAMPLES_AT_END]
     log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)
     log.write_translations(rows)

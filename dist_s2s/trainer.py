@@ -1,9 +1,7 @@
 """The training loop."""
 
 import hashlib
-import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,21 +11,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 
-from dist_s2s.checkpoint import TrainingState, list_checkpoints, load_training_state, save_checkpoint
+from dist_s2s.checkpoint import (
+    TrainingState,
+    list_checkpoints,
+    load_training_state,
+    remove_checkpoint,
+    save_checkpoint,
+)
 from dist_s2s.config import Config
 from dist_s2s.errors import UserError
+from dist_s2s.meter import Meter
 from dist_s2s.schedule import Progress, learning_rate
+from dist_s2s.scoring import bleu_score
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, clip_grad_norm_
 from dist_s2s.text.batches import Batch, global_batches, training_batches
 from dist_s2s.text.corpus import Example, describe
 from dist_s2s.tracking import RunLog
 from dist_s2s.translator import Translator
-from dist_s2s.validation import Pairs, token_loss, translate_and_score, validation_loss
+from dist_s2s.validation import Pairs, token_loss, translate_pairs, validation_loss
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLES_AT_VALIDATION = 3
+# torchrun kills a worker 30 seconds after it has asked it to stop.
+STEPS_BETWEEN_SIGNAL_CHECKS = 5
 
 
 @dataclass(frozen=True)
@@ -58,41 +66,50 @@ class Trainer:
         table_optimizer = make_table_optimizer(config, self.tables)
         self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
         self.progress = Progress()
+        self._checkpoints = config.run_dir / "checkpoints"
         self._peaks = (config.training.learning_rate, table_optimizer.param_groups[0]["lr"])
         self._batches_in_epoch = len(self._global_batches(epoch=0))
-        self._loss_sum, self._tokens, self._steps = 0.0, 0, 0  # since the last logged step, of this rank
-        self._clock = self._window_start = 0.0
+        self._meter = Meter(self.ranks, self.tables, seconds_before=0.0)
         self._signal = 0
 
     def resume(self, checkpoint: Path) -> None:
         """Continues from a checkpoint, of whatever world size and layout."""
         manifest = self.ranks.together(lambda: load_training_state(checkpoint, self.state))
         self.progress = Progress(**manifest["progress"])
+        if checkpoint.parent.resolve() != self._checkpoints.resolve():
+            self.progress.forget_best()  # it is not in this run's directory
 
     def fit(self) -> None:
         """Trains until a limit, an early stop, or SIGINT or SIGTERM: then it saves, and raises SystemExit."""
-        progress, training = self.progress, self.config.training
-        self._clock = time.monotonic() - progress.seconds
-        self._window_start = time.monotonic()
+        self._meter = Meter(self.ranks, self.tables, seconds_before=self.progress.seconds)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for batch in self._batches():
-                if training.patience and progress.validations_since_best >= training.patience:
-                    self.log.say(f"stopping early: no better BLEU in {training.patience} validations")
-                    break
                 self.train_step(batch)
-                if progress.step % training.log_every == 0:
-                    self._compare_notes()
-                if progress.step % training.validate_every == 0:
-                    self.validate()
-                elif progress.step % training.checkpoint_every == 0:
-                    self.save()
-            if progress.validated_step != progress.step:
-                self._compare_notes()
+                self._after_step()
+            if self.progress.validated_step != self.progress.step:
+                self._log()
                 self.validate()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def _after_step(self) -> None:
+        """Logs, validates, saves and stops, each if it is due."""
+        step, training = self.progress.step, self.config.training
+        stop = step % STEPS_BETWEEN_SIGNAL_CHECKS == 0 and self.ranks.sum([self._signal])[0] > 0
+        validate = step % training.validate_every == 0
+        save = stop or step % training.checkpoint_every == 0
+        if validate or save or step % training.log_every == 0:
+            self._log()
+        if validate:
+            self.validate()
+        elif save:
+            self.save()
+            self._meter.restart()
+        if stop:
+            self.log.say(f"stopped at step {step}, and saved; the same command goes on from here")
+            raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
     def train_step(self, batch: Batch) -> None:
         """Forward, backward and update with this rank's part of a global batch."""
@@ -121,44 +138,38 @@ class Trainer:
         progress.step += 1
         progress.position += 1
         progress.target_tokens += batch.global_target_tokens
-        self._loss_sum += loss.item()
-        self._tokens += batch.global_target_tokens
-        self._steps += 1
+        self._meter.add(loss.item(), batch.global_target_tokens)
 
     def validate(self) -> None:
         """Loss and BLEU on the validation data; then saves."""
-        started, progress = time.monotonic(), self.progress
+        progress = self.progress
         loss = validation_loss(self.translator, self.data.valid)
-        scores, rows = translate_and_score(self.translator, self.data.valid_pairs)
+        rows = translate_pairs(self.translator, self.data.valid_pairs)
+        bleu = bleu_score(rows)
         progress.validated_step = progress.step
         progress.validations_since_best += 1
-        if scores.bleu > progress.best_bleu:
-            progress.best_bleu, progress.best_step, progress.validations_since_best = (
-                scores.bleu,
-                progress.step,
-                0,
-            )
+        if bleu > progress.best_bleu:
+            progress.best_bleu, progress.best_step, progress.validations_since_best = bleu, progress.step, 0
         minutes = round(progress.seconds / 60, 3)
-        values = {"epoch": progress.epoch, "valid_loss": loss, "valid_bleu": scores.bleu, "minutes": minutes}
+        values = {"epoch": progress.epoch, "valid_loss": loss, "valid_bleu": bleu, "minutes": minutes}
         self.log.metrics(progress.step, values)
         self.log.samples(
             f"step {progress.step} · epoch {progress.epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
-            f"valid BLEU {scores.bleu:.2f} on {describe(self.config.data.valid)}",
+            f"valid BLEU {bleu:.2f} on {describe(self.config.data.valid)}",
             rows[:SAMPLES_AT_VALIDATION],
         )
         self.save()
-        self._window_start += time.monotonic() - started
+        self._meter.restart()
 
     def save(self) -> None:
         """Writes a checkpoint, and removes those that are neither among the newest nor the best."""
-        checkpoints = self.config.run_dir / "checkpoints"
-        save_checkpoint(checkpoints, self.state, self.progress.step, asdict(self.progress), self.ranks)
+        save_checkpoint(self._checkpoints, self.state, self.progress.step, asdict(self.progress), self.ranks)
 
         def remove_old_ones() -> None:
             if self.ranks.is_first:
-                for old in list_checkpoints(checkpoints)[: -self.config.training.keep_checkpoints]:
+                for old in list_checkpoints(self._checkpoints)[: -self.config.training.keep_checkpoints]:
                     if old.name != f"step-{self.progress.best_step}":
-                        shutil.rmtree(old)
+                        remove_checkpoint(old)
 
         self.ranks.together(remove_old_ones)
 
@@ -175,7 +186,7 @@ class Trainer:
                 self.ranks.world_size,
                 start=progress.position,
             ):
-                if progress.fraction(training, self._batches_in_epoch) >= 1.0:
+                if progress.is_finished(training) or self._out_of_patience():
                     return
                 yield batch
             progress.epoch += 1
@@ -184,48 +195,27 @@ class Trainer:
     def _global_batches(self, epoch: int) -> list[list[int]]:
         return global_batches(self.data.train, self.config.data.batch_tokens, self.config.training.seed, epoch)
 
-    def _compare_notes(self) -> None:
-        """One all_reduce of the figures to log, of the first rank's clock, and of whether anyone was told to stop."""
-        progress, ranks = self.progress, self.ranks
-        if self._steps == 0:
+    def _out_of_patience(self) -> bool:
+        patience = self.config.training.patience
+        if not patience or self.progress.validations_since_best < patience:
+            return False
+        self.log.say(f"stopping early: no better BLEU in {patience} validations")
+        return True
+
+    def _log(self) -> None:
+        """Figures of the steps since the last time, if there were any."""
+        progress, report = self.progress, self._meter.report()
+        if report is None:
             return
-        now = time.monotonic()
-        exchange = [table.statistics for table in self.tables]
-        first = [now - self._clock, now - self._window_start] if ranks.is_first else [0.0, 0.0]
-        loss, seconds_in_exchange, ids, distinct_ids, clock, window, signalled = ranks.sum(
-            [
-                self._loss_sum,
-                sum(table.seconds for table in exchange),
-                sum(table.ids for table in exchange),
-                sum(table.distinct_ids for table in exchange),
-                *first,
-                self._signal,
-            ]
-        )
-        progress.seconds = clock
-        progress.step_seconds += window
-        values = {
-            "epoch": progress.epoch,
-            "loss": loss / self._steps,
-            "learning_rate": self.state.core_optimizer.param_groups[0]["lr"],
-            "tokens_per_second": self._tokens / window,
-            "distinct_id_ratio": distinct_ids / ids,
-            "exchange_seconds": seconds_in_exchange / ranks.world_size / self._steps,
-            "exchange_share": seconds_in_exchange / ranks.world_size / window,
-        }
+        progress.seconds = report.clock
+        progress.step_seconds += report.window
+        rate = self.state.core_optimizer.param_groups[0]["lr"]
+        values = {"epoch": progress.epoch, "learning_rate": rate, **report.values}
         self.log.metrics(progress.step, values)
         self.log.progress(values, progress.fraction(self.config.training, self._batches_in_epoch))
-        for table in exchange:
-            table.reset()
-        self._loss_sum, self._tokens, self._steps = 0.0, 0, 0
-        self._window_start = time.monotonic()
-        if signalled:
-            self.save()
-            self.log.say(f"stopped at step {progress.step}, and saved; the same command goes on from here")
-            raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Only takes note: the ranks stop together when they next compare notes."""
+        """Only takes note: the ranks stop together."""
         self._signal = number
 
 

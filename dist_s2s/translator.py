@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -98,9 +100,9 @@ class Translator:
         self.core.train(was_training)
         found: dict[int, list[int]] = {}
         for numbers in self.ranks.gather_numbers(mine):
-            while numbers:
-                index, length = numbers[:2]
-                found[index], numbers = numbers[2 : 2 + length], numbers[2 + length :]
+            stream = iter(numbers)
+            for index in stream:
+                found[index] = list(islice(stream, next(stream)))
         results = iter(found[index] for index in range(len(examples)))
         vocabulary, tokenizer = self.text.target_vocabulary, self.text.target_tokenizer
         return [tokenizer.detokenize(vocabulary.decode(next(results))) if source else "" for source in sources]
@@ -117,19 +119,18 @@ class Translator:
         limits = 2 * batch.source_lengths + 10
         if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
             limits = torch.zeros_like(limits)
-        arguments = (
+        search = greedy_search if beam_size == 1 else partial(beam_search, beam_size=beam_size)
+        return search(
             self.core,
             self.source_table(batch.source),
             batch.source_lengths,
-            self.target_table,
-            SOS,
-            EOS,
-            limits,
-            [PAD, SOS, UNK],
+            embed=self.target_table,
+            start_id=SOS,
+            end_id=EOS,
+            max_lengths_B=limits,
+            forbidden=[PAD, SOS, UNK],
+            all_finished=self.ranks.all_agree,
         )
-        if beam_size == 1:
-            return greedy_search(*arguments, all_finished=self.ranks.all_agree)
-        return beam_search(*arguments, beam_size=beam_size, all_finished=self.ranks.all_agree)
 
 
 def load_translator(run_dir: Path, ranks: Ranks) -> tuple[Translator, Config]:

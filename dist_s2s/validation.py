@@ -1,17 +1,16 @@
-"""Loss and BLEU of a translator on held-out data."""
+"""Loss and translations of a translator on held-out data."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dist_s2s.scoring import Scores, corpus_scores
+from dist_s2s.scoring import Row
 from dist_s2s.text.batches import evaluation_batches
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.translator import SENTENCES_PER_BATCH, Translator
 
 Pairs = list[tuple[str, str]]
-Rows = list[tuple[str, str, str]]  # source, reference, hypothesis
 
 
 def token_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float) -> Tensor:
@@ -40,8 +39,7 @@ def validation_loss(translator: Translator, examples: list[Example]) -> float:
     return ranks.sum([total])[0] / tokens
 
 
-def translate_and_score(translator: Translator, pairs: Pairs) -> tuple[Scores, Rows]:
-    """Greedy translations of the source side, and their scores against the target side (collective)."""
-    hypotheses = translator.translate([source for source, _ in pairs])
-    rows = [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]
-    return corpus_scores(hypotheses, [target for _, target in pairs]), rows
+def translate_pairs(translator: Translator, pairs: Pairs, beam_size: int = 1) -> list[Row]:
+    """(source, reference, hypothesis) of each pair (collective)."""
+    hypotheses = translator.translate([source for source, _ in pairs], beam_size)
+    return [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]

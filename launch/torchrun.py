@@ -8,9 +8,7 @@ workers with SIGTERM.
 
 import logging
 import logging.handlers
-import os
 import signal
-import socket
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -39,18 +37,10 @@ def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SignalException("interrupted", signal.SIGTERM)
 
 
-def stay_on_this_host() -> None:
-    """Let gloo listen on the loopback interface only, unless the user chose another."""
-    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
-    if loopback:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-
-
 def main() -> int:
     """Run the job that the command line describes and return its exit status."""
     args = parse_args(sys.argv[1:])
     if args.standalone:
-        stay_on_this_host()
         args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
     args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
     signal.signal(signal.SIGINT, interrupt)

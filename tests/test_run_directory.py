@@ -22,7 +22,8 @@ def configured(run_dir: Path, **overrides: object) -> Config:
 def add_checkpoint(run_dir: Path, name: str) -> Path:
     path = run_dir / "checkpoints" / name
     path.mkdir(parents=True)
-    manifest = {"format": 1, "step": int("".join(filter(str.isdigit, name)))}
+    step = int("".join(filter(str.isdigit, name)))
+    manifest = {"format": 1, "step": step, "progress": {}, "tables": {}, "scalars": {}, "sha256": {}}
     (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return path
 

@@ -189,7 +189,7 @@ def test_too_long_pairs_are_counted(corpus: Path, tmp_path: Path) -> None:
     limits = {"data__train": train, "data__max_length": 20, "training__max_steps": 1}
     output = run("dist_s2s.train", *options(corpus, tmp_path / "run", **limits)).output
     assert f"{len(PAIRS)} training pairs" in output
-    assert re.search(r"\b4 dropped .*max_length = 20", output)
+    assert "\n4 dropped, as longer than data.max_length = 20 tokens\n" in output
 
 
 def test_resume_never_moves_the_old_run_aside(corpus: Path, tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
+from dist_s2s.scoring import Row
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.translator import TextPipeline, Translator
-from dist_s2s.validation import Rows, token_loss, translate_and_score, validation_loss
+from dist_s2s.validation import token_loss, translate_pairs, validation_loss
 from tests.rank_pool import RankPool
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
@@ -82,9 +83,8 @@ def validate(group: dist.ProcessGroup, counts: list[int]) -> list[float]:
     return [validation_loss(translator, make_examples(count)) for count in counts]
 
 
-def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> tuple[float, float, Rows]:
-    scores, rows = translate_and_score(make_translator(group), pairs)
-    return scores.bleu, scores.chrf, rows
+def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> list[Row]:
+    return translate_pairs(make_translator(group), pairs)
 
 
 @torch.no_grad()
@@ -116,10 +116,10 @@ def test_validation_leaves_the_core_in_training_mode() -> None:
     assert translator.core.training
 
 
-def test_translations_and_scores_are_the_same_at_every_world_size(ranks: RankPool) -> None:
+def test_translations_are_the_same_at_every_world_size(ranks: RankPool) -> None:
     pairs = [(f"w{4 + number} w9", f"w{5 + number}") for number in range(5)]
     alone = ranks.run(translate, pairs, world_size=1)
-    assert [(source, target) for source, target, _ in alone[0][2]] == pairs
-    assert len({hypothesis for _, _, hypothesis in alone[0][2]}) > 1
+    assert [(source, target) for source, target, _ in alone[0]] == pairs
+    assert len({hypothesis for _, _, hypothesis in alone[0]}) > 1
     for world_size in (2, 3):
         assert ranks.run(translate, pairs, world_size=world_size) == alone * world_size

@@ -10,6 +10,8 @@ _TEXT_BYTES = 512
 
 def gather_texts(text: str, group: dist.ProcessGroup, device: torch.device | str | None) -> list[str]:
     """The text of each rank, cut to 512 bytes of UTF-8, on every rank (one all_gather)."""
+    if device is None and dist.get_backend(group) == "nccl":  # it moves no CPU tensors
+        device = torch.device("cuda", torch.cuda.current_device())
     encoded = text.encode()[:_TEXT_BYTES]
     message = torch.tensor(list(encoded.ljust(_TEXT_BYTES, b"\0")), dtype=torch.uint8, device=device)
     gathered = [torch.empty_like(message) for _ in range(dist.get_world_size(group))]

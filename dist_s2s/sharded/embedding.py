@@ -122,8 +122,8 @@ class DistributedEmbedding(nn.Module):
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
-        plan: the result of ``self.plan(ids)``, if that was called before. Raises as ``plan`` does, and ValueError for a
-        plan of ids of another shape.
+        plan: the result of ``self.plan(ids)`` for these very ids, if that was called before: on every rank or on none.
+        Raises as ``plan`` does, and ValueError, on this rank alone, for a plan of ids of another shape.
         """
         plan = self.plan(ids) if plan is None else plan
         if plan.shape != ids.shape:

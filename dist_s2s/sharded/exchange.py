@@ -103,7 +103,7 @@ def make_plan(
         received = torch.empty_like(headers)
         _all_to_all(received, headers, None, None, group, statistics)
         receive_counts, statuses = received.t().tolist()
-        culprit = next((peer for peer, status in enumerate(statuses) if status != _VALID), None)
+        culprit = next((peer for peer, theirs in enumerate(statuses) if theirs != _VALID), None)
         if culprit is not None:
             _raise_if_invalid(statuses[culprit], gather_texts(message, group, ids.device)[culprit])
         send_counts = counts.tolist()

@@ -141,6 +141,7 @@ def test_unknown_key(key: str, suggestion: str, write: Write) -> None:
     [
         ("training.learning_rate", "-1", "greater than 0, but is -1"),
         ("training.learning_rate", "fast", "a number, but is 'fast'"),
+        ("model.hidden_size", "255", "a multiple of 2, but is 255"),
         ("training.max_norm", "nan", "a finite number, but is 'nan'"),
         ("training.max_minutes", "inf", "a finite number, but is 'inf'"),
         ("training.max_minutes", "0", "greater than 0, but is 0"),

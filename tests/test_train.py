@@ -91,11 +91,15 @@ def test_first_rank_alone_speaks(two_ranks: tuple[Path, Finished]) -> None:
     assert PAIRS[0][0] in finished.output
 
 
+def validations(run_dir: Path) -> dict[int, float]:
+    return {line["step"]: line["valid_loss"] for line in metrics(run_dir) if "valid_loss" in line}
+
+
 @pytest.fixture(scope="module")
 def long_options(corpus: Path) -> Callable[[Path], list[str]]:
-    """Of a run that is long enough to be stopped in the middle, with dropout."""
+    """Of a run that is long enough to be stopped in the middle, with dropout; every stop is at a validation."""
     return lambda run_dir: options(
-        corpus, run_dir, training__max_steps=STEPS, model__dropout=0.3, training__validate_every=60
+        corpus, run_dir, training__max_steps=STEPS, model__dropout=0.3, training__validate_every=5
     )
 
 
@@ -125,6 +129,7 @@ def test_stopped_and_restarted_run_equals_an_uninterrupted_one(
     assert losses(run_dir) == losses(uninterrupted)
     assert list(losses(run_dir)) == list(range(1, STEPS + 1))
     assert weights(run_dir) == weights(uninterrupted)
+    assert validations(run_dir) == validations(uninterrupted)
 
 
 def test_starting_a_finished_run_again_changes_nothing(

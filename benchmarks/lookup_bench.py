@@ -125,7 +125,7 @@ def _print(results: Sequence[Result], differences: dict[str, float], options: ar
     )
     for heading in ("table", "update"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("forward ms", "step ms", "quartiles", "vs ours", "collectives", "MiB sent", "peak MiB"):
+    for heading in ("forward ms", "step ms", "quartiles", "time ÷ ours", "collectives", "MiB sent", "peak MiB"):
         table.add_column(heading, justify="right")
     ours = {result.update: result.step_ms.median for result in results if result.contender == "sharded"}
     for result in results:

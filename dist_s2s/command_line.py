@@ -8,30 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from dist_s2s.distributed import stop_ranks
 from dist_s2s.errors import UserError
 
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command: a UserError becomes one line on stderr and exit status 2, on every rank."""
-    status: int | str | None
     try:
         status = main()
     except UserError as error:
-        status = 2
         where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         # One write, so that the lines of several ranks do not mix.
         sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
         sys.stderr.flush()
-    except SystemExit as stop:
-        status = stop.code
+        status = 2
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
-    # Not reached after an unexpected error on this rank alone: to leave the group may mean to wait for the others.
-    stop_ranks()
     sys.exit(status)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -115,10 +116,11 @@ class Ranks:
         return result  # type: ignore[return-value]
 
 
-def start_ranks(
+@contextmanager
+def joined_ranks(
     mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
-) -> tuple["Accelerator", Ranks]:
-    """Joins the process group that torchrun describes, through accelerate: gloo on CPU, nccl on CUDA.
+) -> Iterator[tuple["Accelerator", Ranks]]:
+    """The process group that torchrun describes, joined through accelerate: gloo on CPU, nccl on CUDA.
 
     mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None leaves torch's choice.
     log_dir: where accelerate's TensorBoard tracker writes, if it is used.
@@ -154,11 +156,16 @@ def start_ranks(
             "start with torchrun, and without settings of accelerate in the environment"
         )
     group = dist.new_group(timeout=COLLECTIVE_TIMEOUT) if world_size > 1 else None
-    return accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group)
+    try:
+        yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group)
+    except (UserError, SystemExit):  # which all ranks raise together
+        _leave()
+        raise
+    # Not after any other error, which may be this rank's alone: to leave the group can mean to wait for the others.
+    _leave()
 
 
-def stop_ranks() -> None:
-    """Leaves the process group."""
+def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from dist_s2s.command_line import open_output, positive_int, run_command
-from dist_s2s.distributed import start_ranks
+from dist_s2s.distributed import joined_ranks
 from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, load_pairs
 from dist_s2s.translator import load_translator
@@ -21,31 +21,31 @@ def main() -> int:
     parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     arguments = parser.parse_args()
-    _, ranks = start_ranks()
-    translator, _ = load_translator(arguments.run, ranks)
-    pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
-    wants_file = ranks.is_first and arguments.json is not None
-    json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
-    started = time.monotonic()
-    rows = translate_pairs(translator, pairs, arguments.beam_size)
-    seconds = time.monotonic() - started
-    if ranks.is_first:
-        scores = corpus_scores(rows)
-        result = {
-            "bleu": scores.bleu,
-            "chrf": scores.chrf,
-            "signature": scores.bleu_signature,
-            "chrf_signature": scores.chrf_signature,
-            "data": describe(arguments.data),
-            "sentences": len(pairs),
-            "seconds": seconds,
-            "beam_size": arguments.beam_size,
-        }
-        for key, value in result.items():
-            print(f"{key:15} {value:.2f}" if isinstance(value, float) else f"{key:15} {value}")
-        if json_file is not None:
-            with json_file:
-                json_file.write(json.dumps(result, indent=1) + "\n")
+    with joined_ranks() as (_, ranks):
+        translator, _ = load_translator(arguments.run, ranks)
+        pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
+        wants_file = ranks.is_first and arguments.json is not None
+        json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
+        started = time.monotonic()
+        rows = translate_pairs(translator, pairs, arguments.beam_size)
+        seconds = time.monotonic() - started
+        if ranks.is_first:
+            scores = corpus_scores(rows)
+            result = {
+                "bleu": scores.bleu,
+                "chrf": scores.chrf,
+                "signature": scores.bleu_signature,
+                "chrf_signature": scores.chrf_signature,
+                "data": describe(arguments.data),
+                "sentences": len(pairs),
+                "seconds": seconds,
+                "beam_size": arguments.beam_size,
+            }
+            for key, value in result.items():
+                print(f"{key:15} {value:.2f}" if isinstance(value, float) else f"{key:15} {value}")
+            if json_file is not None:
+                with json_file:
+                    json_file.write(json.dumps(result, indent=1) + "\n")
     return 0
 
 

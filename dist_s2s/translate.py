@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dist_s2s.command_line import open_output, positive_int, run_command
-from dist_s2s.distributed import check_torchrun, start_ranks
+from dist_s2s.distributed import check_torchrun, joined_ranks
 from dist_s2s.errors import UserError
 from dist_s2s.translator import SENTENCES_PER_BATCH, load_translator
 
@@ -25,17 +25,17 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
-    _, ranks = start_ranks()
-    translator, _ = load_translator(arguments.run, ranks)
-    source = arguments.input
-    lines: Iterable[str] = (
-        _lines(sys.stdin.buffer, "stdin") if source is None else ranks.together(lambda: _read(source))
-    )
-    with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
-        for chunk in _chunks(lines, 1 if source is None and sys.stdin.isatty() else _CHUNK):
-            translations = translator.translate(chunk, arguments.beam_size)
-            if ranks.is_first:
-                print(*translations, sep="\n", file=output, flush=True)
+    with joined_ranks() as (_, ranks):
+        translator, _ = load_translator(arguments.run, ranks)
+        source = arguments.input
+        lines: Iterable[str] = (
+            _lines(sys.stdin.buffer, "stdin") if source is None else ranks.together(lambda: _read(source))
+        )
+        with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
+            for chunk in _chunks(lines, 1 if source is None and sys.stdin.isatty() else _CHUNK):
+                translations = translator.translate(chunk, arguments.beam_size)
+                if ranks.is_first:
+                    print(*translations, sep="\n", file=output, flush=True)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Imports run downward only, and nothing unpickles: read from the source of dist_s2s."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,3 +151,8 @@ def test_unpickling_faults_are_found(source: str) -> None:
 )
 def test_safe_loading_is_allowed(source: str) -> None:
     assert unpickling_faults("dist_s2s.train", source) == []
+
+
+def test_a_mistake_in_the_configuration_is_told_before_torch_is_imported() -> None:
+    code = "import sys, dist_s2s.train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

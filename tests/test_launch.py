@@ -112,7 +112,7 @@ def test_user_error_of_the_real_command(launch: Launch, launcher: tuple[str, ...
         assert sorted(stderr.splitlines()) == said
     else:
         assert status not in (0, None)
-        assert 'File "' + str(ROOT) not in stderr  # torchrun's own traceback is none of ours
+        assert f'File "{ROOT / "dist_s2s"}' not in stderr  # torchrun's own traceback is none of ours
 
 
 def test_crash_is_reported(launch: Launch, script: Callable[[str], Path], tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def joined_ranks(
         )
     except (ValueError, ImportError) as error:  # settings in ACCELERATE_* variables that cannot be had here
         raise UserError(f"accelerate could not start: {error}") from None
+    if dist.is_initialized():
+        dist.barrier()  # a rank that leaves with an error must not take the store along before all have joined
     if accelerator.num_processes != world_size:
         raise UserError(
             f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "

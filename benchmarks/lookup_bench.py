@@ -142,7 +142,7 @@ def _print(results: Sequence[Result], differences: dict[str, float], options: ar
             f"{result.peak_bytes_above_idle / MIB:.0f}",
         )
     console = Console()
-    console.width = max(console.width, 125)  # a pipe has 80 columns, which would break the lines
+    console.width = max(console.width, 132)  # a pipe has 80 columns, which would break the lines
     console.print(table)
     dense = next(result.step_ms.median for result in results if result.contender == "ddp")
     for update, milliseconds in ours.items():

@@ -80,10 +80,11 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
             write_durably(partial / MANIFEST, json.dumps(manifest, indent=1))
-            if final.exists():
-                remove_checkpoint(final)
+            older = _hide(final) if final.exists() else None
             os.replace(partial, final)
             sync_directory(checkpoints)
+            if older is not None:  # only now that the new one is in its place
+                shutil.rmtree(older)
 
     ranks.together(publish)
     return final
@@ -97,9 +98,13 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 def remove_checkpoint(checkpoint: Path) -> None:
     """Deletes it under another name, so that what is left after a kill is never taken for a checkpoint."""
+    shutil.rmtree(_hide(checkpoint))
+
+
+def _hide(checkpoint: Path) -> Path:
     hidden = checkpoint.with_name(f".{checkpoint.name}.old")
     os.replace(checkpoint, hidden)
-    shutil.rmtree(hidden)
+    return hidden
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:

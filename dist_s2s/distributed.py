@@ -105,9 +105,9 @@ class Ranks:
         try:
             result = function()
         except UserError as error:
-            message = str(error)
+            message = str(error) or repr(error)  # never empty, which would mean that all is well
         except OSError as error:
-            message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            message = f"{error.strerror}: {error.filename}" if error.filename else str(error) or repr(error)
         messages = self.gather_texts(message)
         first = next((rank for rank, text in enumerate(messages) if text), None)
         if first is not None:

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     arguments = parser.parse_args()
     with joined_ranks() as (_, ranks):
-        translator, _ = load_translator(arguments.run, ranks)
+        translator = load_translator(arguments.run, ranks)
         pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
         wants_file = ranks.is_first and arguments.json is not None
         json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)

@@ -26,7 +26,7 @@ def main() -> int:
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as (_, ranks):
-        translator, _ = load_translator(arguments.run, ranks)
+        translator = load_translator(arguments.run, ranks)
         source = arguments.input
         lines: Iterable[str] = (
             _lines(sys.stdin.buffer, "stdin") if source is None else ranks.together(lambda: _read(source))

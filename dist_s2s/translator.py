@@ -12,6 +12,7 @@ from dist_s2s.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.errors import UserError
+from dist_s2s.run_directory import CONFIG
 from dist_s2s.seq2seq import Seq2Seq, beam_search, greedy_search
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.batches import Batch, evaluation_batches
@@ -133,13 +134,13 @@ class Translator:
         )
 
 
-def load_translator(run_dir: Path, ranks: Ranks) -> tuple[Translator, Config]:
+def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     """The best checkpoint of a run, its rows spread over ``ranks`` (collective). Raises UserError if there is none."""
 
     def read() -> tuple[Config, TextPipeline, Path]:
-        if not (run_dir / "config.yaml").is_file():
-            raise UserError(f"{run_dir} is not a run directory: it has no config.yaml")
-        config = load_config(run_dir / "config.yaml", {})
+        if not (run_dir / CONFIG).is_file():
+            raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
+        config = load_config(run_dir / CONFIG, {})
         checkpoint = best_checkpoint(run_dir)
         if checkpoint is None:
             raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
@@ -149,7 +150,7 @@ def load_translator(run_dir: Path, ranks: Ranks) -> tuple[Translator, Config]:
     translator = Translator(config, text, ranks)
     ranks.together(lambda: load_weights(checkpoint, translator.core, translator.tables))
     translator.core.eval()
-    return translator, config
+    return translator
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:

@@ -13,14 +13,9 @@ import pytest
 from dist_s2s.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.config import load_config
 from tests.commands import Command, Finished, run
-from tests.toy_corpus import PAIRS, options, write_corpus
+from tests.toy_corpus import PAIRS, options
 
 STEPS = 150
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:

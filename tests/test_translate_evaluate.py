@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Finished, run
-from tests.toy_corpus import PAIRS, options, write_corpus
+from tests.toy_corpus import PAIRS, options
 
 SOURCES = [source for source, _ in PAIRS[:5]]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Command, run
-from tests.toy_corpus import options, write_corpus
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
+from tests.toy_corpus import options
 
 
 @pytest.fixture(scope="module")

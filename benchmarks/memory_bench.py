@@ -40,9 +40,9 @@ def measure_memory(group: dist.ProcessGroup, kind: Kind, update: Update, problem
     connections are made. Its resident size then is the baseline, not its peak, which would flatter the result.
     """
     _train(group, kind, update, replace(problem, num_embeddings=1000, ids=16))
-    idle = _resident("VmRSS")
+    idle = resident("VmRSS")
     _train(group, kind, update, problem)
-    return {"idle": idle, "above_idle": _resident("VmHWM") - idle}
+    return {"idle": idle, "above_idle": resident("VmHWM") - idle}
 
 
 def peak_above_idle(kind: Kind, update: Update, problem: Problem, ranks: int) -> list[Memory]:
@@ -93,7 +93,7 @@ def _train(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Proble
         contender.learn(contender.lookup(batch.ids), batch.gradient)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Bytes: ``VmRSS``, resident now, or ``VmHWM``, the most so far. (ru_maxrss may be that of the parent.)"""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -49,6 +49,11 @@ class ModelConfig(Section):
     attention: Literal["none", "dot", "general", "additive"] = Field(
         default="dot", description="how the decoder looks at the source; none: the context vector alone"
     )
+    output: Literal["auto", "replicated", "sharded", "sampled"] = Field(
+        default="auto", description="output layer: on every rank, row-sharded, or sharded and trained on a sample"
+    )
+    output_samples: int = Field(default=4096, ge=1, description="candidates of a step; for output: sampled")
+    tie_embeddings: bool = Field(default=False, description="target table and output layer are one sharded table")
     input_feeding: bool = Field(default=False, description="feed the attention output into the next decoder step")
 
 
@@ -56,7 +61,13 @@ class EmbeddingConfig(Section):
     """The row-sharded tables and their optimizer."""
 
     layout: Literal["contiguous", "round_robin"] = Field(default="contiguous", description="which rank owns which row")
-    optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "sparse_adam"] = Field(
+    num_embeddings: OptionalInt = Field(
+        default=None, gt=0, description="rows of every table; null: one for each token of its vocabulary"
+    )
+    comm_dtype: Annotated[Literal["bf16", "fp16"] | None, BeforeValidator(_none_from_text)] = Field(
+        default=None, description="in which rows and gradients travel; null: as they are"
+    )
+    optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "sparse_adam", "rowwise_adam"] = Field(
         default="sparse_adam",
         description="optimizer of the tables; it touches only the rows that a batch used",
     )
@@ -75,6 +86,9 @@ class TrainingConfig(Section):
     precision: Literal["fp32", "bf16", "fp64"] = Field(default="fp32", description="bf16: autocast, tables stay fp32")
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over the other tokens")
     max_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this global norm")
+    nonfinite_gradient: Literal["stop", "skip"] = Field(
+        default="stop", description="what all ranks do if any rank's gradient is nan or infinite"
+    )
     validate_every: int = Field(default=250, gt=0, description="steps between validations")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
@@ -99,6 +113,18 @@ class Config(Section):
     embedding: EmbeddingConfig = EmbeddingConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="after")
+    def _ties(self) -> Self:
+        model = self.model
+        if model.tie_embeddings and model.embedding_dim != model.hidden_size:
+            raise ValueError(
+                "model.tie_embeddings needs model.embedding_dim = model.hidden_size, but they are "
+                f"{model.embedding_dim} and {model.hidden_size}"
+            )
+        if model.tie_embeddings and model.output == "replicated":
+            raise ValueError("model.tie_embeddings needs model.output sharded or sampled, but it is replicated")
+        return self
+
     def to_yaml(self) -> str:
         """All keys as YAML text, from which `load_config` makes an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -121,6 +147,7 @@ RESUMABLE_KEYS = frozenset(
         "training.validate_every",
         "training.checkpoint_every",
         "training.keep_checkpoints",
+        "training.nonfinite_gradient",
         "training.patience",
         "training.log_every",
         "training.resume",
@@ -132,6 +159,8 @@ RESUMABLE_KEYS = frozenset(
 def differences(there: Config, here: Config) -> list[str]:
     """A line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
     pairs = [(key, _value(there, key), _value(here, key)) for key in KEYS if key not in RESUMABLE_KEYS]
+    if here.model.output == "auto":  # goes on with whatever it meant there
+        pairs = [pair for pair in pairs if pair[0] != "model.output"]
     return [f"{key}: {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
 
 

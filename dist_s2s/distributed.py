@@ -42,14 +42,16 @@ def check_torchrun() -> tuple[int, int]:
 class Ranks:
     """This process among the ranks of a run: number, device, and the process group for everything but DDP.
 
-    ``group`` is None in a run of one process. DDP keeps the default group to itself: its all_reduces start whenever a
-    gradient is ready, and must not meet other collectives in the same group.
+    ``plan_group`` is a gloo group of the same ranks, for what a background thread exchanges.
+    Both groups are None in a run of one process. DDP keeps the default group to itself: its all_reduces start whenever
+    a gradient is ready, and must not meet other collectives in the same group.
     """
 
     rank: int
     world_size: int
     device: torch.device
     group: dist.ProcessGroup | None
+    plan_group: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -157,9 +159,12 @@ def joined_ranks(
             f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "
             "start with torchrun, and without settings of accelerate in the environment"
         )
-    group = dist.new_group(timeout=COLLECTIVE_TIMEOUT) if world_size > 1 else None
+    group = plan_group = None
+    if world_size > 1:
+        group = dist.new_group(timeout=COLLECTIVE_TIMEOUT)
+        plan_group = dist.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
     try:
-        yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group)
+        yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group, plan_group)
     except (UserError, SystemExit):  # which all ranks raise together
         _leave()
         raise

@@ -12,6 +12,7 @@ class Progress:
     epoch, position: the next global batch is number ``position`` of ``epoch``.
     seconds: training time so far, validation included, by the first rank's clock when the ranks last compared notes.
     target_tokens, step_seconds: what the training steps alone have seen and taken.
+    skipped_steps: those of them that changed nothing, because a gradient was not finite.
     """
 
     step: int = 0
@@ -20,6 +21,7 @@ class Progress:
     seconds: float = 0.0
     target_tokens: int = 0
     step_seconds: float = 0.0
+    skipped_steps: int = 0
     best_bleu: float = -1.0
     best_step: int = 0
     validated_step: int = -1

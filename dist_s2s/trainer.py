@@ -2,14 +2,14 @@
 
 import hashlib
 import signal
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
+from torch import Tensor
+from torch.optim import Adam, Optimizer
 
 from dist_s2s.checkpoint import (
     TrainingState,
@@ -23,12 +23,22 @@ from dist_s2s.errors import UserError
 from dist_s2s.meter import Meter
 from dist_s2s.schedule import Progress, learning_rate
 from dist_s2s.scoring import bleu_score
-from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, clip_grad_norm_
-from dist_s2s.text.batches import Batch, global_batches, training_batches
+from dist_s2s.sharded import (
+    DistributedEmbedding,
+    Lookahead,
+    RowWiseAdagrad,
+    RowWiseAdam,
+    SparseAdagrad,
+    SparseAdam,
+    SparseSGD,
+    clip_grad_norm_,
+)
+from dist_s2s.steps import Step, training_steps
+from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Example, describe
 from dist_s2s.tracking import RunLog
 from dist_s2s.translator import Translator
-from dist_s2s.validation import Pairs, token_loss, translate_pairs, validation_loss
+from dist_s2s.validation import Pairs, translate_pairs, validation_loss
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,7 +78,8 @@ class Trainer:
         self.progress = Progress()
         self._checkpoints = config.run_dir / "checkpoints"
         self._peaks = (config.training.learning_rate, table_optimizer.param_groups[0]["lr"])
-        self._batches_in_epoch = len(self._global_batches(epoch=0))
+        first_epoch = global_batches(data.train, config.data.batch_tokens, config.training.seed, epoch=0)
+        self._batches_in_epoch = len(first_epoch)
         self._meter = Meter(self.ranks, self.tables, seconds_before=0.0)
         self._signal = 0
 
@@ -84,15 +95,24 @@ class Trainer:
         self._meter = Meter(self.ranks, self.tables, seconds_before=self.progress.seconds)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            for batch in self._batches():
-                self.train_step(batch)
-                self._after_step()
+            if not self._is_finished():
+                self._train()
             if self.progress.validated_step != self.progress.step:
                 self._log()
                 self.validate()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def _train(self) -> None:
+        translator = self.translator
+        tables = [translator.source_table, translator.target_table, *translator.output.lookup_tables]
+        steps = training_steps(self.config, self.data.train, translator, replace(self.progress))
+        for step, rows in Lookahead(tables, steps, lambda step: step.ids, self.ranks.plan_group):
+            self.train_step(step, rows)
+            self._after_step()
+            if self._is_finished():
+                return
 
     def _after_step(self) -> None:
         """Logs, validates, saves and stops, each if it is due."""
@@ -111,34 +131,43 @@ class Trainer:
             self.log.say(f"stopped at step {step}, and saved; the same command goes on from here")
             raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
-    def train_step(self, batch: Batch) -> None:
-        """Forward, backward and update with this rank's part of a global batch."""
-        training, translator, progress = self.config.training, self.translator, self.progress
-        batch = batch.to(self.ranks.device)
+    def train_step(self, step: Step, rows: list[Tensor]) -> None:
+        """Forward, backward and update with this rank's part of a global batch, whose rows have been looked up."""
+        training, progress, batch = self.config.training, self.progress, step.batch
         torch.manual_seed(_dropout_seed(training.seed, progress.step, self.ranks.rank))
-        source = translator.source_table(batch.source)
-        target = translator.target_table(batch.target_in)
-        logits = self.core(source, batch.source_lengths, target)
-        loss = token_loss(logits, batch.target_out, training.label_smoothing) / batch.global_target_tokens
+        source, target, *output_rows = rows
+        outputs = self.core(source, batch.source_lengths, target)
+        with self.translator.autocast():
+            loss = self.translator.output.training_loss(outputs, batch.target_out, step.sample, output_rows)
+        loss = loss / batch.global_target_tokens
         # DDP and the tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
         (loss * self.ranks.world_size).backward()
-        norm = clip_grad_norm_(translator.core, self.tables, training.max_norm)
-        if not torch.isfinite(norm):
+        norm = clip_grad_norm_(self.translator.core, self.tables, training.max_norm)
+        if torch.isfinite(norm):
+            self._update()
+        elif training.nonfinite_gradient == "skip":
+            progress.skipped_steps += 1
+        else:
             raise UserError(
                 f"the gradient's norm is {norm.item()} at step {progress.step}; lower training.learning_rate, which is "
-                f"{training.learning_rate}, and start again from the last checkpoint"
+                f"{training.learning_rate}, and start again from the last checkpoint, or set "
+                "training.nonfinite_gradient to skip"
             )
+        for optimizer in (self.state.core_optimizer, self.state.table_optimizer):
+            optimizer.zero_grad()
+        progress.step += 1
+        progress.epoch, progress.position = step.next_epoch, step.next_position
+        progress.target_tokens += batch.global_target_tokens
+        self._meter.add(loss.item(), batch.global_target_tokens)
+
+    def _update(self) -> None:
+        training, progress = self.config.training, self.progress
         fraction = progress.fraction(training, self._batches_in_epoch)
         optimizers = (self.state.core_optimizer, self.state.table_optimizer)
         for optimizer, peak in zip(optimizers, self._peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(peak, progress.step, training.warmup_steps, fraction)
             optimizer.step()
-            optimizer.zero_grad()
-        progress.step += 1
-        progress.position += 1
-        progress.target_tokens += batch.global_target_tokens
-        self._meter.add(loss.item(), batch.global_target_tokens)
 
     def validate(self) -> None:
         """Loss and BLEU on the validation data; then saves."""
@@ -173,27 +202,8 @@ class Trainer:
 
         self.ranks.together(remove_old_ones)
 
-    def _batches(self) -> Iterator[Batch]:
-        """This rank's parts of the global batches, from where training stands to the run's end."""
-        data, training, progress = self.config.data, self.config.training, self.progress
-        while True:
-            for batch in training_batches(
-                self.data.train,
-                data.batch_tokens,
-                training.seed,
-                progress.epoch,
-                self.ranks.rank,
-                self.ranks.world_size,
-                start=progress.position,
-            ):
-                if progress.is_finished(training) or self._out_of_patience():
-                    return
-                yield batch
-            progress.epoch += 1
-            progress.position = 0
-
-    def _global_batches(self, epoch: int) -> list[list[int]]:
-        return global_batches(self.data.train, self.config.data.batch_tokens, self.config.training.seed, epoch)
+    def _is_finished(self) -> bool:
+        return self.progress.is_finished(self.config.training) or self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
         patience = self.config.training.patience
@@ -211,6 +221,8 @@ class Trainer:
         progress.step_seconds += report.window
         rate = self.state.core_optimizer.param_groups[0]["lr"]
         values = {"epoch": progress.epoch, "learning_rate": rate, **report.values}
+        if progress.skipped_steps:
+            values["skipped_steps"] = progress.skipped_steps
         self.log.metrics(progress.step, values)
         self.log.progress(values, progress.fraction(self.config.training, self._batches_in_epoch))
 
@@ -225,13 +237,15 @@ def make_table_optimizer(config: Config, tables: list[DistributedEmbedding]) -> 
     peak = config.embedding.learning_rate or config.training.learning_rate
     match config.embedding.optimizer:
         case "sgd":
-            return SGD(weights, lr=peak)
+            return SparseSGD(weights, lr=peak)
         case "adagrad":
-            return Adagrad(weights, lr=peak)
+            return SparseAdagrad(weights, lr=peak)
         case "rowwise_adagrad":
             return RowWiseAdagrad(weights, lr=peak)
         case "sparse_adam":
             return SparseAdam(weights, lr=peak)
+        case "rowwise_adam":
+            return RowWiseAdam(weights, lr=peak)
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from dist_s2s.checkpoint import load_weights
-from dist_s2s.config import Config
+from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import joined_ranks
-from dist_s2s.run_directory import checkpoint_to_resume, claim
+from dist_s2s.output import choose_output
+from dist_s2s.run_directory import CONFIG, checkpoint_to_resume, claim
 from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, encode_pairs, load_pairs
 from dist_s2s.text.tokenizers import make_tokenizer
@@ -26,6 +27,7 @@ def run_training(config: Config) -> None:
         checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
         ranks.check_same("checkpoint to go on from", checkpoint)
         text, data, test_pairs, dropped = ranks.together(lambda: read_data(config, checkpoint))
+        config = ranks.together(lambda: with_output(config, checkpoint, text, ranks.world_size))
         ranks.together(lambda: claim_run_directory(config, checkpoint, text) if ranks.is_first else None)
         with RunLog(config.run_dir, accelerator, ranks) as log:
             log.say(
@@ -33,7 +35,7 @@ def run_training(config: Config) -> None:
                 f"{dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
                 f"{len(data.valid_pairs):,} pairs for validation, {len(test_pairs):,} for the test\n"
                 f"{len(text.source_vocabulary):,} source tokens, {len(text.target_vocabulary):,} target tokens, "
-                f"{ranks.world_size} ranks on {ranks.device.type}"
+                f"{config.model.output} output layer, {ranks.world_size} ranks on {ranks.device.type}"
             )
             translator = Translator(config, text, ranks)
             log.parameters(translator.core, translator.tables)
@@ -70,6 +72,18 @@ def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, Tr
     examples, dropped = encode_pairs(train, *tools, max_length=settings.max_length)
     valid_examples, _ = encode_pairs(valid, *tools, max_length=None)
     return text, TrainingData(examples, valid_examples, valid), test, dropped
+
+
+def with_output(config: Config, checkpoint: Path | None, text: TextPipeline, world_size: int) -> Config:
+    """The configuration with ``model.output: auto`` decided: as the checkpoint's run did, or by the layer's size."""
+    if config.model.output != "auto":
+        return config
+    if checkpoint is not None:
+        output = load_config(checkpoint.parent.parent / CONFIG, {}).model.output
+    else:
+        model = config.model
+        output = choose_output(len(text.target_vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
+    return config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
 
 
 def claim_run_directory(config: Config, checkpoint: Path | None, text: TextPipeline) -> None:

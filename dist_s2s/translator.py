@@ -12,15 +12,17 @@ from dist_s2s.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.errors import UserError
+from dist_s2s.output import OutputLayer, ReplicatedOutput, SampledOutput, ShardedOutput
 from dist_s2s.run_directory import CONFIG
 from dist_s2s.seq2seq import Seq2Seq, beam_search, greedy_search
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.batches import Batch, evaluation_batches
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.tokenizers import Tokenizer, make_tokenizer
-from dist_s2s.text.vocabulary import EOS, PAD, SOS, UNK, Vocabulary
+from dist_s2s.text.vocabulary import EOS, PAD, SOS, Vocabulary
 
 SENTENCES_PER_BATCH = 64  # a rank
+_COMM_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -55,36 +57,73 @@ class Translator:
         """Builds the tables (collective) and the core, both from ``training.seed``: the same at every world size."""
         self.text = text
         self.ranks = ranks
-        dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
+        self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
+        self.source_table = self._make_table(config, text.source_vocabulary, config.model.embedding_dim)
+        tied_std = config.model.hidden_size**-0.5 if config.model.tie_embeddings else 1.0  # its other use is as output
+        self.target_table = self._make_table(
+            config, text.target_vocabulary, config.model.embedding_dim, init_std=tied_std
+        )
+        self.output = self._make_output(config)
         self.core = Seq2Seq(
-            target_vocabulary_size=len(text.target_vocabulary),
+            output=self.output.layer,
             embedding_dim=config.model.embedding_dim,
             hidden_size=config.model.hidden_size,
             num_layers=config.model.num_layers,
             dropout=config.model.dropout,
             attention=config.model.attention,
             input_feeding=config.model.input_feeding,
-        ).to(device=ranks.device, dtype=dtype)
-
-        def make_table(vocabulary: Vocabulary) -> DistributedEmbedding:
-            return DistributedEmbedding(
-                len(vocabulary),
-                config.model.embedding_dim,
-                padding_idx=PAD,
-                layout=config.embedding.layout,
-                process_group=ranks.group,
-                device=ranks.device,
-                dtype=dtype,
-            )
-
-        self.source_table = make_table(text.source_vocabulary)
-        self.target_table = make_table(text.target_vocabulary)
+        ).to(device=ranks.device, dtype=self._dtype)
 
     @property
     def tables(self) -> Mapping[str, DistributedEmbedding]:
-        """The sharded tables by the name they have in checkpoints."""
-        return {"source_table": self.source_table, "target_table": self.target_table}
+        """The sharded tables by the name they have in checkpoints; each once, also if it has two uses."""
+        own = {"source_table": self.source_table, "target_table": self.target_table}
+        return own | {name: table for name, table in self.output.tables.items() if table is not self.target_table}
+
+    def autocast(self) -> torch.autocast:
+        """Where the output layer computes, as accelerate does for the core."""
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._precision == "bf16")
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self._precision == "fp64" else torch.float32
+
+    def _make_table(
+        self, config: Config, vocabulary: Vocabulary, dim: int, padding_idx: int | None = PAD, init_std: float = 1.0
+    ) -> DistributedEmbedding:
+        embedding = config.embedding
+        if embedding.num_embeddings is not None and embedding.num_embeddings < len(vocabulary):
+            raise UserError(
+                f"embedding.num_embeddings is {embedding.num_embeddings}, but a vocabulary has {len(vocabulary)} "
+                "tokens; give more, or null"
+            )
+        return DistributedEmbedding(
+            embedding.num_embeddings or len(vocabulary),
+            dim,
+            padding_idx,
+            layout=embedding.layout,
+            comm_dtype=None if embedding.comm_dtype is None else _COMM_DTYPES[embedding.comm_dtype],
+            init_std=init_std,
+            process_group=self.ranks.group,
+            device=self.ranks.device,
+            dtype=self._dtype,
+        )
+
+    def _make_output(self, config: Config) -> OutputLayer:
+        """The layer that ``model.output`` names, which is no longer ``auto`` (collective if it is sharded)."""
+        model, vocabulary = config.model, self.text.target_vocabulary
+        num_classes, smoothing = len(vocabulary), config.training.label_smoothing
+        if model.output == "replicated":
+            return ReplicatedOutput(model.hidden_size, num_classes, smoothing)
+        table = self.target_table
+        if not model.tie_embeddings:
+            table = self._make_table(config, vocabulary, model.hidden_size, None, model.hidden_size**-0.5)
+        bias = self._make_table(config, vocabulary, 1, None, init_std=0.0)
+        if model.output == "sharded":
+            return ShardedOutput(table, bias, num_classes, smoothing)
+        assert model.output == "sampled", model.output
+        return SampledOutput(table, bias, num_classes, smoothing, model.output_samples, config.training.seed)
 
     def translate(self, sentences: Sequence[str], beam_size: int = 1) -> list[str]:
         """Translations of ``sentences``, on every rank (collective; all ranks give the same sentences).
@@ -126,10 +165,10 @@ class Translator:
             self.source_table(batch.source),
             batch.source_lengths,
             embed=self.target_table,
+            best_tokens=self.output.best_tokens,
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,
-            forbidden=[PAD, SOS, UNK],
             all_finished=self.ranks.all_agree,
         )
 

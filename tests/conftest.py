@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.rank_pool import RankPool
@@ -12,6 +13,17 @@ from tests.toy_corpus import write_corpus
 # The same examples each time, and no deadline: how fast one runs depends on what else the machine does.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+# Test processes and their ranks share the cores; more threads than cores wait for each other.
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where tests/sharded/test_device.py runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda needs a CUDA device, but torch finds none; leave the option out")
 
 
 @pytest.fixture(scope="session")

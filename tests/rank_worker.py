@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 RANKS = 4
+second_groups: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +71,10 @@ def join(store: str, rank: int) -> list[Any]:
         dist.destroy_process_group()
     forever = timedelta(days=1)  # the pool's own time limit comes first, and tells more
     dist.init_process_group("gloo", store=dist.FileStore(store, RANKS), rank=rank, world_size=RANKS, timeout=forever)
+    second_groups[:] = [dist.new_group(list(range(size)), timeout=forever) for size in range(1, RANKS + 1)]
     return [dist.new_group(list(range(size)), timeout=forever) for size in range(1, RANKS + 1)]
+
+
+def second_group(world_size: int) -> Any:
+    """Another group of the first ranks, for collectives that must not meet those of the task's own group."""
+    return second_groups[world_size - 1]

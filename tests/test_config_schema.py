@@ -59,7 +59,13 @@ def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
 
 def test_resumable_keys_may_change() -> None:
     assert set(KEYS) > RESUMABLE_KEYS
-    changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77"))
+    changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77") | {"training.nonfinite_gradient": "skip"})
     assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
     assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))
     assert differences(Config(), changed) == []
+
+
+def test_output_auto_goes_on_with_what_it_meant() -> None:
+    there = load_config(None, {"model.output": "sharded"})
+    assert differences(there, Config()) == []
+    assert differences(Config(), there) == ["model.output: auto there, sharded here"]

@@ -20,6 +20,7 @@ from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.trainer import Trainer, TrainingData
 from dist_s2s.translator import TextPipeline, Translator
 from tests.rank_pool import RankPool
+from tests.rank_worker import second_group
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 131))])
 STEPS = 50
@@ -28,7 +29,9 @@ BATCH_TOKENS = 24
 MAX_NORM = 0.38
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "sparse_adam")
 LAYOUTS = ("contiguous", "round_robin")
-RUNS = [(optimizer, layout) for optimizer in OPTIMIZERS for layout in LAYOUTS]
+RUNS = [(optimizer, layout, "replicated") for optimizer in OPTIMIZERS for layout in LAYOUTS]
+RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
+SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
 
 
 @dataclass
@@ -67,12 +70,19 @@ class DataParallel:
         return DistributedDataParallel(core, process_group=self.group)
 
 
-def make_config(optimizer: str, layout: str, run_dir: Path) -> Config:
+def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Config:
     return Config.model_validate(
         {
             "run_dir": run_dir,
             "data": {"batch_tokens": BATCH_TOKENS, "source_tokenizer": "whitespace", "target_tokenizer": "whitespace"},
-            "model": {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.0},
+            "model": {
+                "embedding_dim": 8,
+                "hidden_size": 8,
+                "dropout": 0.0,
+                "output": "sharded" if output == "tied" else output,
+                "output_samples": 40,
+                "tie_embeddings": output == "tied",
+            },
             "embedding": {"optimizer": optimizer, "layout": layout, "learning_rate": TABLE_RATE},
             "training": {
                 "learning_rate": CORE_RATE,
@@ -103,13 +113,13 @@ def make_translator(config: Config, ranks: Ranks) -> Translator:
     return Translator(config, TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY), ranks)
 
 
-def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str, str]]) -> list[Result]:
-    """The shipped loop, Trainer.fit, for each optimizer and layout."""
+def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str, str, str]]) -> list[Result]:
+    """The shipped loop, Trainer.fit, for each optimizer, layout and output layer."""
     world_size = dist.get_world_size(group)
-    ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group)
+    ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
     results = []
-    for optimizer, layout in runs:
-        config = make_config(optimizer, layout, run_dir / f"{optimizer}-{layout}")
+    for optimizer, layout, output in runs:
+        config = make_config(optimizer, layout, output, run_dir / f"{optimizer}-{layout}-{output}")
         translator, log = make_translator(config, ranks), Log()
         data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
         Trainer(config, data, translator, DataParallel(group), log).fit()
@@ -150,15 +160,18 @@ def batch_order(examples: list[Example]) -> list[list[int]]:
 
 
 @torch.sparse.check_sparse_tensor_invariants()  # Adagrad warns unless told whether to check
-def train_plainly(optimizer: str) -> tuple[Result, list[float]]:
+def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
     """One process, whole batches, nn.Embedding, and nothing of the trainer; also the gradient norms before clipping."""
-    config, examples = make_config(optimizer, "contiguous", Path("unused")), make_examples()
+    config, examples = make_config(optimizer, "contiguous", output, Path("unused")), make_examples()
     start = make_translator(config, Ranks(0, 1, torch.device("cpu"), None))
     core = start.core
     tables = {
-        name: nn.Embedding.from_pretrained(table.weight.detach().clone(), freeze=False, padding_idx=0, sparse=True)
+        name: nn.Embedding.from_pretrained(
+            table.weight.detach().clone(), freeze=False, padding_idx=table.padding_idx, sparse=True
+        )
         for name, table in start.tables.items()
     }
+    output_table = tables.get("output_table", tables["target_table"])
     weights = [table.weight for table in tables.values()]
     optimizers = {CORE_RATE: Adam(core.parameters()), TABLE_RATE: plain_optimizer(optimizer, weights)}
     losses, norms = [], []
@@ -167,11 +180,13 @@ def train_plainly(optimizer: str) -> tuple[Result, list[float]]:
         for parameter in [*core.parameters(), *weights]:
             parameter.grad = None
         source, target = tables["source_table"](batch.source), tables["target_table"](batch.target_in)
-        logits = core(source, batch.source_lengths, target).flatten(0, 1)
-        loss = F.cross_entropy(logits, batch.target_out.flatten(), ignore_index=0, label_smoothing=0.1)
+        logits = core(source, batch.source_lengths, target)
+        if output != "replicated":
+            logits = F.linear(logits, output_table.weight, tables["output_bias"].weight[:, 0])
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.target_out.flatten(), ignore_index=0, label_smoothing=0.1)
         loss.backward()
-        for weight in weights:
-            weight.grad = weight.grad.coalesce()
+        for weight in weights:  # an output layer's gradient is dense
+            weight.grad = (weight.grad if weight.grad.is_sparse else weight.grad.to_sparse(1)).coalesce()
         gradients = [parameter.grad for parameter in core.parameters()]
         gradients += [weight.grad.values() for weight in weights]
         norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
@@ -203,22 +218,33 @@ def assert_equal(results: list[Result], expected: Result) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain() -> dict[str, Result]:
-    return {optimizer: train_plainly(optimizer)[0] for optimizer in OPTIMIZERS}
+def plain() -> dict[tuple[str, str], Result]:
+    kinds = {(optimizer, output) for optimizer, _, output in RUNS}
+    return {kind: train_plainly(*kind)[0] for kind in sorted(kinds)}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_training_is_the_same_at_every_world_size_and_as_plain_pytorch(
-    world_size: int, ranks: RankPool, plain: dict[str, Result], tmp_path: Path
+    world_size: int, ranks: RankPool, plain: dict[tuple[str, str], Result], tmp_path: Path
 ) -> None:
     by_rank = ranks.run(train_on_ranks, tmp_path, RUNS, world_size=world_size, timeout=100.0)
-    for (optimizer, _), *results in zip(RUNS, *by_rank, strict=True):
-        assert_equal(results, plain[optimizer])
+    for (optimizer, _, output), *results in zip(RUNS, *by_rank, strict=True):
+        assert_equal(results, plain[optimizer, output])
+
+
+def test_training_on_samples_is_the_same_at_every_world_size(ranks: RankPool, tmp_path: Path) -> None:
+    alone = ranks.run(train_on_ranks, tmp_path / "1", SAMPLED_RUNS, world_size=1, timeout=100.0)
+    for world_size in (2, 3):
+        folder = tmp_path / str(world_size)
+        by_rank = ranks.run(train_on_ranks, folder, SAMPLED_RUNS, world_size=world_size, timeout=100.0)
+        for expected, *results in zip(*alone, *by_rank, strict=True):
+            assert_equal(results, expected)
+            assert sum(expected.losses[-10:]) < sum(expected.losses[:10]) - 1.0
 
 
 def test_the_runs_above_meet_what_could_go_wrong() -> None:
     """Batches with fewer sentences than ranks, gradient norms on both sides of max_norm, and something learnt."""
-    result, norms = train_plainly("sgd")
+    result, norms = train_plainly("sgd", "replicated")
     sizes = {len(batch) for batch in batch_order(make_examples())}
     assert sizes >= {1, 2, 3, 4}
     assert min(norms) < MAX_NORM < max(norms)

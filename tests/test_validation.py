@@ -5,12 +5,13 @@ import torch.nn.functional as F
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
+from dist_s2s.output import token_loss
 from dist_s2s.scoring import Row
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.translator import TextPipeline, Translator
-from dist_s2s.validation import token_loss, translate_pairs, validation_loss
+from dist_s2s.validation import translate_pairs, validation_loss
 from tests.rank_pool import RankPool
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
@@ -65,7 +66,7 @@ def make_translator(group: dist.ProcessGroup | None) -> Translator:
     rank, world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     config = Config.model_validate(
         {
-            "model": {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.5},
+            "model": {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.5, "output": "replicated"},
             "training": {"precision": "fp64"},
         }
     )

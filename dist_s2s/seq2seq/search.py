@@ -1,20 +1,30 @@
 """Greedy and beam search over batches.
 
-The caller supplies ``embed``, which turns target ids [N] into rows [N, E]. Where that lookup is collective, every rank
-must call it equally often. So the caller also supplies ``all_finished``, which turns this rank's "I have finished" into
-the same answer on all ranks; the search goes on until it is True, on finished sentences too.
+The caller supplies two functions, each called once a step, in this order. They may be collective: then every rank must
+call them equally often.
+
+- ``embed`` turns target ids [N] into rows [N, E].
+- ``best_tokens`` turns the model's outputs [N, X] and a number k into the k likeliest tokens to come after each row,
+  of those that may be chosen: log-probabilities [N, k], float32 or float64, falling, and int64 ids [N, k]. Where they
+  are fewer than k, the other columns have log-probability -inf; their ids are ignored.
+
+So the caller also supplies ``all_finished``, which turns this rank's "I have finished" into the same answer on all
+ranks; the search goes on until it is True, on finished sentences too.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dist_s2s.seq2seq.model import Seq2Seq
 
-# Shapes: B sentences, S source positions, E embedding_dim, V target vocabulary, K beam_size, N = B·K.
+# Shapes: B sentences, S source positions, T target positions so far, E embedding_dim, X the model's outputs,
+# K beam_size, C = K candidates of each hypothesis, N = B·K (greedy: N = B).
 
 Embed = Callable[[Tensor], Tensor]
+BestTokens = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 Agreement = Callable[[bool], bool]
 
 
@@ -24,32 +34,26 @@ def greedy_search(
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
+    best_tokens: BestTokens,
     start_id: int,
     end_id: int,
     max_lengths_B: Tensor,
-    forbidden: list[int],
     all_finished: Agreement = bool,
 ) -> list[list[int]]:
-    """The likeliest token at each step, until ``end_id`` or a sentence's maximum length; ids without start and end.
-
-    forbidden: ids that are never chosen, such as padding and the unknown word.
-    """
+    """The likeliest token at each step, until ``end_id`` or a sentence's maximum length; ids without start and end."""
     encoding, state = model.encode(source_BSE, source_lengths_B)
     tokens_B = torch.full_like(source_lengths_B, start_id)
     finished_B = max_lengths_B < 1
     chosen: list[Tensor] = []
     while not all_finished(bool(finished_B.all())):
-        logits_BV, state = model.next_logits(embed(tokens_B), state, encoding)
-        logits_BV[:, forbidden] = float("-inf")
-        tokens_B = logits_BV.argmax(dim=-1).masked_fill(finished_B, end_id)
+        outputs_BX, state = model.next_outputs(embed(tokens_B), state, encoding)
+        _, ids_B1 = best_tokens(outputs_BX, 1)
+        tokens_B = ids_B1[:, 0].masked_fill(finished_B, end_id)
         chosen.append(tokens_B)
         finished_B = finished_B | (tokens_B == end_id) | (len(chosen) >= max_lengths_B)
     if not chosen:
         return [[] for _ in tokens_B]
-    return [
-        _until(row, end_id)[:limit]
-        for row, limit in zip(torch.stack(chosen, 1).tolist(), max_lengths_B.tolist(), strict=True)
-    ]
+    return _sentences(torch.stack(chosen, 1), end_id, max_lengths_B)
 
 
 @torch.no_grad()
@@ -58,10 +62,10 @@ def beam_search(
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
+    best_tokens: BestTokens,
     start_id: int,
     end_id: int,
     max_lengths_B: Tensor,
-    forbidden: list[int],
     beam_size: int,
     all_finished: Agreement = bool,
 ) -> list[list[int]]:
@@ -70,41 +74,75 @@ def beam_search(
     A finished hypothesis keeps its place in the beam, with its score frozen, and the search of a sentence ends when
     all of its beam is finished. A hypothesis that reaches the maximum length counts as finished.
     """
-    size, device = len(source_lengths_B), source_lengths_B.device
     encoding, state = model.encode(source_BSE, source_lengths_B)
-    rows_N = torch.arange(size, device=device).repeat_interleave(beam_size)
+    sentences_B = torch.arange(len(source_lengths_B), device=source_lengths_B.device)
+    rows_N = sentences_B.repeat_interleave(beam_size)
     encoding = type(encoding)(*(part[rows_N] for part in encoding))
     state = state.select(rows_N)
-    first_BK = torch.arange(size, device=device)[:, None] * beam_size
-    scores_BK = torch.full((size, beam_size), float("-inf"), device=device)
+    beam = _first_beam(max_lengths_B, beam_size)
+    tokens_N = torch.full_like(rows_N, start_id)
+    while not all_finished(bool(beam.finished_BK.all())):
+        outputs_NX, state = model.next_outputs(embed(tokens_N), state, encoding)
+        log_probabilities_NC, ids_NC = best_tokens(outputs_NX, beam_size)
+        beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, max_lengths_B)
+        state = state.select((sentences_B[:, None] * beam_size + parents_BK).flatten())
+        tokens_N = beam.history_BKT[:, :, -1].flatten()
+    best_B = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).argmax(dim=1)
+    return _sentences(beam.history_BKT[sentences_B, best_B], end_id, max_lengths_B)
+
+
+class _Beam(NamedTuple):
+    """K hypotheses of each sentence. Those that do not exist, where tokens are too few, have score -inf."""
+
+    history_BKT: Tensor  # int64 tokens, end_id from the end on
+    scores_BK: Tensor  # sum of log-probabilities
+    lengths_BK: Tensor  # int64 number of tokens, the first end_id among them
+    finished_BK: Tensor  # bool
+
+
+def _first_beam(max_lengths_B: Tensor, beam_size: int) -> _Beam:
+    history_BKT = max_lengths_B.new_empty(len(max_lengths_B), beam_size, 0, dtype=torch.int64)
+    scores_BK = torch.full(history_BKT.shape[:2], float("-inf"), device=max_lengths_B.device)
     scores_BK[:, 0] = 0.0  # the K copies are equal before the first token: only one may branch
-    tokens_N = torch.full((size * beam_size,), start_id, device=device)
-    finished_BK = (max_lengths_B < 1)[:, None].expand(size, beam_size)
-    lengths_BK = torch.zeros_like(scores_BK)
-    history_BKT = torch.empty(size, beam_size, 0, dtype=torch.int64, device=device)
-    while not all_finished(bool(finished_BK.all())):
-        logits_NV, state = model.next_logits(embed(tokens_N), state, encoding)
-        logits_NV[:, forbidden] = float("-inf")
-        steps_BKV = logits_NV.float().log_softmax(dim=-1).view(size, beam_size, -1)
-        steps_BKV = steps_BKV.masked_fill(finished_BK[:, :, None], float("-inf"))
-        steps_BKV[:, :, end_id] = steps_BKV[:, :, end_id].masked_fill(finished_BK, 0.0)
-        sums_BKV = scores_BK[:, :, None] + steps_BKV
-        grown_BKV = (lengths_BK + ~finished_BK)[:, :, None].clamp(min=1)
-        _, best_BK = (sums_BKV / grown_BKV).flatten(1).topk(beam_size, dim=1)
-        parents_BK, tokens_BK = best_BK // steps_BKV.shape[-1], best_BK % steps_BKV.shape[-1]
-        scores_BK = sums_BKV.flatten(1).gather(1, best_BK)
-        lengths_BK = grown_BKV[:, :, 0].gather(1, parents_BK)
-        history_BKT = torch.cat(
-            (history_BKT.gather(1, parents_BK[:, :, None].expand_as(history_BKT)), tokens_BK[:, :, None]),
-            dim=2,
-        )
-        at_limit_BK = (history_BKT.shape[2] >= max_lengths_B)[:, None]
-        finished_BK = finished_BK.gather(1, parents_BK) | (tokens_BK == end_id) | at_limit_BK
-        state = state.select((first_BK + parents_BK).flatten())
-        tokens_N = tokens_BK.flatten()
-    best_B = (scores_BK / lengths_BK.clamp(min=1)).argmax(dim=1)
-    rows = history_BKT[torch.arange(size, device=device), best_B].tolist()
-    return [_until(row, end_id)[:limit] for row, limit in zip(rows, max_lengths_B.tolist(), strict=True)]
+    finished_BK = (max_lengths_B < 1)[:, None].expand_as(scores_BK)
+    return _Beam(history_BKT, scores_BK, torch.zeros_like(scores_BK, dtype=torch.int64), finished_BK)
+
+
+def _grow(
+    beam: _Beam, log_probabilities_NC: Tensor, ids_NC: Tensor, end_id: int, max_lengths_B: Tensor
+) -> tuple[_Beam, Tensor]:
+    """The K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
+
+    The continuations of one hypothesis have one length, so its K likeliest tokens are all that can be among the best.
+    """
+    size, beam_size = beam.scores_BK.shape
+    frozen_C = log_probabilities_NC.new_full((beam_size,), float("-inf"))
+    frozen_C[0] = 0.0  # a finished hypothesis has one continuation: another end_id, for nothing
+    finished_BK1 = beam.finished_BK[:, :, None]
+    steps_BKC = torch.where(finished_BK1, frozen_C, log_probabilities_NC.reshape(size, beam_size, beam_size))
+    ids_BKC = ids_NC.reshape(size, beam_size, beam_size).masked_fill(finished_BK1 | steps_BKC.isneginf(), end_id)
+    sums_BKC = beam.scores_BK[:, :, None] + steps_BKC
+    grown_BK = beam.lengths_BK + ~beam.finished_BK
+    means_BKC = sums_BKC / grown_BK[:, :, None].clamp(min=1)
+    best_BK = means_BKC.flatten(1).topk(beam_size, dim=1).indices
+    parents_BK = best_BK // beam_size
+    tokens_BK = ids_BKC.flatten(1).gather(1, best_BK)
+    history_BKT = beam.history_BKT.gather(1, parents_BK[:, :, None].expand_as(beam.history_BKT))
+    history_BKT = torch.cat((history_BKT, tokens_BK[:, :, None]), dim=2)
+    at_limit_B1 = (history_BKT.shape[2] >= max_lengths_B)[:, None]
+    grown = _Beam(
+        history_BKT,
+        sums_BKC.flatten(1).gather(1, best_BK),
+        grown_BK.gather(1, parents_BK),
+        beam.finished_BK.gather(1, parents_BK) | (tokens_BK == end_id) | at_limit_B1,
+    )
+    return grown, parents_BK
+
+
+def _sentences(tokens_BT: Tensor, end_id: int, max_lengths_B: Tensor) -> list[list[int]]:
+    """Each row up to its ``end_id`` or its maximum length."""
+    rows = zip(tokens_BT.tolist(), max_lengths_B.tolist(), strict=True)
+    return [_until(row, end_id)[:limit] for row, limit in rows]
 
 
 def _until(row: list[int], end_id: int) -> list[int]:

@@ -1,26 +1,24 @@
 """DistributedEmbedding: nn.Embedding with its rows divided among the ranks of a process group."""
 
-from typing import Any, Literal, get_args
+import copy
+from typing import Any, Self, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
 
 from dist_s2s.sharded.agreement import check_same_on_all_ranks, gather_texts
-from dist_s2s.sharded.exchange import (
-    ExchangePlan,
-    ExchangeStatistics,
-    fetch_rows,
-    make_plan,
-    rank_and_size,
-    return_gradients,
-)
+from dist_s2s.sharded.exchange import ExchangePlan
 from dist_s2s.sharded.initialize import normal_rows
+from dist_s2s.sharded.lookup import lookup, make_plan
 from dist_s2s.sharded.partition import Layout, RowPartition
+from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded.table_settings import GradReduction, check_settings, checked_padding_idx, groups_of
+from dist_s2s.sharded.transport import ExchangeStatistics, rank_and_size
 
-GradReduction = Literal["mean", "sum"]
 _INITIALIZE_ELEMENTS = 1 << 18  # about 1 MiB of float32 at a time: its temporaries stay in the cache
-_DTYPES = (torch.float32, torch.float64)
 
 
 class DistributedEmbedding(nn.Module):
@@ -35,16 +33,23 @@ class DistributedEmbedding(nn.Module):
 
     num_embeddings, embedding_dim: size of the whole table, the same on every rank.
     padding_idx: id of a row that starts as zeros and never receives a gradient.
+    max_norm, norm_type: rows of a larger norm are scaled down to max_norm, in place, when they are looked up.
+    scale_grad_by_freq: divides a row's gradient by how often its id occurs in the batches of all ranks.
     layout: "contiguous" or "round_robin", see RowPartition.
     grad_reduction: "mean" divides the summed gradients by the number of ranks, as DistributedDataParallel does for the
         rest of the model; "sum" leaves them as they are.
+    comm_dtype: torch.bfloat16 or torch.float16 if rows and gradients are to travel in it; they are summed in float32.
+    init_std: standard deviation of the initial rows, which are normal; nn.Embedding's is 1.
     process_group: the ranks that share the table. By default a new group of all ranks, because collectives of a table
         and of DistributedDataParallel may start in another order on another rank, and so must not share a group.
         Without an initialised process group the table is local.
-    seed: seed of the initial rows, which are standard normal as in nn.Embedding and the same at every world size. By
-        default rank 0 draws it from torch's generator, so that torch.manual_seed decides it.
+    device_mesh: instead of process_group a mesh of two dimensions, replicas and shards, as PyTorch's hybrid FSDP uses:
+        the table is sharded over the ranks of a row and replicated down the columns. Lookups stay within a row; in
+        backward the ranks of a column sum their sparse gradients, in the same order, so that replicas stay equal.
+    seed: seed of the initial rows, which are the same at every world size. By default rank 0 draws it from torch's
+        generator, so that torch.manual_seed decides it.
 
-    Raises ValueError on every rank if the ranks do not agree on the sizes, the dtype, padding_idx or the layout.
+    Raises ValueError on every rank if the ranks do not agree on one of these.
     """
 
     def __init__(
@@ -52,146 +57,253 @@ class DistributedEmbedding(nn.Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
         *,
         layout: Layout = "contiguous",
         grad_reduction: GradReduction = "mean",
+        comm_dtype: torch.dtype | None = None,
+        init_std: float = 1.0,
         process_group: dist.ProcessGroup | None = None,
+        device_mesh: DeviceMesh | None = None,
         seed: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if process_group is None and dist.is_available() and dist.is_initialized():
-            process_group = dist.new_group()
-        self.rank, self.world_size = rank_and_size(process_group)
-        self.process_group = process_group if self.world_size > 1 else None
         dtype = torch.get_default_dtype() if dtype is None else dtype
+        settings = {
+            "num_embeddings": num_embeddings,
+            "embedding_dim": embedding_dim,
+            "padding_idx": padding_idx,
+            "max_norm": max_norm,
+            "norm_type": norm_type,
+            "scale_grad_by_freq": scale_grad_by_freq,
+            "layout": layout,
+            "grad_reduction": grad_reduction,
+            "comm_dtype": comm_dtype,
+            "init_std": init_std,
+            "dtype": dtype,
+        }
+        self.process_group, self.replicate_group = groups_of(process_group, device_mesh)
+        self.rank, self.world_size = rank_and_size(self.process_group)
+        self.num_replicas = rank_and_size(self.replicate_group)[1]
+        # Compared before they are checked, so that what is wrong on one rank is an error on all.
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        if self.process_group is not None:
-            # Before they are checked, so that what is wrong on one rank is an error on all.
-            settings = {
-                "num_embeddings": num_embeddings,
-                "embedding_dim": embedding_dim,
-                "padding_idx": padding_idx,
-                "layout": layout,
-                "grad_reduction": grad_reduction,
-                "dtype": dtype,
-            }
-            check_same_on_all_ranks(settings, self.process_group, device)
-            seed = int(gather_texts(str(seed), self.process_group, device)[0])
-        if num_embeddings < 1 or embedding_dim < 1:
-            raise ValueError(
-                f"num_embeddings and embedding_dim must be positive, but are {num_embeddings} and {embedding_dim}"
-            )
-        if grad_reduction not in get_args(GradReduction):
-            raise ValueError(f"grad_reduction must be mean or sum, but is {grad_reduction!r}")
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, but is {dtype}")
+        for group in (self.process_group, self.replicate_group):
+            if group is not None:
+                check_same_on_all_ranks(settings, group, device)
+                seed = int(gather_texts(str(seed), group, device)[0])
+        check_settings(num_embeddings, embedding_dim, grad_reduction, max_norm, init_std, comm_dtype, dtype)
 
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = _checked_padding_idx(padding_idx, num_embeddings)
-        self.grad_reduction = grad_reduction
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = checked_padding_idx(padding_idx, num_embeddings)
+        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
+        self.grad_reduction, self.comm_dtype = grad_reduction, comm_dtype
+        self.init_std, self.seed = init_std, seed
         self.partition = RowPartition(num_embeddings, self.world_size, layout)
         self.statistics = ExchangeStatistics()
-        self._padding_row = self._local_row(self.padding_idx)
+        self.plans_made = 0
         rows = self.partition.shard_size(self.rank)
         self.weight = nn.Parameter(torch.empty(rows, embedding_dim, device=device, dtype=dtype))
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
         self.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
-        self.reset_parameters(seed)
+        self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, **settings: Any) -> Self:
+        """A table with the rows of rank 0's ``embeddings``, [num_embeddings, embedding_dim] (collective).
+
+        On the other ranks only its shape and dtype count: a tensor on the meta device will do. Rows travel in pieces of
+        16 MiB. freeze: the table is not trained. settings: as of the constructor.
+        """
+        if embeddings.dim() != 2:
+            raise ValueError(f"embeddings must have 2 dimensions, but have {embeddings.dim()}")
+        table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, **settings})
+        with torch.no_grad():
+            scatter_from_first(embeddings, table.weight, table.partition, table.process_group)
+            if table.replicate_group is not None:
+                dist.broadcast(table.weight, group=table.replicate_group, group_src=0)
+        table.weight.requires_grad_(not freeze)
+        return table
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, **settings: Any) -> Self:
+        """The sharded form of rank 0's ``embedding``, its padding_idx, max_norm and so on included (collective)."""
+        own = {
+            name: getattr(embedding, name) for name in ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
+        }
+        weight = embedding.weight
+        return cls.from_pretrained(weight.detach(), not weight.requires_grad, **{**own, **settings})
+
+    def to_embedding(self, dst: int | None = None) -> nn.Embedding | None:
+        """The whole table as an nn.Embedding, on rank ``dst`` or on every rank; None elsewhere (collective).
+
+        Rows travel in pieces of at most 16 MiB a rank.
+        """
+        whole = gather_whole(self.weight.detach(), self.partition, self.process_group, dst)
+        if whole is None:
+            return None
+        embedding = nn.Embedding(
+            self.num_embeddings,
+            self.embedding_dim,
+            self.padding_idx,
+            self.max_norm,
+            self.norm_type,
+            self.scale_grad_by_freq,
+            sparse=True,
+            _weight=whole,
+        )
+        return embedding.requires_grad_(self.weight.requires_grad)
+
+    @property
+    def grad_divisor(self) -> float:
+        """What a sum of gradients over all ranks is divided by."""
+        return self.world_size * self.num_replicas if self.grad_reduction == "mean" else 1
+
+    @property
+    def padding_row(self) -> int | None:
+        """The row of padding_idx within the local shard; None if there is none, or it is another rank's."""
+        if self.padding_idx is None:
+            return None
+        owner, row = self.partition.owner_and_row(self.padding_idx)
+        return row if owner == self.rank else None
 
     @torch.no_grad()
-    def reset_parameters(self, seed: int) -> None:
-        """Fills the shard from ``seed``, block by block; needs no communication."""
-        block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
-        for start in range(0, len(self.weight), block):
-            stop = min(start + block, len(self.weight))
-            ids = self.partition.ids(self.rank, start, stop).to(self.weight.device)
-            self.weight[start:stop] = normal_rows(ids, self.embedding_dim, seed)
-        if self._padding_row is not None:
-            self.weight[self._padding_row] = 0
+    def reset_parameters(self) -> None:
+        """Fills the shard with its initial rows, block by block; needs no communication."""
+        self._initialize_from(0)
 
     def plan(self, ids: Tensor) -> ExchangePlan:
         """Exchanges the ids but not yet the rows (collective). The plan serves any number of lookups of the same ids.
 
         Raises the same IndexError or TypeError on every rank if any rank's ids are out of range or not integers.
         """
-        return make_plan(ids, self.partition, self.process_group, self.statistics)
+        return make_plan([self], [ids])
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
         plan: the result of ``self.plan(ids)`` for these very ids, if that was called before: on every rank or on none.
-        Raises as ``plan`` does, and ValueError, on this rank alone, for a plan of ids of another shape.
+        Raises as ``plan`` does, and ValueError on every rank if one rank's plan is of other ids or another table.
         """
-        plan = self.plan(ids) if plan is None else plan
-        if plan.shape != ids.shape:
-            raise ValueError(f"the plan is of ids of shape {tuple(plan.shape)}, but ids has {tuple(ids.shape)}")
-        rows: Tensor = _Lookup.apply(self.weight, plan, self)  # type: ignore[no-untyped-call]
-        return rows
+        return lookup([self], [ids], plan)[0]
+
+    @torch.no_grad()
+    def grow(self, num_embeddings: int, optimizer: Optimizer | None = None) -> None:
+        """Makes room for more ids (collective). New rows are those that a table of this size would have begun with.
+
+        optimizer: its state of ``weight`` moves along, if it has a row for each row; that of new rows is 0. Gradients
+        are dropped. Raises ValueError for a smaller size.
+        """
+        if self.process_group is not None:
+            check_same_on_all_ranks({"num_embeddings": num_embeddings}, self.process_group, self.weight.device)
+        if num_embeddings < self.num_embeddings:
+            raise ValueError(
+                f"a table cannot shrink: it has {self.num_embeddings} rows, and was to get {num_embeddings}"
+            )
+        old, new = self.partition, RowPartition(num_embeddings, self.world_size, self.partition.layout)
+        state = self._row_state(optimizer)
+        shard = reshard(self.weight.data, old, new, self.process_group)
+        moved = {key: reshard(value, old, new, self.process_group) for key, value in state.items()}
+        kept = new.rows_below(self.rank, self.num_embeddings)
+        self.weight.grad = None
+        self.weight.data = shard
+        self.num_embeddings, self.partition = num_embeddings, new
+        if optimizer is not None:
+            optimizer.state[self.weight].update(moved)
+        self._initialize_from(kept)
+
+    @torch.no_grad()
+    def reset_rows(self, ids: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Gives rows their initial values again, and 0 to the optimizer's state of them (collective).
+
+        ids: integers of any shape, of rows on any rank; each rank may name others, or none. Raises as ``plan`` does.
+        """
+        rows, _ = self.plan(ids).parts[0].merged
+        self._initialize(rows)
+        for value in self._row_state(optimizer).values():
+            value[rows] = 0
 
     def extra_repr(self) -> str:
         """What print(module) shows between the parentheses."""
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        options = {
+            "padding_idx": None,
+            "max_norm": None,
+            "norm_type": 2.0,
+            "scale_grad_by_freq": False,
+            "comm_dtype": None,
+        }
+        set_options = [
+            f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
+        ]
         return (
-            f"{self.num_embeddings}, {self.embedding_dim}{padding}, layout={self.partition.layout}, "
+            f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
             f"rank {self.rank} of {self.world_size} holds {len(self.weight)} rows"
         )
 
-    def _local_row(self, row_id: int | None) -> int | None:
-        """The row's number within the local shard, or None if it is another rank's."""
-        if row_id is None:
-            return None
-        owner, row = self.partition.owner_and_row(row_id)
-        return row if owner == self.rank else None
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy of the rows and settings on the same process groups (not collective)."""
+        groups = (self.process_group, self.replicate_group)
+        clone = type(self).__new__(type(self))
+        memo.update({id(self): clone, **{id(group): group for group in groups if group is not None}})
+        clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
+        clone.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
+        return clone
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "shard"] = self._shard_description()
 
-class _Lookup(torch.autograd.Function):
-    """From the local shard to the rows of this rank's ids; backward is the dual exchange."""
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Takes a shard, if it is the same part of the same table, or this rank's rows of a whole nn.Embedding."""
+        error_messages = arguments[-1]
+        state_dict = dict(state_dict)
+        weight, saved = state_dict.get(prefix + "weight"), state_dict.pop(prefix + "shard", None)
+        own = self._shard_description()
+        if saved is None and weight is not None and weight.shape == (self.num_embeddings, self.embedding_dim):
+            state_dict[prefix + "weight"] = weight[self.partition.ids(self.rank)]
+        elif saved is not None and not torch.equal(saved.cpu(), own):
+            error_messages.append(
+                f"{prefix}weight: the state_dict holds (num_embeddings, world_size, rank, layout) = {saved.tolist()}, "
+                f"but this table is {own.tolist()}; load a whole table, as to_embedding gives it, or this rank's shard"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, plan: ExchangePlan, table: DistributedEmbedding) -> Tensor:
-        ctx.plan, ctx.table = plan, table
-        distinct_rows = fetch_rows(plan, weight, table.process_group, table.statistics)
-        return distinct_rows.index_select(0, plan.inverse).view(*plan.shape, table.embedding_dim)
+    def _shard_description(self) -> Tensor:
+        """What state_dict holds as "shard": int64 [num_embeddings, world_size, rank, number of the layout]."""
+        layout = get_args(Layout).index(self.partition.layout)
+        return torch.tensor([self.num_embeddings, self.world_size, self.rank, layout])
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        plan: ExchangePlan = ctx.plan
-        table: DistributedEmbedding = ctx.table
-        output_gradient = grad_outputs[0].reshape(-1, table.embedding_dim)
-        distinct = output_gradient.new_zeros(plan.num_distinct, table.embedding_dim)
-        distinct.index_add_(0, plan.inverse, output_gradient)
-        if table.grad_reduction == "mean":
-            distinct.div_(table.world_size)
-        returned = return_gradients(plan, distinct, table.process_group, table.statistics)
-        rows, places = plan.merged
-        gradient = returned.new_zeros(len(rows), table.embedding_dim).index_add_(0, places, returned)
-        if table._padding_row is not None:
-            kept = rows != table._padding_row
-            rows, gradient = rows[kept], gradient[kept]
-        sparse = torch.sparse_coo_tensor(
-            rows[None], gradient, table.weight.shape, is_coalesced=True, check_invariants=False
-        )
-        return sparse, None, None
+    def _initialize_from(self, first_row: int) -> None:
+        """Sets the local rows from ``first_row`` on to their initial values, in blocks that fit the cache."""
+        block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
+        for start in range(first_row, len(self.weight), block):
+            self._initialize(torch.arange(start, min(start + block, len(self.weight))))
+
+    def _initialize(self, rows: Tensor) -> None:
+        """Sets local rows, int64 [N], to their initial values."""
+        rows = rows.to(self.weight.device)
+        values = normal_rows(self.partition.ids_of_rows(self.rank, rows), self.embedding_dim, self.seed)
+        self.weight[rows] = values.mul_(self.init_std).to(self.weight.dtype)
+        if self.padding_row is not None:
+            self.weight[self.padding_row] = 0
+
+    def _row_state(self, optimizer: Optimizer | None) -> dict[str, Tensor]:
+        """The optimizer's tensors that have a row for each row of the shard."""
+        state = {} if optimizer is None else optimizer.state.get(self.weight, {})
+        return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.dim() > 0 and len(v) == len(self.weight)}
 
 
 def _coalesce_gradient(parameter: Tensor) -> None:
     """Merges what two backwards have appended; after a single one it just restores the mark that torch drops."""
     gradient = parameter.grad
-    if gradient is None or gradient.is_coalesced():
+    if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
         return
     indices, values = gradient._indices(), gradient._values()
     if bool((indices[0, 1:] > indices[0, :-1]).all()):
         gradient = torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=True, check_invariants=False)
     parameter.grad = gradient.coalesce()
-
-
-def _checked_padding_idx(padding_idx: int | None, num_embeddings: int) -> int | None:
-    """A padding_idx within [0, num_embeddings); negative ones count from the end, as in nn.Embedding."""
-    if padding_idx is None:
-        return None
-    if not -num_embeddings <= padding_idx < num_embeddings:
-        raise ValueError(f"padding_idx {padding_idx} is outside [{-num_embeddings}, {num_embeddings})")
-    return padding_idx % num_embeddings

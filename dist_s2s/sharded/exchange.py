@@ -1,66 +1,52 @@
 """Who sends what to whom when rows are looked up, and when their gradients return.
 
-All ranks of the group call the same functions in the same order, also with an empty batch. Let W be the group's size:
+Rows of several tables travel together. All ranks of the group call the same functions in the same order, also with an
+empty batch. Let W be the group's size and T the number of tables:
 
-    make_plan          1. header     all_to_all [W, 2]: how many rows I ask of you, and whether my ids are valid
-                       2. requests   all_to_all: the numbers of those rows within your shard, each asked for once
+    plan_exchange      1. header     all_to_all [W, T + 1]: how many rows of each table I ask of you, and my status
+                       2. requests   all_to_all: the numbers of those rows within your shards, each asked for once
     fetch_rows         3. rows       all_to_all: you send me the rows, in the order in which I asked
     return_gradients   4. gradients  all_to_all: I send you the gradients of those rows, in the same order
 
 Step 4 is the dual of step 3: the same plan with senders and receivers exchanged. No rank assumes a size: every count is
-received before the data that it describes. If a header says that a rank's ids are invalid, all ranks learn it in step
-1, gather the messages, and raise that of the first such rank.
+received before the data that it describes. If a header says that a rank is in trouble, all ranks learn it in step 1,
+gather the messages, and raise that of the first such rank.
 """
 
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded.agreement import gather_texts
+from dist_s2s.sharded.agreement import raise_first, status_of
 from dist_s2s.sharded.partition import RowPartition
+from dist_s2s.sharded.transport import ExchangeStatistics, all_to_all, exchange_blocks, rank_and_size
 
-_VALID, _OUT_OF_RANGE, _NOT_INTEGER = 0, 1, 2
 _INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-@dataclass
-class ExchangeStatistics:
-    """What a table's exchanges have cost this rank since ``reset``.
-
-    ``seconds`` is wall time inside collectives, waiting for slower ranks included (on CUDA: the time to enqueue them).
-    """
-
-    seconds: float = 0.0
-    collectives: int = 0
-    bytes_sent: int = 0
-    ids: int = 0
-    distinct_ids: int = 0
-
-    def reset(self) -> None:
-        """Starts counting anew."""
-        self.seconds, self.collectives, self.bytes_sent, self.ids, self.distinct_ids = 0.0, 0, 0, 0, 0
-
-
 @dataclass(frozen=True)
-class ExchangePlan:
-    """Everything about one exchange but the rows themselves.
+class TablePlan:
+    """One table's part of an exchange: everything but the rows themselves.
 
-    shape: shape of the ids that were looked up.
+    ids: a copy of the ids that are looked up.
     inverse: int64 [ids.numel()], the place of each id among the U distinct ids, which are ordered by owner.
     send_counts: for each owner, how many distinct rows this rank asks of it; their sum is U.
     receive_counts: for each rank, how many rows it asks of this one; their sum is R.
-    requested_rows: int64 [R], the local rows that the other ranks ask of this one, in the order of the asking ranks.
+    requested_rows: int64 [R], the local rows that the ranks ask of this one, in the order of the asking ranks.
+    frequencies: int64 [R], how often the asking rank's ids contain each of them; None if nobody needs to know.
     """
 
-    shape: torch.Size
+    ids: Tensor
     inverse: Tensor
     send_counts: list[int]
     receive_counts: list[int]
     requested_rows: Tensor
+    frequencies: Tensor | None = None
 
     @property
     def num_distinct(self) -> int:
@@ -73,108 +59,160 @@ class ExchangePlan:
         rows, places = torch.unique(self.requested_rows, return_inverse=True)
         return rows, places
 
-
-def rank_and_size(group: dist.ProcessGroup | None) -> tuple[int, int]:
-    """This rank's number within ``group`` and the group's size; (0, 1) without a group."""
-    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
-
-
-def make_plan(
-    ids: Tensor, partition: RowPartition, group: dist.ProcessGroup | None, statistics: ExchangeStatistics
-) -> ExchangePlan:
-    """Steps 1 and 2: agrees with all ranks of ``group`` on who sends which rows.
-
-    ids: integers of any shape, every one within [0, partition.num_rows).
-    Raises on every rank the error of the first rank whose ids are invalid: IndexError for an id out of range, TypeError
-    for ids that are not integers.
-    """
-    rank, world_size = rank_and_size(group)
-    status, message = check_ids(ids, partition.num_rows, rank)
-    valid_ids = ids.reshape(-1).long() if status == _VALID else ids.new_empty(0, dtype=torch.int64)
-    positions, inverse = torch.unique(partition.positions(valid_ids), return_inverse=True)
-    if group is None:
-        _raise_if_invalid(status, message)
-        requested, send_counts, receive_counts = positions, [len(positions)], [len(positions)]
-    else:
-        offsets = torch.tensor([partition.offset(owner) for owner in range(world_size)], device=ids.device)
-        starts = torch.searchsorted(positions, offsets)
-        counts = torch.diff(starts, append=starts.new_tensor([len(positions)]))
-        headers = torch.stack((counts, torch.full_like(counts, status)), dim=1)
-        received = torch.empty_like(headers)
-        _all_to_all(received, headers, None, None, group, statistics)
-        receive_counts, statuses = received.t().tolist()
-        culprit = next((peer for peer, theirs in enumerate(statuses) if theirs != _VALID), None)
-        if culprit is not None:
-            _raise_if_invalid(statuses[culprit], gather_texts(message, group, ids.device)[culprit])
-        send_counts = counts.tolist()
-        rows_within_owner = positions - offsets.repeat_interleave(counts)
-        requested = positions.new_empty(sum(receive_counts))
-        _all_to_all(requested, rows_within_owner, receive_counts, send_counts, group, statistics)
-    statistics.ids += valid_ids.numel()
-    statistics.distinct_ids += len(positions)
-    return ExchangePlan(ids.shape, inverse, send_counts, receive_counts, requested)
-
-
-def fetch_rows(
-    plan: ExchangePlan, shard: Tensor, group: dist.ProcessGroup | None, statistics: ExchangeStatistics
-) -> Tensor:
-    """Step 3: this rank's U distinct rows, [U, D]. ``shard`` holds the local rows, [rows, D]."""
-    outgoing = shard.index_select(0, plan.requested_rows)
-    if group is None:
-        return outgoing
-    rows = shard.new_empty(plan.num_distinct, shard.shape[1])
-    _all_to_all(rows, outgoing, plan.send_counts, plan.receive_counts, group, statistics)
-    return rows
-
-
-def return_gradients(
-    plan: ExchangePlan, gradients: Tensor, group: dist.ProcessGroup | None, statistics: ExchangeStatistics
-) -> Tensor:
-    """Step 4, the dual of fetch_rows: gradients of this rank's U rows, [U, D], in; of the R requested, [R, D], out."""
-    if group is None:
-        return gradients
-    returned = gradients.new_empty(len(plan.requested_rows), gradients.shape[1])
-    _all_to_all(returned, gradients, plan.receive_counts, plan.send_counts, group, statistics)
-    return returned
-
-
-def check_ids(ids: Tensor, num_rows: int, rank: int) -> tuple[int, str]:
-    """A status for the header, and what to say if it is not zero."""
-    if ids.dtype not in _INTEGER_TYPES:
-        return (
-            _NOT_INTEGER,
-            f"ids on rank {rank} must be integers, but their dtype is {ids.dtype}; convert them with .long()",
+    def to(self, device: torch.device) -> Self:
+        """The same plan with its tensors on ``device``."""
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            inverse=self.inverse.to(device),
+            requested_rows=self.requested_rows.to(device),
+            frequencies=None if self.frequencies is None else self.frequencies.to(device),
         )
-    if ids.numel() == 0:
-        return _VALID, ""
-    lowest, highest = torch.stack(ids.aminmax()).tolist()
-    if lowest >= 0 and highest < num_rows:
-        return _VALID, ""
-    ids = ids.long()  # num_rows may be beyond a narrower type
-    position = tuple(((ids < 0) | (ids >= num_rows)).nonzero()[0].tolist())
-    return (
-        _OUT_OF_RANGE,
-        f"id {int(ids[position])} at position {position} on rank {rank} is outside [0, {num_rows})",
+
+
+@dataclass(frozen=True)
+class ExchangePlan:
+    """What all ranks have agreed on before rows travel: a TablePlan for each table that shares the exchange.
+
+    number: the same on every rank for the plan of the same ``plan`` call.
+    group, partitions: for whom it was made.
+    """
+
+    number: int
+    group: dist.ProcessGroup | None
+    partitions: tuple[RowPartition, ...]
+    parts: tuple[TablePlan, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same plan with its tensors on ``device``."""
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
+
+
+def plan_exchange(
+    ids: Sequence[Tensor],
+    partitions: Sequence[RowPartition],
+    counted: Sequence[bool],
+    group: dist.ProcessGroup | None,
+    statistics: ExchangeStatistics,
+    error: Exception | None = None,
+) -> tuple[TablePlan, ...]:
+    """Steps 1 and 2: agrees with all ranks of ``group`` on who sends which rows of which table.
+
+    ids: for each table integers of any shape, every one within [0, num_rows) of its partition.
+    counted: for each table whether its owners are to know how often a row is asked for; the same on every rank.
+    error: trouble that this rank has found already, to be raised everywhere.
+    Raises on every rank the error of the first rank that has one: its ``error``, IndexError for an id out of range,
+    TypeError for ids that are not integers.
+    """
+    rank = rank_and_size(group)[0]
+    for mine, partition in zip(ids, partitions, strict=True):
+        error = error or check_ids(mine, partition.num_rows, rank)
+    if group is None:
+        if error is not None:
+            raise error
+        return tuple(
+            _local_plan(mine, partition, count) for mine, partition, count in zip(ids, partitions, counted, strict=True)
+        )
+    device = next((mine.device for mine in ids if isinstance(mine, Tensor)), torch.device("cpu"))
+    usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(ids)
+    wanted = [
+        _wanted(mine, partition, count) for mine, partition, count in zip(usable, partitions, counted, strict=True)
+    ]
+    counts_TW = torch.stack([counts for *_, counts in wanted])
+    header = torch.cat((counts_TW, torch.full_like(counts_TW[:1], status_of(error))))
+    received = torch.empty_like(header.t().contiguous())
+    all_to_all(received, header.t().contiguous(), None, None, group, statistics)
+    *receive_counts, statuses = received.t().tolist()
+    raise_first(statuses, error, group, device)
+    send_counts = counts_TW.tolist()
+    requests = exchange_blocks([block for _, block, _ in wanted], send_counts, receive_counts, group, statistics)
+    return tuple(
+        TablePlan(mine.clone(), inverse, sent, got, block[:, 0].contiguous(), block[:, 1] if count else None)
+        for mine, (inverse, _, _), sent, got, block, count in zip(
+            ids, wanted, send_counts, receive_counts, requests, counted, strict=True
+        )
     )
 
 
-def _raise_if_invalid(status: int, message: str) -> None:
-    if status == _NOT_INTEGER:
-        raise TypeError(message)
-    if status == _OUT_OF_RANGE:
-        raise IndexError(message)
+def _wanted(ids: Tensor, partition: RowPartition, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The inverse, the requests [U, 1 or 2] ordered by owner, and how many of them go to each owner, [W]."""
+    positions = partition.positions(ids.reshape(-1).long())
+    distinct, inverse, frequencies = _unique(positions, counted)
+    offsets = torch.tensor([partition.offset(owner) for owner in range(partition.num_shards)], device=ids.device)
+    starts = torch.searchsorted(distinct, offsets)
+    counts = torch.diff(starts, append=starts.new_tensor([len(distinct)]))
+    rows = distinct - offsets.repeat_interleave(counts)
+    columns = [rows] if frequencies is None else [rows, frequencies]
+    return inverse, torch.stack(columns, dim=1), counts
 
 
-def _all_to_all(
-    output: Tensor,
-    input: Tensor,
-    output_splits: list[int] | None,
-    input_splits: list[int] | None,
-    group: dist.ProcessGroup,
+def _local_plan(ids: Tensor, partition: RowPartition, counted: bool) -> TablePlan:
+    rows, inverse, frequencies = _unique(partition.positions(ids.reshape(-1).long()), counted)
+    return TablePlan(ids.clone(), inverse, [len(rows)], [len(rows)], rows, frequencies)
+
+
+def _unique(positions: Tensor, counted: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    distinct, inverse = torch.unique(positions, return_inverse=True)
+    return distinct, inverse, torch.bincount(inverse, minlength=len(distinct)) if counted else None
+
+
+def fetch_rows(
+    parts: Sequence[TablePlan],
+    shards: Sequence[Tensor],
+    comm_dtype: torch.dtype | None,
+    group: dist.ProcessGroup | None,
     statistics: ExchangeStatistics,
-) -> None:
-    started = time.perf_counter()
-    dist.all_to_all_single(output, input.contiguous(), output_splits, input_splits, group=group)
-    statistics.seconds += time.perf_counter() - started
-    statistics.collectives += 1
-    statistics.bytes_sent += input.numel() * input.element_size()
+) -> list[Tensor]:
+    """Step 3: for each table this rank's U distinct rows, [U, D]. ``shards`` hold the local rows, [rows, D].
+
+    comm_dtype: the type in which rows travel; None: their own, which then is the same for all tables.
+    """
+    outgoing = [shard.index_select(0, part.requested_rows) for shard, part in zip(shards, parts, strict=True)]
+    if group is None:
+        return outgoing
+    rows = exchange_blocks(
+        [block.to(comm_dtype or block.dtype) for block in outgoing],
+        [part.receive_counts for part in parts],
+        [part.send_counts for part in parts],
+        group,
+        statistics,
+    )
+    return [block.to(shard.dtype) for block, shard in zip(rows, shards, strict=True)]
+
+
+def return_gradients(
+    parts: Sequence[TablePlan],
+    gradients: Sequence[Tensor],
+    comm_dtype: torch.dtype | None,
+    group: dist.ProcessGroup | None,
+    statistics: ExchangeStatistics,
+) -> list[Tensor]:
+    """Step 4, the dual of fetch_rows: gradients of this rank's U rows, [U, D], in; of the R requested, [R, D], out."""
+    if group is None:
+        return list(gradients)
+    returned = exchange_blocks(
+        [block.to(comm_dtype or block.dtype) for block in gradients],
+        [part.send_counts for part in parts],
+        [part.receive_counts for part in parts],
+        group,
+        statistics,
+    )
+    return [block.to(gradient.dtype) for block, gradient in zip(returned, gradients, strict=True)]
+
+
+def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:
+    """What is wrong with them: TypeError if they are no tensor of integers, IndexError if one is out of range."""
+    if not isinstance(ids, Tensor):
+        return TypeError(f"ids on rank {rank} must be a tensor of integers, but are a {type(ids).__name__}")
+    if ids.dtype not in _INTEGER_TYPES:
+        return TypeError(
+            f"ids on rank {rank} must be integers, but their dtype is {ids.dtype}; convert them with .long()"
+        )
+    if ids.numel() == 0:
+        return None
+    lowest, highest = torch.stack(ids.aminmax()).tolist()
+    if lowest >= 0 and highest < num_rows:
+        return None
+    ids = ids.long()  # num_rows may be beyond a narrower type
+    position = tuple(((ids < 0) | (ids >= num_rows)).nonzero()[0].tolist())
+    return IndexError(f"id {int(ids[position])} at position {position} on rank {rank} is outside [0, {num_rows})")

@@ -1,31 +1,62 @@
-"""Optimizers for sharded tables that touch only the rows in the gradient, and clipping by the global norm."""
+"""Optimizers for sharded tables. They touch only the rows in the gradient, and communicate nothing.
 
+Every shard updates itself: a row's new value depends on that row, its gradient and its state alone, so a sharded table
+learns exactly as a whole one. All of them take parameters of shape [rows, D], such as ``DistributedEmbedding.weight``,
+and two kinds of gradient: a sparse one, of which only the rows change, and a dense one (of a table that is also an
+output layer), for which every row counts as touched.
+
+They are *lazy*: a row that is not in the gradient keeps its value and its state to the bit. So momentum and moments
+decay, and weight decay applies, only at those steps at which the row is touched. ``weight_decay`` is decoupled as in
+AdamW (Loshchilov & Hutter 2019): ``row -= lr · weight_decay · row``.
+
+State: ``step``, a Python int that counts the shard's updates, and tensors whose first dimension is the rows of the
+shard, all of which start as zeros. A shard's rows can thus be saved, moved and reset together with their state. For
+tables in bfloat16 or float16 state and arithmetic are float32, and a row is rounded once, when it is written.
+"""
+
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from dist_s2s.sharded.embedding import DistributedEmbedding
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
-class RowWiseAdagrad(Optimizer):
-    """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per element.
+class _RowOptimizer(Optimizer, ABC):
+    """The loop over the tables, their rows and state. A subclass gives the formula for some rows."""
 
-    For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. The state takes 1/D of
-    the table's own memory. Gradients must be sparse. Communicates nothing: every shard updates itself.
-    """
+    @abstractmethod
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        """The shape of each state tensor of a shard of shape [rows, D]: [rows, D] or [rows]."""
 
-    def __init__(
-        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float = 1e-2, eps: float = 1e-10
-    ) -> None:
-        if lr < 0:
-            raise ValueError(f"lr must not be negative, but is {lr}")
-        if eps < 0:
-            raise ValueError(f"eps must not be negative, but is {eps}")
-        super().__init__(params, {"lr": lr, "eps": eps})
+    @abstractmethod
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        """What to add to M rows: a new tensor, [M, D].
+
+        gradient: of those rows, [M, D]. state: of those rows, [M, D] or [M], to be brought up to date in place.
+        """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch. Raises ValueError for a setting out of its range, or a parameter that is not [rows, D]."""
+        settings = {**self.defaults, **param_group}
+        for name in ("lr", "momentum", "weight_decay"):
+            if not settings.get(name, 0) >= 0:
+                raise ValueError(f"{name} must not be negative, but is {settings[name]}")
+        if not settings.get("eps", 1) > 0:  # with 0 a row whose gradient is all zeros would become nan
+            raise ValueError(f"eps must be positive, but is {settings['eps']}")
+        if not all(0 <= beta < 1 for beta in settings.get("betas", ())):
+            raise ValueError(f"betas must be within [0, 1), but are {settings['betas']}")
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.dim() != 2:
+                raise ValueError(
+                    f"{type(self).__name__} is for tables of shape [rows, D], but a parameter has shape "
+                    f"{list(parameter.shape)}; give it to an optimizer of torch.optim"
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -37,56 +68,182 @@ class RowWiseAdagrad(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group["lr"], group["eps"])
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _update(self, parameter: Tensor, lr: float, eps: float) -> None:
-        if parameter.grad is None or not parameter.grad.is_sparse:
-            raise TypeError("RowWiseAdagrad needs sparse gradients; give dense parameters to torch.optim.Adagrad")
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, except that state tensors stay float32 where the table is bfloat16 or float16."""
+        super().load_state_dict(state_dict)
+        numbers = (number for group in state_dict["param_groups"] for number in group["params"])
+        parameters = (parameter for group in self.param_groups for parameter in group["params"])
+        for number, parameter in zip(numbers, parameters, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, Tensor):
+                    self.state[parameter][name] = value.to(parameter.device, _arithmetic_dtype(parameter))
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        rows = None  # all of them
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            rows, gradient = gradient.indices()[0], gradient.values()
+        dtype = _arithmetic_dtype(parameter)
         state = self.state[parameter]
-        if not state:
-            state["sum"] = parameter.new_zeros(len(parameter))
-        gradient = parameter.grad.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-        # The norm squared is measured at half the cost of the mean of squares.
-        mean_square = torch.linalg.vector_norm(values, dim=1).square_().div_(values.shape[1])
-        total = state["sum"].index_select(0, rows).add_(mean_square)
-        state["sum"].index_copy_(0, rows, total)
-        step_size = total.sqrt_().add_(eps).reciprocal_().mul_(-lr)
-        parameter.index_add_(0, rows, values * step_size[:, None])
+        state["step"] = state.get("step", 0) + 1
+        touched = {}
+        for name, shape in self._state_shapes(parameter.shape, group).items():
+            if name not in state:
+                state[name] = parameter.new_zeros(shape, dtype=dtype)
+            touched[name] = state[name] if rows is None else state[name].index_select(0, rows)
+        change = self._change(gradient.to(dtype), touched, group, state["step"])
+        if rows is not None:
+            for name, values in touched.items():
+                state[name].index_copy_(0, rows, values)
+        _add(parameter, rows, change, decay=group["lr"] * group["weight_decay"])
 
 
-def clip_grad_norm_(
-    dense: nn.Module | Iterable[Tensor], tables: Iterable[DistributedEmbedding], max_norm: float
-) -> Tensor:
-    """Scales all gradients so that their global norm is at most ``max_norm``; returns the norm before, float64.
+class SparseSGD(_RowOptimizer):
+    """Stochastic gradient descent, with heavy-ball momentum (Polyak 1964) that is lazy.
 
-    The norm counts each replicated parameter once and every shard of every table: dense norm² + all_reduce(shard
-    norm²), one all_reduce for each process group among the tables. All ranks must call it, and get the same number, so
-    that replicas stay equal. If the norm is not finite, the gradients stay as they were.
+    For each row in the gradient g: ``momentum_buffer = momentum · momentum_buffer + g``,
+    ``row -= lr · momentum_buffer``, as in torch.optim.SGD, where momentum also moves rows that are not in the gradient.
+    State: [rows, D], and none without momentum.
     """
-    dense = dense.parameters() if isinstance(dense, nn.Module) else dense
-    dense_gradients = [parameter.grad for parameter in dense if parameter.grad is not None]
-    squares_of_group: dict[dist.ProcessGroup | None, Tensor] = {}
-    table_gradients = []
-    for table in tables:
-        square = squares_of_group.setdefault(
-            table.process_group, torch.zeros((), dtype=torch.float64, device=table.weight.device)
-        )
-        if table.weight.grad is not None:
-            values = table.weight.grad.coalesce().values()
-            table_gradients.append(values)
-            square += torch.linalg.vector_norm(values, dtype=torch.float64).square()
-    for group, square in squares_of_group.items():
-        if group is not None:
-            dist.all_reduce(square, group=group)
-    total = sum(squares_of_group.values(), torch.zeros((), dtype=torch.float64))
-    if dense_gradients:
-        dense_norm = nn.utils.get_total_norm(dense_gradients)
-        total = total.to(dense_norm.device) + dense_norm.double().square()
-    norm = total.sqrt()
-    if torch.isfinite(norm) and norm > max_norm:
-        scale = float(max_norm / norm)
-        for gradient in dense_gradients + table_gradients:
-            gradient.mul_(scale)
-    return norm
+
+    def __init__(
+        self, params: Parameters, lr: float = 1e-3, momentum: float = 0.0, *, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        return {"momentum_buffer": shape} if group["momentum"] else {}
+
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        if group["momentum"]:
+            gradient = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        return gradient.mul(-group["lr"])
+
+
+class SparseAdagrad(_RowOptimizer):
+    """Adagrad (Duchi et al. 2011), equal to torch.optim.Adagrad.
+
+    For each row in the gradient g: ``sum += g²``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows, D].
+    """
+
+    def __init__(self, params: Parameters, lr: float = 1e-2, eps: float = 1e-10, *, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        return {"sum": shape}
+
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        total = state["sum"].addcmul_(gradient, gradient)
+        return gradient.div(total.sqrt().add_(group["eps"])).mul_(-group["lr"])
+
+
+class RowWiseAdagrad(_RowOptimizer):
+    """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per element.
+
+    For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows], which
+    takes 1/D of the table's own memory.
+    """
+
+    def __init__(self, params: Parameters, lr: float = 1e-2, eps: float = 1e-10, *, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        return {"sum": shape[:1]}
+
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        total = state["sum"].add_(_mean_square(gradient))
+        return gradient.mul(total.sqrt().add_(group["eps"]).reciprocal_().mul_(-group["lr"])[:, None])
+
+
+class SparseAdam(_RowOptimizer):
+    """Adam (Kingma & Ba 2015) that is lazy, equal to torch.optim.SparseAdam.
+
+    For each row in the gradient g, at the shard's step t: ``exp_avg += (1 - β₁) · (g - exp_avg)``,
+    ``exp_avg_sq += (1 - β₂) · (g² - exp_avg_sq)``,
+    ``row -= lr · sqrt(1 - β₂ᵗ) / (1 - β₁ᵗ) · exp_avg / (sqrt(exp_avg_sq) + eps)``. State: twice [rows, D].
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        return {"exp_avg": shape, "exp_avg_sq": shape}
+
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        beta1, beta2 = group["betas"]
+        mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+        square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        return _adam_change(mean, square, group, step)
+
+
+class RowWiseAdam(_RowOptimizer):
+    """SparseAdam with one second moment per row: of the mean of squares of the row's gradient.
+
+    The formula is that of SparseAdam with mean(g²) in the place of g². State: [rows, D] and [rows], about half of
+    SparseAdam's.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
+        return {"exp_avg": shape, "exp_avg_sq": shape[:1]}
+
+    def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
+        beta1, beta2 = group["betas"]
+        mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+        square = state["exp_avg_sq"].mul_(beta2).add_(_mean_square(gradient), alpha=1 - beta2)
+        return _adam_change(mean, square[:, None], group, step)
+
+
+def _adam_change(mean: Tensor, square: Tensor, group: dict[str, Any], step: int) -> Tensor:
+    """Adam's step from its two moments, [M, D] and [M, D or 1]."""
+    beta1, beta2 = group["betas"]
+    step_size = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+    return mean.div(square.sqrt().add_(group["eps"])).mul_(-step_size)
+
+
+def _mean_square(gradient: Tensor) -> Tensor:
+    """Of each row, [M]. The norm squared is measured at half the cost of the mean of squares."""
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+    return norm.square_().div_(gradient.shape[1])
+
+
+def _arithmetic_dtype(parameter: Tensor) -> torch.dtype:
+    """The table's dtype, but at least float32."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def _add(parameter: Tensor, rows: Tensor | None, change: Tensor, decay: float) -> None:
+    """``row ← (1 - decay) · row + change`` for these rows, [M], or for all if rows is None."""
+    if rows is not None and not decay and parameter.dtype == change.dtype:
+        parameter.index_add_(0, rows, change)  # measured at half the cost of the three steps below
+        return
+    values = parameter if rows is None else parameter.index_select(0, rows)
+    values = values.to(change.dtype)  # the parameter itself if it is dense and of that dtype
+    if decay:
+        values.mul_(1 - decay)
+    values.add_(change)
+    if rows is not None:
+        parameter.index_copy_(0, rows, values.to(parameter.dtype))
+    elif values is not parameter:
+        parameter.copy_(values)

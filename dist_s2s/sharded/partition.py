@@ -64,7 +64,17 @@ class RowPartition:
         return owners * rows + owners.clamp(max=extra) + ids.div(self.num_shards, rounding_mode="floor")
 
     def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
-        """Ids, int64 [stop - start], of the rows start … stop - 1 of ``owner``'s shard."""
-        stop = self.shard_size(owner) if stop is None else stop
-        local = torch.arange(start, stop)
-        return local * self.num_shards + owner if self.layout == "round_robin" else local + self.offset(owner)
+        """Ids, int64 [stop - start], of the rows start … stop - 1 of ``owner``'s shard; they rise with the row."""
+        return self.ids_of_rows(owner, torch.arange(start, self.shard_size(owner) if stop is None else stop))
+
+    def ids_of_rows(self, owner: int, rows: Tensor) -> Tensor:
+        """Ids of some rows, int64 of any shape, of ``owner``'s shard."""
+        return rows * self.num_shards + owner if self.layout == "round_robin" else rows + self.offset(owner)
+
+    def rows_below(self, owner: int, bound: int) -> int:
+        """How many of ``owner``'s rows have an id below ``bound``: they are the first of its shard."""
+        if self.layout == "round_robin":
+            below = (bound - owner + self.num_shards - 1) // self.num_shards
+        else:
+            below = bound - self.offset(owner)
+        return min(max(below, 0), self.shard_size(owner))

@@ -128,27 +128,16 @@ def collate(examples: Sequence[Example], indices: list[int], global_target_token
     )
 
 
-def training_batches(
-    examples: Sequence[Example],
-    batch_tokens: int,
-    seed: int,
-    epoch: int,
-    rank: int,
-    world_size: int,
-    start: int = 0,
-) -> Iterator[Batch]:
-    """Yield this rank's part of each global batch of the epoch, from batch number `start` on.
+def rank_batch(examples: Sequence[Example], batch: list[int], rank: int, world_size: int) -> Batch:
+    """Return this rank's part of a global batch of example numbers.
 
-    Every rank gets the same number of batches, with the row that counts for nothing where a batch has fewer
-    rows than there are ranks. No collective is called.
+    Every rank gets one, with the row that counts for nothing where a batch has fewer rows than there are ranks.
+    No collective is called.
 
     Raises:
-        ValueError: as `global_batches` and `shard_batch`, or `start` is negative.
+        ValueError: as `shard_batch`.
     """
-    if start < 0:
-        raise ValueError(f"start must not be negative, got {start}")
-    for batch in global_batches(examples, batch_tokens, seed, epoch)[start:]:
-        yield collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
+    return collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
 
 
 def evaluation_batches(examples: Sequence[Example], batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
@@ -169,7 +158,7 @@ def evaluation_batches(examples: Sequence[Example], batch_size: int, rank: int, 
     rows = batch_size * world_size
     for begin in range(0, len(order), rows):
         batch = order[begin : begin + rows]
-        yield collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
+        yield rank_batch(examples, batch, rank, world_size)
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -1,9 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dist_s2s.seq2seq import Seq2Seq, greedy_search
+from dist_s2s.seq2seq import Seq2Seq, best_of_logits, greedy_search
 from dist_s2s.seq2seq.attention import AttentionName
 
 V, E, H = 11, 6, 8
@@ -14,7 +16,7 @@ with_and_without_feeding = pytest.mark.parametrize("input_feeding", [False, True
 
 def make_model(attention: AttentionName, num_layers: int = 1, input_feeding: bool = False) -> Seq2Seq:
     torch.manual_seed(0)
-    return Seq2Seq(V, E, H, num_layers, attention=attention, input_feeding=input_feeding).double()
+    return Seq2Seq(nn.Linear(H, V), E, H, num_layers, attention=attention, input_feeding=input_feeding).double()
 
 
 def make_inputs() -> tuple[Tensor, Tensor]:
@@ -38,14 +40,26 @@ def test_a_sentences_logits_do_not_depend_on_its_batch(
 
 @every_attention
 @with_and_without_feeding
-def test_next_logits_are_those_of_forward(attention: AttentionName, input_feeding: bool) -> None:
+def test_next_outputs_are_those_of_forward(attention: AttentionName, input_feeding: bool) -> None:
     model, (source, target) = make_model(attention, 2, input_feeding), make_inputs()
     encoding, state = model.encode(source, LENGTHS)
     steps = []
     for position in range(target.shape[1]):
-        logits, state = model.next_logits(target[:, position], state, encoding)
-        steps.append(logits)
+        outputs, state = model.next_outputs(target[:, position], state, encoding)
+        steps.append(outputs)
     torch.testing.assert_close(torch.stack(steps, dim=1), model(source, LENGTHS, target), rtol=0, atol=1e-12)
+
+
+def test_with_an_identity_the_outputs_are_what_an_output_table_elsewhere_needs() -> None:
+    model, (source, target) = make_model("dot"), make_inputs()
+    without = Seq2Seq(nn.Identity(), E, H).double()
+    without.load_state_dict({name: value for name, value in model.state_dict().items() if "output" not in name})
+    hidden = without(source, LENGTHS, target)
+    assert hidden.shape == (4, 6, H)
+    assert torch.equal(model.output(hidden), model(source, LENGTHS, target))
+    encoding, state = without.encode(source, LENGTHS)
+    first, _ = without.next_outputs(target[:, 0], state, encoding)
+    torch.testing.assert_close(first, hidden[:, 0], rtol=0, atol=1e-12)
 
 
 @every_attention
@@ -70,7 +84,7 @@ def test_a_small_model_learns_to_reverse() -> None:
     torch.manual_seed(0)
     pad, sos, eos = 0, 1, 2
     table = nn.Embedding(7, 16)
-    model = Seq2Seq(7, 16, 32)
+    model = Seq2Seq(nn.Linear(32, 7), 16, 32)
     optimizer = torch.optim.Adam([*model.parameters(), *table.parameters()], lr=1e-2)
     strings = torch.cartesian_prod(*[torch.arange(3, 7)] * 3)
     held_out = torch.arange(len(strings)) % 5 == 0
@@ -85,7 +99,8 @@ def test_a_small_model_learns_to_reverse() -> None:
         loss.backward()
         optimizer.step()
     sources, limits = table(strings), torch.full_like(lengths, 9)
-    found = greedy_search(model, sources, lengths, table, sos, eos, limits, forbidden=[pad, sos])
+    best_tokens = partial(best_of_logits, forbidden=[pad, sos])
+    found = greedy_search(model, sources, lengths, table, best_tokens, sos, eos, limits)
     right = torch.tensor([a == b for a, b in zip(found, strings.flip(1).tolist(), strict=True)])
     assert right[~held_out].all()
     assert right[held_out].float().mean() > 0.7

@@ -1,6 +1,7 @@
 """DistributedEmbedding against nn.Embedding with the same whole table and the batches of all ranks."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,14 @@ V, D = 131, 5
 
 @dataclass(frozen=True)
 class Case:
-    """ids: by rank."""
+    """ids: by rank. settings: further arguments of the table."""
 
     ids: list[Tensor]
     num_embeddings: int = V
     layout: str = "contiguous"
     padding_idx: int | None = None
-    grad_reduction: str = "mean"
     dtype: torch.dtype = torch.float64
+    settings: dict[str, Any] = field(default_factory=dict)
     output_gradients: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -36,11 +37,17 @@ class Case:
             D,
             self.padding_idx,
             layout=self.layout,
-            grad_reduction=self.grad_reduction,
             dtype=self.dtype,
             process_group=group,
             seed=7,
+            **self.settings,
         )
+
+    def reference(self) -> nn.Embedding:
+        names = ("max_norm", "norm_type", "scale_grad_by_freq")
+        settings = {name: self.settings[name] for name in names if name in self.settings}
+        weight = self.table(None).weight.detach().clone()
+        return nn.Embedding(self.num_embeddings, D, self.padding_idx, _weight=weight, **settings)
 
 
 def look_up(group: dist.ProcessGroup | None, cases: list[Case]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -67,16 +74,16 @@ def check_sparse(gradient: Tensor) -> None:
 
 def compare(case: Case, results: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     shards, outputs, gradients = zip(*results, strict=True)
-    reference = nn.Embedding(case.num_embeddings, D, case.padding_idx, _weight=assemble(shards, case.layout))
-    scale = len(results) if case.grad_reduction == "mean" else 1
-    for ids, output, output_gradient in zip(case.ids, outputs, case.output_gradients, strict=True):
-        expected = reference(ids.long())
+    reference, scale = case.reference(), 1 if case.settings.get("grad_reduction") == "sum" else len(results)
+    expected = reference(torch.cat([ids.flatten().long() for ids in case.ids]))
+    pieces = expected.detach().split([ids.numel() for ids in case.ids])
+    for ids, output, rows in zip(case.ids, outputs, pieces, strict=True):
         assert output.dtype == case.dtype
-        assert output.shape == (*ids.shape, D)
-        assert torch.equal(output, expected)
-        expected.backward(output_gradient / scale)
+        assert torch.equal(output, rows.view(*ids.shape, D))
+    assert torch.equal(assemble(shards, case.layout), reference.weight)  # max_norm has changed the same rows
+    expected.backward(torch.cat([gradient.reshape(-1, D) for gradient in case.output_gradients]) / scale)
     whole = assemble([gradient.to_dense() for gradient in gradients], case.layout)
-    tolerance = 1e-9 if case.dtype == torch.float64 else 1e-4
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1}[case.dtype]
     torch.testing.assert_close(whole, reference.weight.grad, rtol=0, atol=tolerance)
     seen = torch.zeros(case.num_embeddings)
     seen[torch.cat([ids.flatten().long() for ids in case.ids])] = 1
@@ -87,6 +94,14 @@ def compare(case: Case, results: list[tuple[Tensor, Tensor, Tensor]]) -> None:
         for shard, gradient in zip(shards, gradients, strict=True)
     ]
     assert torch.equal(assemble(has_row, case.layout), seen)  # a gradient for the rows in use, and for no other
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"grad_reduction": "sum"},
+    {"scale_grad_by_freq": True},
+    {"max_norm": 1.5},
+    {"max_norm": 2.0, "norm_type": 1.0, "scale_grad_by_freq": True, "grad_reduction": "sum"},
+]
 
 
 def id_kinds(num_rows: int, world_size: int) -> list[list[Tensor]]:
@@ -123,8 +138,12 @@ def test_outputs_and_gradients_equal_nn_embedding(ranks: RankPool, world_size: i
     everything = [torch.arange(V).repeat(2) for _ in range(world_size)]
     for layout in LAYOUTS:
         cases += [Case(everything, V, layout, padding_idx) for padding_idx in (0, 5, V - 1, -1, -V)]
-        cases += [Case(everything, V, layout, 5, "sum"), Case(everything, V, layout, dtype=torch.float32)]
+        cases += [Case(everything, V, layout, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
         cases += [Case([torch.full((4,), 5)] * world_size, V, layout, 5)]  # nothing but padding
+        # More or less of everything on each rank: an id occurs up to 3 times on one, and elsewhere not at all.
+        uneven = [torch.arange(V - 40 * rank).repeat(rank) for rank in range(world_size)]
+        for rows, batches in ((V, everything), (V, uneven), (2, [ids % 2 for ids in uneven])):
+            cases += [Case(batches, rows, layout, 1, settings=settings) for settings in SETTINGS]
     results = ranks.run(look_up, cases, world_size=world_size)
     for case, result in zip(cases, zip(*results, strict=True), strict=True):
         compare(case, list(result))
@@ -169,66 +188,19 @@ def test_gradients_accumulate_and_a_plan_serves_two_lookups(ranks: RankPool):
         torch.testing.assert_close(assemble(gradients, "round_robin"), weight.grad, rtol=0, atol=1e-9)
 
 
-MISMATCHES = {
-    "num_embeddings": ({"num_embeddings": V}, {"num_embeddings": V + 1}),
-    "embedding_dim": ({"embedding_dim": D}, {"embedding_dim": D + 1}),
-    "dtype": ({"dtype": torch.float32}, {"dtype": torch.float64}),
-    "layout": ({"layout": "contiguous"}, {"layout": "round_robin"}),
-    "padding_idx": ({"padding_idx": None}, {"padding_idx": 0}),
-    "grad_reduction": ({"grad_reduction": "mean"}, {"grad_reduction": "sum"}),
-}
-
-
-def build_differently(group: dist.ProcessGroup) -> list[str]:
-    """The message for each mismatch; a good table follows, so the group must be in order again."""
-    messages = []
-    for usual, other in MISMATCHES.values():
-        settings = {"num_embeddings": V, "embedding_dim": D, **(other if dist.get_rank(group) == 2 else usual)}
-        with pytest.raises(ValueError, match="must be the same on every rank") as error:
-            DistributedEmbedding(**settings, process_group=group)
-        messages.append(str(error.value))
-        DistributedEmbedding(V, D, process_group=group)(torch.tensor([dist.get_rank(group)]))
-    return messages
-
-
-def test_ranks_that_build_different_tables_all_get_the_same_error(ranks: RankPool):
-    expected = [
-        f"{name} must be the same on every rank, but is {usual[name]} on rank 0 and {other[name]} on rank 2"
-        for name, (usual, other) in MISMATCHES.items()
-    ]
-    assert ranks.run(build_differently) == [expected] * 4
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"padding_idx": V}, f"padding_idx {V} is outside [-{V}, {V})"),
-        ({"padding_idx": -V - 1}, f"padding_idx {-V - 1} is outside [-{V}, {V})"),
-        ({"layout": "striped"}, "layout must be one of contiguous, round_robin, but is 'striped'"),
-        ({"grad_reduction": "max"}, "grad_reduction must be mean or sum, but is 'max'"),
-        ({"dtype": torch.int64}, "dtype must be one of torch.float32, torch.float64, but is torch.int64"),
-        ({"num_embeddings": 0}, f"num_embeddings and embedding_dim must be positive, but are 0 and {D}"),
-        ({"embedding_dim": 0}, f"num_embeddings and embedding_dim must be positive, but are {V} and 0"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict[str, object], message: str):
-    with pytest.raises(ValueError, match=r"must be|outside") as error:
-        DistributedEmbedding(**{"num_embeddings": V, "embedding_dim": D, **settings})
-    assert str(error.value) == message
-
-
-def use_default_group(group: dist.ProcessGroup) -> tuple[bool, Tensor, str]:
-    table = DistributedEmbedding(V, D, seed=7)
-    own = table.process_group
-    output = table(torch.arange(V)).detach()
-    dist.destroy_process_group(own)
-    return own not in (None, group, dist.group.WORLD), output, repr(table)
-
-
-def test_by_default_a_table_has_a_group_of_its_own(ranks: RankPool):
-    expected = DistributedEmbedding(V, D, seed=7).weight
-    for rank, (is_own, output, text) in enumerate(ranks.run(use_default_group)):
-        assert is_own
-        assert torch.equal(output, expected)
-        rows = 33 if rank < 3 else 32
-        assert text == f"DistributedEmbedding({V}, {D}, layout=contiguous, rank {rank} of 4 holds {rows} rows)"
+@pytest.mark.parametrize("comm_dtype", [torch.bfloat16, torch.float16])
+def test_rows_and_gradients_are_rounded_on_the_way_alone(ranks: RankPool, comm_dtype: torch.dtype):
+    ids = [random_ids(V, (rank * 20, 3), seed=rank) for rank in range(3)]
+    for grad_reduction, scale in (("mean", 3), ("sum", 1)):
+        case = Case(ids, settings={"comm_dtype": comm_dtype, "grad_reduction": grad_reduction})
+        shards, outputs, gradients = zip(
+            *(result for (result,) in ranks.run(look_up, [case], world_size=3)), strict=True
+        )
+        weight, total = case.reference().weight.detach(), torch.zeros(V, D).double()
+        assert torch.equal(assemble(shards, case.layout), weight)
+        for mine, output, gradient in zip(ids, outputs, case.output_gradients, strict=True):
+            assert torch.equal(output, weight[mine].to(comm_dtype).double())
+            of_rank = torch.zeros(V, D).double().index_add_(0, mine.flatten(), gradient.flatten(0, 1)).div_(scale)
+            total += of_rank.to(comm_dtype)
+        whole = assemble([gradient.to_dense() for gradient in gradients], case.layout)
+        torch.testing.assert_close(whole, total, rtol=0, atol=1e-9)

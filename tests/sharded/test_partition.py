@@ -49,6 +49,24 @@ def test_a_slice_of_ids_is_that_slice_of_all_ids(partition: RowPartition, data: 
     assert partition.ids(owner, start, stop).tolist() == partition.ids(owner).tolist()[start:stop]
 
 
+@given(partitions, st.data())
+def test_ids_of_rows_are_ids_indexed_by_rows_of_any_shape(partition: RowPartition, data: st.DataObject):
+    owner = data.draw(st.sampled_from([o for o in range(partition.num_shards) if partition.shard_size(o)] or [0]))
+    last = partition.shard_size(owner) - 1
+    numbers = data.draw(st.lists(st.integers(0, last), max_size=9)) if last >= 0 else []
+    rows = torch.tensor(numbers, dtype=torch.int64)[:, None]
+    assert torch.equal(partition.ids_of_rows(owner, rows), partition.ids(owner)[rows])
+
+
+@given(partitions, st.integers(0, 250))
+def test_rows_below_counts_the_first_rows_of_a_shard(partition: RowPartition, bound: int):
+    for owner in range(partition.num_shards):
+        is_below = partition.ids(owner) < bound
+        below = partition.rows_below(owner, bound)
+        assert below == is_below.sum()
+        assert is_below[:below].all()
+
+
 @given(partitions)
 def test_layouts_mean_what_their_names_say(partition: RowPartition):
     shards = [partition.ids(owner) for owner in range(partition.num_shards)]

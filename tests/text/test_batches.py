@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_s2s.text.batches import collate, evaluation_batches, global_batches, shard_batch, training_batches
+from dist_s2s.text.batches import collate, evaluation_batches, global_batches, rank_batch, shard_batch
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.vocabulary import EOS, PAD, SOS
 
@@ -64,7 +64,8 @@ def test_batches_are_full():
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_little_of_the_target_is_padding(world_size):
     examples = random_examples(20_000)
-    batches = [b for r in range(world_size) for b in training_batches(examples, 2000, 0, 0, r, world_size)]
+    whole = global_batches(examples, 2000, 0, 0)
+    batches = [rank_batch(examples, batch, r, world_size) for r in range(world_size) for batch in whole]
     positions = sum(batch.target_out.numel() for batch in batches)
     padding = sum(int((batch.target_out == PAD).sum()) for batch in batches)
     assert padding / positions < 0.10
@@ -138,26 +139,18 @@ def assert_ranks_agree(examples, by_rank):
 
 
 @given(lengths, st.integers(1, 50), worlds)
-def test_training_batches_on_all_ranks_are_the_global_batches(sizes, batch_tokens, world_size):
+def test_rank_batches_together_are_the_global_batches(sizes, batch_tokens, world_size):
     examples = make_examples(sizes)
-    by_rank = [list(training_batches(examples, batch_tokens, 5, 6, r, world_size)) for r in range(world_size)]
+    whole = global_batches(examples, batch_tokens, 5, 6)
+    by_rank = [[rank_batch(examples, batch, r, world_size) for batch in whole] for r in range(world_size)]
     assert_ranks_agree(examples, by_rank)
     steps = [sorted(i for batch in step for i in batch.indices) for step in zip(*by_rank, strict=True)]
-    assert steps == [sorted(batch) for batch in global_batches(examples, batch_tokens, 5, 6)]
+    assert steps == [sorted(batch) for batch in whole]
 
 
-def test_training_resumes_at_a_position_on_another_number_of_ranks():
-    examples = random_examples(300)
-    whole = list(training_batches(examples, 100, 0, 0, 0, 1))
-    for rank in range(3):
-        rest = list(training_batches(examples, 100, 0, 0, rank, 3, start=4))
-        assert [batch.indices for batch in rest] == [batch.indices[rank::3] for batch in whole[4:]]
-
-
-@pytest.mark.parametrize(("batch_tokens", "start"), [(0, 0), (10, -1)])
-def test_training_batches_refuse_impossible_numbers(batch_tokens, start):
-    with pytest.raises(ValueError, match="must"):
-        next(training_batches(random_examples(3), batch_tokens, 0, 0, 0, 1, start))
+def test_global_batches_refuse_impossible_numbers():
+    with pytest.raises(ValueError, match="must be at least 1"):
+        global_batches(random_examples(3), 0, 0, 0)
 
 
 @given(lengths, st.integers(1, 20), worlds)

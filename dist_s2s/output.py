@@ -1,0 +1,159 @@
+"""The output layer of a translator, from decoder states to losses and tokens: replicated, sharded or sampled.
+
+Each kind has
+
+    layer           what the model applies to its states
+    tables          what checkpoints and the optimizer see, by name
+    lookup_tables   those whose rows the training loss looks up
+    sample          the ids of these rows for a step, known before the step; None if it needs none (local)
+    training_loss   in nats, summed over this rank's tokens
+    exact_loss      negative log-likelihood, summed likewise, without label smoothing
+    best_tokens     log-probabilities and ids of the k likeliest tokens, [N, k] each
+
+The last three take what the model returns, and are collective unless the layer is replicated. B sentences, T target
+positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as ``layer`` says.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dist_s2s.seq2seq import best_of_logits
+from dist_s2s.sharded import DistributedEmbedding, SampledIds, SampledSoftmaxLoss, VocabParallelCrossEntropy
+from dist_s2s.text.vocabulary import PAD, SOS, UNK
+
+OutputName = Literal["replicated", "sharded", "sampled"]
+NEVER_CHOSEN = [PAD, SOS, UNK]
+_MIB = 1 << 20
+_REPLICATED_BYTES, _SHARDED_BYTES = 32 * _MIB, 256 * _MIB
+
+
+def choose_output(num_classes: int, hidden_size: int, world_size: int, *, tied: bool = False) -> OutputName:
+    """What ``model.output: auto`` means, from the memory of the layer while it is trained.
+
+    Weights, gradients and Adam's two moments take 16 · V · (H + 1) bytes. Up to 32 MiB the layer is replicated, as on a
+    single rank always: its all_reduce is then cheap beside the work, and every rank searches alone. Beyond, it is
+    sharded, and exact, as long as a rank's share is at most 256 MiB. Beyond that the product with all V rows would take
+    most of a step, and it is sampled. A layer that is tied to the target table is never replicated.
+    """
+    training_bytes = 16 * num_classes * (hidden_size + 1)
+    if not tied and (world_size == 1 or training_bytes <= _REPLICATED_BYTES):
+        return "replicated"
+    return "sharded" if training_bytes / world_size <= _SHARDED_BYTES else "sampled"
+
+
+class ReplicatedOutput:
+    """A linear layer that every rank holds whole."""
+
+    def __init__(self, hidden_size: int, num_classes: int, label_smoothing: float) -> None:
+        self.layer: nn.Module = nn.Linear(hidden_size, num_classes)
+        self.tables: dict[str, DistributedEmbedding] = {}
+        self.lookup_tables: list[DistributedEmbedding] = []
+        self._label_smoothing = label_smoothing
+
+    def sample(self, target_out_BT: Tensor, step: int) -> None:
+        """The loss needs no rows."""
+
+    def training_loss(
+        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+    ) -> Tensor:
+        """Cross-entropy of the logits."""
+        return token_loss(outputs_BTX, target_out_BT, self._label_smoothing)
+
+    def exact_loss(self, outputs_BTX: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Cross-entropy of the logits, without label smoothing."""
+        return token_loss(outputs_BTX, target_out_BT, label_smoothing=0.0)
+
+    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The largest logits."""
+        return best_of_logits(outputs_NX, k, NEVER_CHOSEN)
+
+
+class ShardedOutput:
+    """An output table whose rows are divided among the ranks, with the exact loss."""
+
+    def __init__(
+        self, table: DistributedEmbedding, bias: DistributedEmbedding, num_classes: int, label_smoothing: float
+    ) -> None:
+        self.layer = nn.Identity()
+        self.tables = {"output_table": table, "output_bias": bias}
+        self.lookup_tables: list[DistributedEmbedding] = []
+
+        def cross_entropy(smoothing: float) -> VocabParallelCrossEntropy:
+            return VocabParallelCrossEntropy(
+                table, bias, num_classes=num_classes, ignore_index=PAD, label_smoothing=smoothing, reduction="sum"
+            )
+
+        self._smoothed, self._exact = cross_entropy(label_smoothing), cross_entropy(0.0)
+
+    def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
+        """The loss needs no rows: each rank uses its own."""
+        return None
+
+    def training_loss(
+        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+    ) -> Tensor:
+        """Vocabulary-parallel cross-entropy (collective)."""
+        loss: Tensor = self._smoothed(outputs_BTX, target_out_BT)
+        return loss
+
+    def exact_loss(self, outputs_BTX: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Vocabulary-parallel cross-entropy, without label smoothing (collective)."""
+        loss: Tensor = self._exact(outputs_BTX, target_out_BT)
+        return loss
+
+    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The likeliest classes of all shards (collective)."""
+        return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)
+
+
+class SampledOutput(ShardedOutput):
+    """The same table, trained on a sample of its classes in each step; validation and search are exact."""
+
+    def __init__(
+        self,
+        table: DistributedEmbedding,
+        bias: DistributedEmbedding,
+        num_classes: int,
+        label_smoothing: float,
+        num_samples: int,
+        seed: int,
+    ) -> None:
+        super().__init__(table, bias, num_classes, label_smoothing)
+        self.lookup_tables = [table, bias]
+        self._sampled = SampledSoftmaxLoss(
+            table,
+            bias,
+            num_samples=num_samples,
+            num_classes=num_classes,
+            ignore_index=PAD,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+            seed=seed,
+        )
+
+    def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
+        """The targets, and candidates that all ranks share: a function of the seed and the step."""
+        return self._sampled.sample(target_out_BT, step)
+
+    def training_loss(
+        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+    ) -> Tensor:
+        """Sampled softmax loss from rows that were looked up together with the model's."""
+        assert sample is not None
+        return self._sampled.from_rows(outputs_BTX, sample, *rows)
+
+
+OutputLayer = ReplicatedOutput | ShardedOutput
+
+
+def token_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy in nats, summed over the tokens that are not padding, in float32 or better."""
+    logits_NV = logits_BTV.flatten(0, 1)
+    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    return F.cross_entropy(
+        logits_NV, target_BT.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=label_smoothing
+    )

@@ -1,0 +1,177 @@
+"""The computation of VocabParallelCrossEntropy: all tokens' losses and, in the same pass, their gradients."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dist_s2s.sharded.agreement import missing_ranks_named
+from dist_s2s.sharded.embedding import DistributedEmbedding
+from dist_s2s.sharded.gathered_tokens import all_gather, gather_tokens, return_tokens
+from dist_s2s.sharded.output_shard import OutputShard, exponentiate_, sum_dtype
+
+
+@dataclass(frozen=True)
+class Wants:
+    """Which gradients some rank wants; all ranks then compute their part of them."""
+
+    hidden: bool
+    weight: bool
+    bias: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is a backward to prepare."""
+        return self.hidden or self.weight or self.bias
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all ranks have agreed on before tokens travel.
+
+    scale: of the sum of this rank's losses; nan for the mean over no tokens, whose gradients are 0.
+    counts: tokens of each rank.
+    """
+
+    table: DistributedEmbedding
+    bias: DistributedEmbedding | None
+    num_classes: int
+    label_smoothing: float
+    scale: float
+    chunk_elements: int
+    counts: Sequence[int]
+    wants: Wants
+
+
+class CrossEntropyFunction(torch.autograd.Function):
+    """From this rank's hidden states [n, H] and targets int64 [n] to its loss; see cross_entropy.py for the protocol.
+
+    The table's weight, and the bias's or None, are inputs only so that autograd asks for their gradients.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, problem: Problem
+    ) -> Tensor:
+        """Steps 2 to 4. hidden has the dtype of the matrix products."""
+        table, counts, num_tokens = problem.table, problem.counts, sum(problem.counts)
+        with torch.autocast(hidden.device.type, enabled=False):
+            shard = OutputShard.of(table, problem.bias, problem.num_classes, hidden.dtype)
+            all_hidden, all_targets = gather_tokens(hidden, counts, table), gather_tokens(targets, counts, table)
+            gradients = _Gradients(problem.wants, shard, all_hidden, len(weight))
+            losses = all_hidden.new_empty(num_tokens, dtype=sum_dtype(hidden.dtype))
+            for tokens in shard.chunks(num_tokens, problem.chunk_elements):
+                logits = shard.logits(all_hidden[tokens])
+                losses[tokens] = _losses_and_gradient_(logits, all_targets[tokens], shard, problem)
+                gradients.add(tokens, logits)
+            if gradients.hidden is not None:
+                gradients.hidden = return_tokens(gradients.hidden, counts, table).sum(dim=0)
+        ctx.problem, ctx.gradients = problem, gradients
+        before = sum(counts[: table.rank])
+        return losses[before : before + len(hidden)].sum() * problem.scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        """Step 5. Gradients are scaled in place and given away: a table's is as large as its shard."""
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError(
+                "backward through VocabParallelCrossEntropy can run only once, because forward has computed the "
+                "gradients and the first backward has given them away; call forward again"
+            )
+        problem: Problem = ctx.problem
+        scale = 0.0 if math.isnan(problem.scale) else problem.scale
+        factor = _same_on_all_ranks(grad_outputs[0], problem.table) * scale
+        hidden = gradients.hidden
+        return (
+            None if hidden is None else hidden.mul_(factor).to(gradients.hidden_dtype),
+            _of_table(gradients.weight, problem.table, problem.table, factor),
+            _of_table(gradients.bias, problem.bias, problem.table, factor),
+            None,
+            None,
+        )
+
+
+class _Gradients:
+    """Of the sum of all tokens' losses; None where not wanted.
+
+    hidden: [N, H], this rank's part, which the ranks then sum; weight: [rows, H] and bias: [rows, 1], of the shard.
+    """
+
+    def __init__(self, wants: Wants, shard: OutputShard, hidden: Tensor, rows: int) -> None:
+        self._shard, self._tokens = shard, hidden
+        self.hidden_dtype, dtype = hidden.dtype, sum_dtype(hidden.dtype)
+        self.hidden = torch.empty_like(hidden, dtype=dtype) if wants.hidden else None
+        self.weight = hidden.new_zeros(rows, hidden.shape[1], dtype=dtype) if wants.weight else None
+        self.bias = hidden.new_zeros(rows, 1, dtype=dtype) if wants.bias else None
+
+    def add(self, tokens: slice, logits_gradient: Tensor) -> None:
+        """From the gradient of the logits of some tokens, [T, C]."""
+        classes = logits_gradient.shape[1]
+        factor = logits_gradient.to(self.hidden_dtype)
+        if self.hidden is not None:
+            self.hidden[tokens] = factor @ self._shard.weight
+        if self.weight is not None:
+            rows = self.weight[:classes]
+            if rows.dtype == factor.dtype:
+                rows.addmm_(factor.t(), self._tokens[tokens])
+            else:  # the sum over chunks is in float32
+                rows.add_(factor.t() @ self._tokens[tokens])
+        if self.bias is not None:
+            self.bias[:classes, 0] += logits_gradient.sum(dim=0)
+
+
+def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, problem: Problem) -> Tensor:
+    """The losses [T] from the local classes' logits [T, C], which turn in place into their gradient (if any is wanted).
+
+    With smoothing s and V classes: loss = (1 - s) · -log p(target) + s/V · sum over all classes of -log p.
+    """
+    smoothing, num_classes = problem.label_smoothing, problem.num_classes
+    places, columns = shard.find(targets)
+    of_target = logits.new_zeros(len(logits))
+    of_target[places] = logits[places, columns]
+    mean = logits.sum(dim=1).div_(num_classes) if smoothing else torch.zeros_like(of_target)
+    largest, exp_sum = exponentiate_(logits)
+    mine = torch.stack((largest, exp_sum, of_target, mean))
+    all_largest, exp_sums, of_targets, means = torch.stack(all_gather(mine, problem.table)).unbind(dim=1)
+    top = all_largest.amax(dim=0)
+    total = (exp_sums * (all_largest - top).exp()).sum(dim=0)
+    if problem.wants.anything:
+        logits.mul_(((largest - top).exp_() / total)[:, None])  # probabilities
+        if smoothing:
+            logits.sub_(smoothing / num_classes)
+        logits[places, columns] -= 1 - smoothing
+    # Differences of logits first, then the logarithm: float32 keeps more of them.
+    losses = total.log() + (1 - smoothing) * (top - of_targets.sum(dim=0))
+    return losses + smoothing * (top - means.sum(dim=0)) if smoothing else losses
+
+
+def _same_on_all_ranks(loss_gradient: Tensor, table: DistributedEmbedding) -> float:
+    """The gradient of the loss, if it is that of all ranks' losses (one all_gather); else ValueError on every rank."""
+    values = [float(theirs) for theirs in all_gather(loss_gradient.double().reshape(1), table)]
+    for rank, value in enumerate(values):
+        if value != values[0] and not (math.isnan(value) and math.isnan(values[0])):
+            raise ValueError(
+                f"the gradient of the loss must be the same on every rank, but is {values[0]:g} on rank 0 and "
+                f"{value:g} on rank {rank}; scale the loss equally on all ranks"
+            )
+    return values[0]
+
+
+def _of_table(
+    gradient: Tensor | None, owner: DistributedEmbedding | None, table: DistributedEmbedding, factor: float
+) -> Tensor | None:
+    """The gradient of ``owner``'s shard: scaled, and summed over the table's replicas (one all_reduce)."""
+    if gradient is None or owner is None:
+        return None
+    gradient.mul_(factor / owner.grad_divisor)
+    if table.replicate_group is not None:
+        with missing_ranks_named(table.replicate_group):
+            dist.all_reduce(gradient, group=table.replicate_group)
+    return gradient.to(owner.weight.dtype)

@@ -1,0 +1,177 @@
+"""Rows of one or several tables in one exchange, and the way back of their gradients."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dist_s2s.sharded.agreement import gather, raise_first, status_of
+from dist_s2s.sharded.exchange import ExchangePlan, TablePlan, fetch_rows, plan_exchange, return_gradients
+from dist_s2s.sharded.replicas import sum_over_replicas
+
+if TYPE_CHECKING:
+    from dist_s2s.sharded.embedding import DistributedEmbedding
+
+
+def lookup(
+    tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor], plan: ExchangePlan | None = None
+) -> list[Tensor]:
+    """Rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, and so is its backward).
+
+    The tables share one exchange: three all_to_alls, or with a plan an all_gather and one all_to_all; one more in
+    backward. They must have the same process group and travel in the same dtype; their dimensions may differ.
+
+    plan: the result of ``make_plan(tables, ids)`` for these very ids; given on every rank or on none.
+    Raises on every rank the first rank's error: IndexError or TypeError for its ids, ValueError for tables that cannot
+    share an exchange, for a plan of other ids or tables, and if the ranks bring plans that were not made together.
+    """
+    if plan is None:
+        plan = make_plan(tables, ids)
+    else:
+        _check_plan(plan, tables, ids)
+    return lookup_planned(tables, plan)
+
+
+def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> ExchangePlan:
+    """Exchanges the ids but not yet the rows (collective: two all_to_alls); serves any number of lookups of these ids.
+
+    Raises the same error on every rank, as ``lookup`` does.
+    """
+    first = tables[0]
+    partitions = tuple(table.partition for table in tables)
+    counted = [table.scale_grad_by_freq for table in tables]
+    error = check_tables(tables, ids)
+    parts = plan_exchange(ids, partitions, counted, first.process_group, first.statistics, error)
+    first.plans_made += 1
+    for table, part in zip(tables, parts, strict=True):
+        table.statistics.ids += part.ids.numel()
+        table.statistics.distinct_ids += part.num_distinct
+    return ExchangePlan(first.plans_made, first.process_group, partitions, parts)
+
+
+def lookup_planned(tables: Sequence["DistributedEmbedding"], plan: ExchangePlan) -> list[Tensor]:
+    """Rows by a plan that all ranks are known to use now (collective: one all_to_all, one more in backward)."""
+    return list(_Lookup.apply(tuple(tables), plan.parts, *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
+
+
+def check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> Exception | None:
+    """A ValueError, not raised, if these tables cannot share an exchange."""
+    first = tables[0]
+    if len(ids) != len(tables):
+        return ValueError(f"{len(tables)} tables need as many tensors of ids, but got {len(ids)}")
+    if any(table.process_group is not first.process_group for table in tables):
+        return ValueError("tables that share an exchange must have the same process_group; pass one to each of them")
+    dtypes = [table.comm_dtype or table.weight.dtype for table in tables]
+    if len(set(dtypes)) > 1:
+        return ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
+    return None
+
+
+def _check_plan(plan: ExchangePlan, tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> None:
+    """Raises on every rank what is wrong with the plan on the first such rank (one all_gather)."""
+    first = tables[0]
+    error = check_tables(tables, ids) or _plan_error(plan, tables, ids)
+    if first.process_group is None:
+        if error is not None:
+            raise error
+        return
+    mine = torch.tensor([status_of(error), plan.number], device=first.weight.device)
+    statuses, numbers = torch.stack(gather(mine, first.process_group)).t().tolist()
+    if not any(statuses) and len(set(numbers)) > 1:
+        other = next(rank for rank, number in enumerate(numbers) if number != numbers[0])
+        raise ValueError(
+            f"all ranks must bring the plan of the same call, but rank 0 brings the {_ordinal(numbers[0])} plan made, "
+            f"rank {other} the {_ordinal(numbers[other])}"
+        )
+    raise_first(statuses, error, first.process_group, first.weight.device)
+
+
+def _plan_error(
+    plan: ExchangePlan, tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]
+) -> Exception | None:
+    rank = tables[0].rank
+    if plan.group is not tables[0].process_group:
+        return ValueError(f"the plan on rank {rank} was made for another process group; make one for these tables")
+    if plan.partitions != tuple(table.partition for table in tables):
+        return ValueError(
+            f"the plan on rank {rank} is of {plan.partitions}, which are not the partitions of these tables"
+        )
+    for number, (part, mine) in enumerate(zip(plan.parts, ids, strict=True)):
+        if not isinstance(mine, Tensor) or part.ids.shape != mine.shape or not torch.equal(part.ids, mine):
+            what = f"of shape {tuple(part.ids.shape)}, not these" if isinstance(mine, Tensor) else "not of these"
+            return ValueError(
+                f"the plan on rank {rank} is of other ids ({what}) for table {number}; plan these ids anew"
+            )
+    return None
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{'th' if 10 <= number % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+class _Lookup(torch.autograd.Function):
+    """From the local shards to the rows of this rank's ids; backward is the dual exchange."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tables: tuple["DistributedEmbedding", ...], parts: tuple[TablePlan, ...], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.tables, ctx.parts = tables, parts
+        for table, part, weight in zip(tables, parts, weights, strict=True):
+            if table.max_norm is not None:
+                torch.embedding_renorm_(weight.detach(), part.requested_rows, table.max_norm, table.norm_type)
+        first = tables[0]
+        distinct = fetch_rows(parts, weights, first.comm_dtype, first.process_group, first.statistics)
+        rows = tuple(
+            block.index_select(0, part.inverse).view(*part.ids.shape, block.shape[1])
+            for block, part in zip(distinct, parts, strict=True)
+        )
+        ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
+        tables, parts = [ctx.tables[number] for number in needed], [ctx.parts[number] for number in needed]
+        distinct = [
+            _sum_by_id(grad_outputs[number], part, table.grad_divisor)
+            for number, table, part in zip(needed, tables, parts, strict=True)
+        ]
+        first = tables[0]
+        returned = return_gradients(parts, distinct, first.comm_dtype, first.process_group, first.statistics)
+        gradients: list[Tensor | None] = [None] * len(ctx.tables)
+        for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
+            gradients[number] = _sparse_gradient(table, part, gradient)
+        return None, None, *gradients
+
+
+def _sum_by_id(output_gradient: Tensor, part: TablePlan, divisor: float) -> Tensor:
+    """Gradients of this rank's U distinct rows, [U, D], float32 or better."""
+    gradient = _accumulable(output_gradient).reshape(-1, output_gradient.shape[-1])
+    distinct = gradient.new_zeros(part.num_distinct, gradient.shape[1]).index_add_(0, part.inverse, gradient)
+    return distinct if divisor == 1 else distinct.div_(divisor)
+
+
+def _sparse_gradient(table: "DistributedEmbedding", part: TablePlan, returned: Tensor) -> Tensor:
+    """The gradient of the shard, from those of the R requested rows, [R, D]."""
+    rows, places = part.merged
+    values = returned.new_zeros(len(rows), table.embedding_dim).index_add_(0, places, returned)
+    frequencies = None
+    if part.frequencies is not None:
+        frequencies = part.frequencies.new_zeros(len(rows)).index_add_(0, places, part.frequencies)
+    if table.replicate_group is not None:
+        rows, values, frequencies = sum_over_replicas(rows, values, frequencies, table.replicate_group)
+    if frequencies is not None:
+        values.div_(frequencies[:, None])
+    if table.padding_row is not None:
+        kept = rows != table.padding_row
+        rows, values = rows[kept], values[kept]
+    values = values.to(table.weight.dtype)
+    return torch.sparse_coo_tensor(rows[None], values, table.weight.shape, is_coalesced=True, check_invariants=False)
+
+
+def _accumulable(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

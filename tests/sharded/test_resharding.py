@@ -1,0 +1,115 @@
+"""Rows move between whole tensors and shards, and from one partition to another, unchanged and in small pieces."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dist_s2s.sharded import RowPartition, resharding
+from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
+from tests.rank_pool import RankPool
+from tests.sharded.reference import LAYOUTS, assemble, random_rows
+
+FILL = -2.0
+
+
+@contextmanager
+def recorded_collectives() -> Iterator[dict[str, list[int]]]:
+    """The bytes that this rank hands to each collective, by the collective's name."""
+    sizes: dict[str, list[int]] = {"all_gather": [], "scatter": [], "all_to_all_single": []}
+    originals = {name: getattr(dist, name) for name in sizes}
+
+    def record(name: str, *args: Any, **kwargs: Any) -> Any:
+        own = args[0] if name == "scatter" else args[1]
+        sizes[name].append(own.numel() * own.element_size())
+        return originals[name](*args, **kwargs)
+
+    with (
+        patch.object(dist, "all_gather", lambda *args, **kwargs: record("all_gather", *args, **kwargs)),
+        patch.object(dist, "scatter", lambda *args, **kwargs: record("scatter", *args, **kwargs)),
+        patch.object(dist, "all_to_all_single", lambda *args, **kwargs: record("all_to_all_single", *args, **kwargs)),
+    ):
+        yield sizes
+
+
+def move(
+    group: dist.ProcessGroup, whole: Tensor, old: RowPartition, new: RowPartition, piece_bytes: int
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, dict[str, list[int]]]:
+    """The shard scattered from rank 0, that gathered on all ranks, on the last one, and under the new partition."""
+    rank, last = dist.get_rank(group), dist.get_world_size(group) - 1
+    with patch.object(resharding, "PIECE_BYTES", piece_bytes), recorded_collectives() as sizes:
+        shard = whole.new_full((old.shard_size(rank), *whole.shape[1:]), -1)
+        scatter_from_first(whole if rank == 0 else whole.to("meta"), shard, old, group)
+        everywhere = gather_whole(shard, old, group)
+        on_last = gather_whole(shard, old, group, dst=last)
+        moved = reshard(shard, old, new, group, FILL)
+    return shard, everywhere, on_last, moved, sizes
+
+
+@settings(max_examples=30)
+@given(
+    world_size=st.integers(1, 4),
+    old_rows=st.integers(1, 23),
+    new_rows=st.integers(1, 23),
+    old_layout=st.sampled_from(LAYOUTS),
+    new_layout=st.sampled_from(LAYOUTS),
+    width=st.sampled_from([(), (1,), (3,), (2, 2)]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64]),
+    piece_bytes=st.sampled_from([1, 40, 1 << 24]),
+)
+def test_rows_arrive_where_the_partitions_say(
+    ranks: RankPool,
+    world_size: int,
+    old_rows: int,
+    new_rows: int,
+    old_layout: Any,
+    new_layout: Any,
+    width: tuple[int, ...],
+    dtype: torch.dtype,
+    piece_bytes: int,
+):
+    whole = random_rows((old_rows, *width), seed=0).mul(100).to(dtype)
+    old, new = RowPartition(old_rows, world_size, old_layout), RowPartition(new_rows, world_size, new_layout)
+    results = ranks.run(move, whole, old, new, piece_bytes, world_size=world_size)
+    shards, everywhere, on_last, moved, sizes = zip(*results, strict=True)
+    assert torch.equal(assemble(shards, old_layout), whole)
+    assert all(torch.equal(gathered, whole) for gathered in everywhere)
+    assert [gathered is None for gathered in on_last] == [True] * (world_size - 1) + [False]
+    assert torch.equal(on_last[-1], whole)
+    expected = whole.new_full((new_rows, *width), FILL)
+    kept = min(old_rows, new_rows)
+    expected[:kept] = whole[:kept]
+    assert torch.equal(assemble(moved, new_layout), expected)
+
+    row_bytes = math.prod(width) * dtype.itemsize
+    pieces = math.ceil(math.ceil(old_rows / world_size) / max(1, piece_bytes // row_bytes))
+    for of_rank in sizes:
+        assert {name: len(calls) for name, calls in of_rank.items()} == {
+            "all_gather": 2 * pieces,
+            "scatter": pieces,
+            "all_to_all_single": pieces,
+        }
+        assert max(size for calls in of_rank.values() for size in calls) <= max(piece_bytes, row_bytes)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_a_group_rows_stay(layout: Any):
+    whole = random_rows((7, 3), seed=0)
+    old, shard = RowPartition(7, 1, layout), torch.zeros(7, 3).double()
+    scatter_from_first(whole, shard, old, None)
+    assert torch.equal(shard, whole)
+    gathered = gather_whole(shard, old, None)
+    assert torch.equal(gathered, whole)
+    gathered.zero_()  # it is a copy
+    assert torch.equal(shard, whole)
+    assert torch.equal(reshard(shard, old, RowPartition(5, 1, layout), None), whole[:5])
+    larger = reshard(shard, old, RowPartition(9, 1, layout), None)
+    assert torch.equal(larger, torch.cat((whole, torch.zeros(2, 3).double())))

@@ -1,0 +1,42 @@
+"""How many collectives a training step waits for, counted over the shipped training loop."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.corpus import Example
+from dist_s2s.trainer import Trainer, TrainingData
+from tests.rank_pool import RankPool
+from tests.rank_worker import second_group
+from tests.sharded.collectives import counted_collectives
+from tests.test_equality import DataParallel, Log, make_config, make_examples, make_translator
+
+STEPS = 4  # fewer than from one look for signals to the next
+
+
+def count_collectives(group: dist.ProcessGroup, output: str, run_dir: Path) -> dict[str, Counter[str]]:
+    """The collectives that this rank called in all steps, by thread; DDP's own are none of Python's."""
+    config = make_config("sparse_adam", "contiguous", output, run_dir)
+    training = config.training.model_copy(update={"max_steps": STEPS, "log_every": 1000})
+    world_size = dist.get_world_size(group)
+    ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
+    data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
+    translator = make_translator(config, ranks)
+    trainer = Trainer(config.model_copy(update={"training": training}), data, translator, DataParallel(group), Log())
+    with counted_collectives() as counts:
+        trainer._train()
+    assert trainer.progress.step == STEPS
+    return counts
+
+
+@pytest.mark.parametrize("output", ["replicated", "sampled"])
+def test_a_step_waits_for_one_exchange_forward_and_one_backward(output: str, ranks: RankPool, tmp_path: Path) -> None:
+    """For both tables, and for a sampled output layer's two besides; one all_gather more is the gradients' norm."""
+    for counts in ranks.run(count_collectives, output, tmp_path, world_size=3):
+        assert counts["main"] == {"all_to_all_single": 2 * STEPS, "all_gather": STEPS}
+        plans = STEPS + 1  # the one after the last step was made ahead too
+        assert counts["background"] == {"all_to_all_single": 2 * plans, "all_gather": plans}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# "n/a": the question does not arise. "not run": the probe cannot run here, and nothing is claimed. "error": the probe
-# itself is at fault, so that nothing can be claimed either.
+# n/a: the question does not arise. not run: the probe cannot run here, so nothing is claimed. error: the probe itself
+# does not fit this version of the system, so nothing is claimed either.
 Verdict = Literal["yes", "partly", "no", "n/a", "not run", "error"]
 
 
@@ -16,47 +16,62 @@ class Answer:
     evidence: str
 
 
-# Module of the probes, and the distribution whose version is reported, of each system.
+def whether(holds: bool, evidence: str) -> Answer:
+    """Yes or no."""
+    return Answer("yes" if holds else "no", evidence)
+
+
+@dataclass(frozen=True)
+class System:
+    """title: how it is called. probes: the module that has them. distribution: what pip installs."""
+
+    title: str
+    probes: str
+    distribution: str
+
+
 SYSTEMS = {
-    "nn.Embedding": ("feature_probes_torch", "torch"),
-    "torchrec": ("feature_probes_torchrec", "torchrec"),
-    "megatron": ("feature_probes_megatron", "megatron-core"),
-    "dist_s2s": ("feature_probes_dist_s2s", "dist-s2s"),
+    "nn.Embedding": System("nn.Embedding", "feature_probes_torch", "torch"),
+    "torchrec": System("TorchRec", "feature_probes_torchrec", "torchrec"),
+    "megatron": System("Megatron-Core", "feature_probes_megatron", "megatron-core"),
+    "dist_s2s": System("dist_s2s", "feature_probes_dist_s2s", "dist-s2s"),
 }
 
-# Name: what "yes" means.
+# For each feature what "yes" means. Everything is tried on CPU, on two ranks joined by gloo.
 FEATURES = {
-    "pip_install_on_cpu": "what pip installs looks up rows on a CPU, and all its requirements are met",
+    "pip_install": "what `pip install` brings has all it requires, and looks rows up on a CPU",
     "rows_divided": "each of two ranks holds half of the rows",
     "any_vocabulary_size": "131 rows on two ranks",
-    "plain_tensors": "ids are a tensor of any shape, rows come back in that shape",
-    "uneven_batches": "each rank has a batch of its own, of its own size; rows and update are exact",
-    "empty_batch": "one rank has no ids at all; rows and update are exact",
-    "bad_id_raises": "an id out of range on one rank raises on every rank",
-    "disagreement_raises": "tables of another dimension on one rank raise on every rank",
+    "plain_tensors": "ids are a tensor of any shape, and rows come back in that shape",
+    "uneven_batches": "each rank has a batch of its own, of its own size: rows and update are exact",
+    "empty_batch": "one rank has no ids at all: rows and update are exact",
+    "bad_id_raises": "an id out of range on one rank raises at once on every rank",
+    "disagreement_raises": "a table of another dimension on one rank raises at once on every rank",
     "padding_idx": "the padding row is never trained",
-    "max_norm": "rows are scaled down to a norm when looked up, as in nn.Embedding",
-    "scale_grad_by_freq": "gradients are divided by an id's frequency, as in nn.Embedding",
-    "sparse_adam": "Adam that updates only the rows in use, equal to torch.optim.SparseAdam, on CPU",
-    "row_wise_adagrad": "Adagrad with one accumulator per row, on CPU",
+    "max_norm": "rows are scaled down to a norm when looked up",
+    "scale_grad_by_freq": "a row's gradient is divided by how often its id occurs",
+    "sparse_adam": "Adam that updates only rows in use, equal to torch.optim.SparseAdam",
+    "row_wise_adagrad": "Adagrad with one accumulator per row",
     "gradient_accumulation": "two micro-batches and one update equal one large batch",
     "mean_or_sum": "mean or sum over ranks is chosen for each table",
-    "resharding": "saved on two ranks, loaded on one",
-    "grow": "a table gets more rows in place, and the optimizer's state moves along",
+    "resharding": "rows and optimizer's state saved on two ranks are loaded on one",
+    "grow": "a table gets more rows in place, the optimizer's state included",
     "several_tables": "two tables of different dimensions take as many collectives as one",
-    "deduplicated_ids": "a repeated id travels once, on CPU",
-    "reduced_precision_exchange": "rows and gradients of a float32 table travel as bfloat16, on CPU",
-    "replicated_shards": "rows are divided over 2 ranks and replicated twice; replicas stay equal and exact",
-    "prefetch": "ids of the next batch travel while this one computes, on CPU",
-    "sharded_cross_entropy": "softmax and loss over an output table whose rows are divided",
-    "sampled_softmax": "a loss from some of the classes",
-    "tied_tables": "one divided table for lookup and output layer; its gradient is the sum of both uses",
-    "pooled_lookups": "bags of ids, summed or averaged (EmbeddingBag)",
-    "other_shardings": "tables divided by columns, or whole on one rank",
+    "deduplicated_ids": "a repeated id travels once",
+    "reduced_precision": "rows and gradients of a float32 table travel in 16 bits",
+    "replicated_shards": "rows divided over two ranks and replicated twice, with an exact update (four ranks)",
+    "prefetch": "ids travel while the batch before is computed",
+    "sharded_cross_entropy": "exact softmax and loss over an output table whose rows are divided",
+    "logits_in_chunks": "in that loss no rank stores the logits of all tokens",
+    "own_tokens": "in that loss each rank has tokens of its own, of its own number",
+    "sampled_softmax": "a loss from a sample of the classes",
+    "tied_tables": "a divided table serves lookups and the output layer; its gradient is the sum of both",
+    "pooled_lookups": "bags of ids, summed (EmbeddingBag)",
+    "other_shardings": "tables divided by columns, and tables whole on one rank",
     "automatic_placement": "a planner chooses how each table is divided",
-    "unbounded_ids": "any 64-bit ids are mapped to a table of fixed size, and old ones evicted",
-    "fused_optimizer": "rows are updated in backward, and no gradient is stored",
-    "host_memory_cache": "rows live in host memory, those in use are cached on the GPU",
+    "unbounded_ids": "ids of any size are mapped to a table of fixed size",
+    "fused_optimizer": "backward updates the rows; no gradient of the table is stored",
+    "host_memory_cache": "rows live in host memory, and those in use are cached on the GPU",
     "quantised_inference": "8-bit rows for inference",
     "tensor_parallel_layers": "linear layers divided over ranks",
 }

@@ -1,42 +1,257 @@
-"""Probes of TorchRec: EmbeddingCollection, divided by rows, with the fused kernels that it recommends."""
-from collections.abc import Sequence
+"""Probes of TorchRec: an EmbeddingCollection divided by rows, with the fused kernels."""
+
+# mypy: disable-error-code="import-not-found"
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import feature_checks
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from feature_checks import LEARNING_RATE, checks
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
-from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
+import torchrec
+from feature_checks import IDS, LEARNING_RATE, Probe, compare, reduced_precision, table_probes, train
+from feature_evidence import become_a_world_of_one, collectives, installed, one_line, rows, search
+from feature_list import Answer, whether
+from feature_torchrec_table import Bags, Tables, jagged, table_config
+from torch import Tensor, nn
+from torch.distributed import checkpoint
+from torchrec.distributed import comm_ops
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
-from torchrec.distributed.types import ShardingEnv
+from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
+from torchrec.distributed.model_parallel import DMPCollection
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.sharding_plan import column_wise, construct_module_sharding_plan, row_wise, table_wise
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.distributed.types import BoundsCheckMode, ShardingPlan
+from torchrec.modules.mc_modules import LFU_EvictionPolicy, MCHManagedCollisionModule
+from torchrec.quant.embedding_modules import EmbeddingCollection as QuantisedCollection
 
-OPT = {"SGD": EmbOptimType.EXACT_SGD, "Adam": EmbOptimType.ADAM, "Adagrad": EmbOptimType.EXACT_ADAGRAD, "RowWiseAdagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD}
 
-class TorchrecTable:
-    def __init__(self, weights, optimizer="SGD", deduplicate=False, group=None, sharding=row_wise, kernel="fused", fused=None, qcomm=None, **options):
-        group = group or dist.group.WORLD
-        configs = [EmbeddingConfig(name=f"t{i}", embedding_dim=w.shape[1], num_embeddings=len(w), feature_names=[f"f{i}"], **options) for i, w in enumerate(weights)]
-        ec = EmbeddingCollection(tables=configs, device=torch.device("meta"))
-        sharder = EmbeddingCollectionSharder(fused_params={"optimizer": OPT[optimizer], "learning_rate": LEARNING_RATE, "eps":1e-10 if "Ada" in optimizer and optimizer!="Adam" else 1e-8, **(fused or {})}, use_index_dedup=deduplicate, qcomm_codecs_registry=qcomm)
-        plan = construct_module_sharding_plan(ec, {c.name: sharding(compute_kernel=kernel) for c in configs}, sharder, local_size=group.size(), world_size=group.size(), device_type="cpu")
-        self.module = sharder.shard(ec, plan, ShardingEnv.from_process_group(group), torch.device("cpu"))
-        self.group = group
-        for i, w in enumerate(weights):
-            for s in self.shards(i):
-                o, z = s.metadata.shard_offsets, s.metadata.shard_sizes
-                s.tensor.detach().copy_(w[o[0]:o[0]+z[0], o[1]:o[1]+z[1]])
-    def shards(self, i=0):
-        return self.module.state_dict()[f"embeddings.t{i}.weight"].local_shards()
-    def lookup(self, *ids):
-        kjt = KeyedJaggedTensor.from_lengths_sync(keys=[f"f{i}" for i in range(len(ids))], values=torch.cat([x.flatten() for x in ids]), lengths=torch.cat([torch.ones(x.numel(), dtype=torch.long) for x in ids]))
-        out = self.module(kjt).wait()
-        return [out[f"f{i}"].values().view(*x.shape, -1) for i, x in enumerate(ids)]
-    def update(self): pass
-    def whole(self):
-        pieces = [None]*self.group.size()
-        dist.all_gather_object(pieces, [s.tensor.detach() for s in self.shards()], group=self.group)
-        return torch.cat([s for p in pieces for s in p])
-    def local_rows(self): return sum(len(s.tensor) for s in self.shards())
+def pip_install(group: dist.ProcessGroup) -> Answer:
+    """Whether pip has all it takes."""
+    Tables([rows(132)]).lookup(IDS)
+    return installed("torchrec")
 
-PROBES = checks(TorchrecTable)
+
+def plain_tensors(group: dist.ProcessGroup) -> Answer:
+    """A tensor in the place of a KeyedJaggedTensor."""
+    try:
+        Tables([rows(132)]).module(IDS)
+    except AttributeError as error:
+        return Answer("no", one_line(error))
+    return Answer("error", "takes a tensor")
+
+
+def empty_batch(group: dist.ProcessGroup) -> Answer:
+    """A sample without ids; and no sample at all."""
+    answer = feature_checks.empty_batch(partial(Tables, sample_if_empty=True), group)
+    try:
+        feature_checks.empty_batch(Tables, group)
+    except RuntimeError as error:
+        return Answer("partly", f"with a sample that has no ids {answer.evidence}; with no sample {one_line(error)}")
+    return answer
+
+
+def bad_id_raises(group: dist.ProcessGroup) -> Answer:
+    """The default, and the strictest mode."""
+    default = feature_checks.bad_id_raises(Tables, group)
+    fatal = partial(Tables, fused={"bounds_check_mode": BoundsCheckMode.FATAL})
+    strict = feature_checks.bad_id_raises(fatal, group)
+    return Answer(strict.verdict, f"{default.evidence}; with BoundsCheckMode.FATAL {strict.evidence}")
+
+
+def gradient_accumulation(group: dist.ProcessGroup) -> Answer:
+    """The fused kernel, and the dense one, which on a CPU works for bags alone."""
+    fused = feature_checks.gradient_accumulation(Tables, group)
+    dense = feature_checks.gradient_accumulation(partial(Bags, kernel="dense"), group)
+    if fused.verdict == "yes" or dense.verdict != "yes":
+        return fused
+    return Answer("partly", f"{fused.evidence}; in an EmbeddingBagCollection with dense kernel {dense.evidence}")
+
+
+def several_tables(group: dist.ProcessGroup) -> Answer:
+    """Tables for ids, and tables for bags of them."""
+    bags = feature_checks.several_tables(Bags, group)
+    try:
+        return feature_checks.several_tables(Tables, group)
+    except ValueError as error:
+        return Answer("partly" if bags.verdict == "yes" else "no", f"{one_line(error)}; for bags {bags.evidence}")
+
+
+def mean_or_sum(group: dist.ProcessGroup) -> Answer:
+    """The switch set_gradient_division, which is one for the whole process."""
+    found = []
+    for division in (True, False):
+        comm_ops.set_gradient_division(division)
+        tables = Tables([rows(132)])
+        train(tables, IDS)
+        found.append(float((rows(132) - tables.whole())[1, 3] / LEARNING_RATE))
+    evidence = (
+        f"2 on each rank becomes {found[0]:.1f}, and after set_gradient_division(False), for all tables, {found[1]:.1f}"
+    )
+    return Answer("partly", evidence)
+
+
+def resharding(group: dist.ProcessGroup) -> Answer:
+    """By torch.distributed.checkpoint; the step after it would go wrong without the optimizer's state."""
+    before = Tables([rows(132)], "RowWiseAdagrad")
+    train(before, IDS)
+    checkpoint.save(before.state(), checkpoint_id=Path("checkpoint"))
+    train(before, IDS)
+    expected = before.whole()
+    become_a_world_of_one()
+    after = Tables([torch.zeros(132, 4)], "RowWiseAdagrad")
+    state = after.state()
+    checkpoint.load(state, checkpoint_id=Path("checkpoint"))
+    after.module.load_state_dict(state["module"])
+    after.module.fused_optimizer.load_state_dict(state["optimizer"])
+    train(after, IDS)
+    return compare(after, expected, "those of two ranks, a step later,")
+
+
+def replicated_shards(group: dist.ProcessGroup) -> Answer:
+    """DMPCollection on a CPU."""
+    module = nn.Sequential(
+        torchrec.EmbeddingCollection(tables=[table_config(0, rows(132))], device=torch.device("meta"))
+    )
+    sharder = EmbeddingCollectionSharder()
+    plan = construct_module_sharding_plan(module[0], {"t0": row_wise()}, sharder, 2, 2, "cpu")
+    DMPCollection(module, torch.device("cpu"), ShardingPlan({"0": plan}), 4, 2, group, sharders=[sharder])
+    return Answer("error", "DMPCollection runs on a CPU")
+
+
+def prefetch(group: dist.ProcessGroup) -> Answer:
+    """The collectives inside the model's forward, with and without TrainPipelineSparseDist."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tables = Tables([rows(132)]).module
+            self.linear = nn.Linear(4, 1)
+            self.collectives = 0
+
+        def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+            with collectives() as sizes:
+                found = self.tables(batch)["f0"].values()
+            self.collectives = len(sizes)
+            return self.linear(found).sum(), found
+
+    model, batch = Model(), jagged([IDS])
+    model(batch)
+    plain = model.collectives
+    pipeline = TrainPipelineSparseDist(model, torch.optim.SGD(model.linear.parameters(), 0.1), torch.device("cpu"))
+    found = pipeline.progress(iter([batch, batch, batch]))
+    return whether(torch.equal(found, rows(132)[IDS.flatten()]) and model.collectives < plain, f"{plain} collectives in forward, {model.collectives} with TrainPipelineSparseDist")
+
+
+def pooled_lookups(group: dist.ProcessGroup) -> Answer:
+    """EmbeddingBagCollection."""
+    found = Bags([rows(132)]).module(jagged([IDS], bag=3)).wait().to_dict()["f0"]
+    right = torch.allclose(found, rows(132)[IDS].sum(dim=1), atol=1e-5)
+    return whether(right, f"an EmbeddingBagCollection gives sums of shape {tuple(found.shape)}")
+
+
+def other_shardings(group: dist.ProcessGroup) -> Answer:
+    """By columns, and whole on rank 1."""
+    held = []
+    kinds: list[Callable[..., Any]] = [partial(column_wise, ranks=[0, 1]), partial(table_wise, rank=1)]
+    for kind in kinds:
+        tables = Tables([rows(132, 8)], sharding=kind)
+        if not torch.equal(tables.lookup(IDS)[0], rows(132, 8)[IDS]):
+            return Answer("no", "lookups give other rows than those of the ids")
+        held.append([tuple(shard.tensor.shape) for shard in tables.shards()])
+    return Answer("yes", f"rank {group.rank()} holds {held[0]} with column_wise, {held[1]} with table_wise")
+
+
+def automatic_placement(group: dist.ProcessGroup) -> Answer:
+    """EmbeddingShardingPlanner."""
+    module = nn.Sequential(
+        torchrec.EmbeddingCollection(tables=[table_config(0, rows(132))], device=torch.device("meta"))
+    )
+    planner = EmbeddingShardingPlanner(topology=Topology(world_size=2, compute_device="cpu"))
+    plan = planner.plan(module, [EmbeddingCollectionSharder()])
+    return Answer("yes", f"EmbeddingShardingPlanner chooses {plan.plan['0']['t0'].sharding_type}")
+
+
+def unbounded_ids(group: dist.ProcessGroup) -> Answer:
+    """A managed collision module."""
+    module = MCHManagedCollisionModule(
+        zch_size=4,
+        device=torch.device("cpu"),
+        eviction_policy=LFU_EvictionPolicy(),
+        eviction_interval=1,
+        input_hash_size=2**62,
+    )
+    ids = {"f0": torchrec.JaggedTensor(values=torch.tensor([10**12, 7]), lengths=torch.tensor([1, 1]))}
+    module.profile(ids)
+    mapped = module(ids)["f0"].values().tolist()
+    distinct = len(set(mapped)) == 2 and max(mapped) < 4
+    return whether(distinct, f"MCHManagedCollisionModule of 4 rows maps ids 10^12 and 7 to {mapped}")
+
+
+def fused_optimizer(group: dist.ProcessGroup) -> Answer:
+    """Rows after backward alone."""
+    tables = Tables([rows(132)])
+    found = tables.lookup(IDS)[0]
+    found.backward(torch.ones_like(found))
+    moved = float((tables.whole() - rows(132)).abs().max())
+    stored = [parameter.grad is not None for parameter in tables.module.parameters()]
+    return whether(moved and not any(stored), f"backward moves rows by {moved:.1f}, and leaves no .grad"
+    )
+
+
+def quantised_inference(group: dist.ProcessGroup) -> Answer:
+    """torchrec.quant."""
+    collection = torchrec.EmbeddingCollection(tables=[table_config(0, rows(132))])
+    collection.embeddings["t0"].weight.data.copy_(rows(132))
+    as_type = torch.ao.quantization.PlaceholderObserver.with_args
+    collection.qconfig = torch.ao.quantization.QConfig(as_type(dtype=torch.float), as_type(dtype=torch.qint8))
+    found = QuantisedCollection.from_float(collection)(jagged([IDS]))["f0"].values()
+    difference = float((found - rows(132)[IDS.flatten()]).abs().max())
+    return whether(difference < 0.05, f"torchrec.quant's EmbeddingCollection is right to {difference:.3f}"
+    )
+
+
+def host_memory_cache(group: dist.ProcessGroup) -> Answer:
+    """The kernel fused_uvm_caching means nothing without a GPU."""
+    return Answer("not run", "needs CUDA")
+
+
+def _without(pattern: str) -> Probe:
+    return lambda group: search(torchrec, pattern)
+
+
+_BFLOAT16 = QCommsConfig(forward_precision=CommType.BF16, backward_precision=CommType.BF16)
+_CODECS = {"qcomm_codecs_registry": get_qcomm_codecs_registry(_BFLOAT16, device=torch.device("cpu"))}
+
+PROBES: dict[str, Probe] = {
+    **table_probes(Tables),
+    "pip_install": pip_install,
+    "plain_tensors": plain_tensors,
+    "empty_batch": empty_batch,
+    "bad_id_raises": bad_id_raises,
+    "gradient_accumulation": gradient_accumulation,
+    "several_tables": several_tables,
+    "deduplicated_ids": partial(feature_checks.deduplicated_ids, partial(Tables, sharder={"use_index_dedup": True})),
+    "mean_or_sum": mean_or_sum,
+    "resharding": resharding,
+    "grow": _without(r"def (grow|add_rows|resize|expand)(_table|_embeddings)?\("),
+    "reduced_precision": partial(reduced_precision, Tables, partial(Tables, sharder=_CODECS)),
+    "replicated_shards": replicated_shards,
+    "prefetch": prefetch,
+    "sharded_cross_entropy": _without("CrossEntropy|log_softmax"),
+    "own_tokens": _without("CrossEntropy|log_softmax"),
+    "logits_in_chunks": _without("CrossEntropy|log_softmax"),
+    "sampled_softmax": _without("(?i)sampled_?softmax"),
+    "tied_tables": _without("CrossEntropy|log_softmax"),
+    "pooled_lookups": pooled_lookups,
+    "other_shardings": other_shardings,
+    "automatic_placement": automatic_placement,
+    "unbounded_ids": unbounded_ids,
+    "fused_optimizer": fused_optimizer,
+    "host_memory_cache": host_memory_cache,
+    "quantised_inference": quantised_inference,
+    "tensor_parallel_layers": _without("(?i)parallel_?linear|ColwiseParallel"),
+}

@@ -15,9 +15,9 @@ same       The very ids, targets and candidates of the smallest table, log-unifo
 spread     The smallest table's ids and targets times a constant, as far apart as the table allows, and candidates from
            the whole range. Caches help less, and more candidates are distinct. The ratio is told, but decides nothing.
 
-All tables live in the same ranks, of one thread each, joined by gloo over loopback, and take turns in changing
-order. Each step starts at a barrier and lasts as long as its slowest rank. Before any is timed, the first steps with the same ids must give equal
-results at all sizes, bit by bit.
+All tables live in the same ranks, of one thread each, joined by gloo over loopback, and take turns in changing order.
+Each step starts at a barrier and lasts as long as its slowest rank. Before any is timed, the first steps with the same
+ids must give equal results at all sizes, bit by bit.
 """
 
 import argparse
@@ -97,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(results: Sequence[Result], worst: float, options: argparse.Namespace) -> None:
     table = Table(
-        title=f"D = {options.embedding_dim}, {options.ranks} ranks, {options.layout}; lookup of {options.ids:,} ids; "
-        f"sampled softmax of {options.tokens:,} tokens, {options.num_samples:,} samples"
+        title=f"D = {options.embedding_dim}, {options.ranks} ranks, {options.layout}; {options.ids:,} ids; "
+        f"{options.tokens:,} tokens, {options.num_samples:,} samples"
     )
     for heading in ("step", "ids"):
         table.add_column(heading, no_wrap=True)

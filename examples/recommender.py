@@ -45,7 +45,7 @@ def train(steps: int, rank: int, ranks: int) -> None:
     network: nn.Module = nn.Sequential(nn.Linear(32 + 16, 64), nn.ReLU(), nn.Linear(64, 1))
     if ranks > 1:
         network = DistributedDataParallel(network)
-    row_optimizer = RowWiseAdagrad([users.weight, items.weight], lr=0.1)
+    row_optimizer = RowWiseAdagrad([users.weight, items.weight], lr=0.3)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
 
     generator = torch.Generator().manual_seed(1 + rank)

@@ -16,7 +16,7 @@ _REPORT_SECONDS = 1.5  # how long the ranks wait for each other's report once a 
 
 def status_of(error: Exception | None) -> int:
     """The number that tells other ranks of ``error``: an IndexError, TypeError, ValueError or RuntimeError."""
-    return 0 if error is None else 1 + _ERRORS.index(type(error))
+    return 0 if error is None else 1 + next(number for number, kind in enumerate(_ERRORS) if isinstance(error, kind))
 
 
 def raise_first(

@@ -10,11 +10,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.agreement import check_same_on_all_ranks, gather_texts
+from dist_s2s.sharded.dynamic_rows import grow, reset_rows
 from dist_s2s.sharded.exchange import ExchangePlan
 from dist_s2s.sharded.initialize import normal_rows
 from dist_s2s.sharded.lookup import lookup, make_plan
 from dist_s2s.sharded.partition import Layout, RowPartition
-from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded.resharding import gather_whole, scatter_from_first
 from dist_s2s.sharded.table_settings import GradReduction, check_settings, checked_padding_idx, groups_of
 from dist_s2s.sharded.transport import ExchangeStatistics, rank_and_size
 
@@ -33,7 +34,8 @@ class DistributedEmbedding(nn.Module):
 
     num_embeddings, embedding_dim: size of the whole table, the same on every rank.
     padding_idx: id of a row that starts as zeros and never receives a gradient.
-    max_norm, norm_type: rows of a larger norm are scaled down to max_norm, in place, when they are looked up.
+    max_norm, norm_type: rows of a larger norm are scaled down to max_norm, in place, when they are looked up. Not with
+        replicas, which would differ.
     scale_grad_by_freq: divides a row's gradient by how often its id occurs in the batches of all ranks.
     layout: "contiguous" or "round_robin", see RowPartition.
     grad_reduction: "mean" divides the summed gradients by the number of ranks, as DistributedDataParallel does for the
@@ -96,6 +98,8 @@ class DistributedEmbedding(nn.Module):
                 check_same_on_all_ranks(settings, group, device)
                 seed = int(gather_texts(str(seed), group, device)[0])
         check_settings(num_embeddings, embedding_dim, grad_reduction, max_norm, init_std, comm_dtype, dtype)
+        if max_norm is not None and self.replicate_group is not None:
+            raise ValueError("max_norm changes rows in a lookup, which other replicas do not see; leave out one")
 
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = checked_padding_idx(padding_idx, num_embeddings)
@@ -120,11 +124,11 @@ class DistributedEmbedding(nn.Module):
         """
         if embeddings.dim() != 2:
             raise ValueError(f"embeddings must have 2 dimensions, but have {embeddings.dim()}")
-        table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, **settings})
-        with torch.no_grad():
-            scatter_from_first(embeddings, table.weight, table.partition, table.process_group)
-            if table.replicate_group is not None:
-                dist.broadcast(table.weight, group=table.replicate_group, group_src=0)
+        device = None if embeddings.is_meta else embeddings.device
+        table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
+        scatter_from_first(
+            embeddings, table.weight.detach(), table.partition, table.process_group, table.replicate_group
+        )
         table.weight.requires_grad_(not freeze)
         return table
 
@@ -142,6 +146,10 @@ class DistributedEmbedding(nn.Module):
 
         Rows travel in pieces of at most 16 MiB a rank.
         """
+        if dst is not None and not 0 <= dst < self.world_size:
+            raise ValueError(
+                f"dst must be a rank of the table's process group, within [0, {self.world_size}), but is {dst}"
+            )
         whole = gather_whole(self.weight.detach(), self.partition, self.process_group, dst)
         if whole is None:
             return None
@@ -152,7 +160,7 @@ class DistributedEmbedding(nn.Module):
             self.max_norm,
             self.norm_type,
             self.scale_grad_by_freq,
-            sparse=True,
+            sparse=not self.scale_grad_by_freq,  # with which torch has no sparse gradients
             _weight=whole,
         )
         return embedding.requires_grad_(self.weight.requires_grad)
@@ -171,9 +179,21 @@ class DistributedEmbedding(nn.Module):
         return row if owner == self.rank else None
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Fills the shard with its initial rows, block by block; needs no communication."""
-        self._initialize_from(0)
+    def reset_parameters(self, first_row: int = 0) -> None:
+        """Sets the local rows from ``first_row`` on to their initial values, in blocks that fit the cache (local)."""
+        block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
+        for start in range(first_row, len(self.weight), block):
+            self.initialize_rows(torch.arange(start, min(start + block, len(self.weight))))
+
+    @torch.no_grad()
+    def initialize_rows(self, rows: Tensor) -> None:
+        """Sets local rows, int64 [N], to their initial values (local)."""
+        rows = rows.to(self.weight.device)
+        values = normal_rows(self.partition.ids_of_rows(self.rank, rows), self.embedding_dim, self.seed)
+        values.mul_(self.init_std)
+        if self.padding_row is not None:
+            values[rows == self.padding_row] = 0
+        self.weight[rows] = values.to(self.weight.dtype)
 
     def plan(self, ids: Tensor) -> ExchangePlan:
         """Exchanges the ids but not yet the rows (collective). The plan serves any number of lookups of the same ids.
@@ -191,41 +211,20 @@ class DistributedEmbedding(nn.Module):
         """
         return lookup([self], [ids], plan)[0]
 
-    @torch.no_grad()
     def grow(self, num_embeddings: int, optimizer: Optimizer | None = None) -> None:
         """Makes room for more ids (collective). New rows are those that a table of this size would have begun with.
 
         optimizer: its state of ``weight`` moves along, if it has a row for each row; that of new rows is 0. Gradients
         are dropped. Raises ValueError for a smaller size.
         """
-        if self.process_group is not None:
-            check_same_on_all_ranks({"num_embeddings": num_embeddings}, self.process_group, self.weight.device)
-        if num_embeddings < self.num_embeddings:
-            raise ValueError(
-                f"a table cannot shrink: it has {self.num_embeddings} rows, and was to get {num_embeddings}"
-            )
-        old, new = self.partition, RowPartition(num_embeddings, self.world_size, self.partition.layout)
-        state = self._row_state(optimizer)
-        shard = reshard(self.weight.data, old, new, self.process_group)
-        moved = {key: reshard(value, old, new, self.process_group) for key, value in state.items()}
-        kept = new.rows_below(self.rank, self.num_embeddings)
-        self.weight.grad = None
-        self.weight.data = shard
-        self.num_embeddings, self.partition = num_embeddings, new
-        if optimizer is not None:
-            optimizer.state[self.weight].update(moved)
-        self._initialize_from(kept)
+        grow(self, num_embeddings, optimizer)
 
-    @torch.no_grad()
     def reset_rows(self, ids: Tensor, optimizer: Optimizer | None = None) -> None:
         """Gives rows their initial values again, and 0 to the optimizer's state of them (collective).
 
         ids: integers of any shape, of rows on any rank; each rank may name others, or none. Raises as ``plan`` does.
         """
-        rows, _ = self.plan(ids).parts[0].merged
-        self._initialize(rows)
-        for value in self._row_state(optimizer).values():
-            value[rows] = 0
+        reset_rows(self, ids, optimizer)
 
     def extra_repr(self) -> str:
         """What print(module) shows between the parentheses."""
@@ -271,31 +270,15 @@ class DistributedEmbedding(nn.Module):
                 f"but this table is {own.tolist()}; load a whole table, as to_embedding gives it, or this rank's shard"
             )
             return
+        old = self.weight
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if self.weight is not old:  # assign=True
+            self.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
 
     def _shard_description(self) -> Tensor:
         """What state_dict holds as "shard": int64 [num_embeddings, world_size, rank, number of the layout]."""
         layout = get_args(Layout).index(self.partition.layout)
         return torch.tensor([self.num_embeddings, self.world_size, self.rank, layout])
-
-    def _initialize_from(self, first_row: int) -> None:
-        """Sets the local rows from ``first_row`` on to their initial values, in blocks that fit the cache."""
-        block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
-        for start in range(first_row, len(self.weight), block):
-            self._initialize(torch.arange(start, min(start + block, len(self.weight))))
-
-    def _initialize(self, rows: Tensor) -> None:
-        """Sets local rows, int64 [N], to their initial values."""
-        rows = rows.to(self.weight.device)
-        values = normal_rows(self.partition.ids_of_rows(self.rank, rows), self.embedding_dim, self.seed)
-        self.weight[rows] = values.mul_(self.init_std).to(self.weight.dtype)
-        if self.padding_row is not None:
-            self.weight[self.padding_row] = 0
-
-    def _row_state(self, optimizer: Optimizer | None) -> dict[str, Tensor]:
-        """The optimizer's tensors that have a row for each row of the shard."""
-        state = {} if optimizer is None else optimizer.state.get(self.weight, {})
-        return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.dim() > 0 and len(v) == len(self.weight)}
 
 
 def _coalesce_gradient(parameter: Tensor) -> None:

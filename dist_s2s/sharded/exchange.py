@@ -105,8 +105,9 @@ def plan_exchange(
     TypeError for ids that are not integers.
     """
     rank = rank_and_size(group)[0]
-    for mine, partition in zip(ids, partitions, strict=True):
-        error = error or check_ids(mine, partition.num_rows, rank)
+    if error is None:
+        problems = (check_ids(mine, part.num_rows, rank) for mine, part in zip(ids, partitions, strict=True))
+        error = next((problem for problem in problems if problem is not None), None)
     if group is None:
         if error is not None:
             raise error
@@ -114,7 +115,7 @@ def plan_exchange(
             _local_plan(mine, partition, count) for mine, partition, count in zip(ids, partitions, counted, strict=True)
         )
     device = next((mine.device for mine in ids if isinstance(mine, Tensor)), torch.device("cpu"))
-    usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(ids)
+    usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(partitions)
     wanted = [
         _wanted(mine, partition, count) for mine, partition, count in zip(usable, partitions, counted, strict=True)
     ]

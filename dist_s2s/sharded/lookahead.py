@@ -20,7 +20,7 @@ from torch import Tensor
 from dist_s2s.sharded.agreement import gather, gather_texts
 from dist_s2s.sharded.embedding import DistributedEmbedding
 from dist_s2s.sharded.exchange import ExchangePlan, plan_exchange
-from dist_s2s.sharded.lookup import check_tables, lookup_planned
+from dist_s2s.sharded.lookup import check_tables, lookup_planned, raise_with_replicas
 from dist_s2s.sharded.transport import ExchangeStatistics
 
 Batch = TypeVar("Batch")
@@ -68,7 +68,8 @@ class Lookahead(Generic[Batch]):
     process_group: a gloo group of the same ranks as the tables', for this alone. By default a new group of all ranks.
 
     Besides the errors of ``lookup``, the loop raises RuntimeError on every rank if only some ranks have another batch,
-    or if making one raised an error on another rank; on that rank itself the error is raised as it is.
+    or if making one raised an error on another rank; on that rank itself the error is raised as it is. With replicas
+    (hybrid sharding) this RuntimeError stays within the replica.
     """
 
     def __init__(
@@ -85,22 +86,30 @@ class Lookahead(Generic[Batch]):
             if tables[0].world_size != dist.get_world_size():
                 raise ValueError("the tables are not on all ranks; pass process_group, a further group of their ranks")
             self._group = dist.new_group(backend="gloo")
+        self._following: _InBackground[tuple[Batch, ExchangePlan] | None] | None = None
         self._statistics = ExchangeStatistics()  # of the background, which nobody waits for
 
     def __iter__(self) -> Iterator[tuple[Batch, list[Tensor]]]:
-        """The batches in order, each with its rows, [*ids.shape, embedding_dim] for each table."""
-        following = _InBackground(self._next)
+        """The batches in order, each with its rows; a second loop goes on where a first one was left."""
+        if self._following is None:
+            self._following = _InBackground(self._next)
         try:
-            while (planned := following.result()) is not None:
+            while (planned := self._result(self._following)) is not None:
                 batch, plan = planned
                 for table, part in zip(self.tables, plan.parts, strict=True):
                     table.statistics.ids += part.ids.numel()
                     table.statistics.distinct_ids += part.num_distinct
                 rows = lookup_planned(self.tables, plan.to(self.tables[0].weight.device))
-                following = _InBackground(self._next)  # only now, so as not to slow the rows down
+                self._following = _InBackground(self._next)  # only now, so as not to slow the rows down
                 yield batch, rows
         finally:  # a loop that ends early leaves no collective behind, unless the others do not come
-            following.thread.join(_SECONDS_TO_FINISH)
+            self._following.thread.join(_SECONDS_TO_FINISH)
+
+    def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
+        try:
+            return following.result()
+        except (IndexError, TypeError, ValueError) as error:
+            raise_with_replicas(error, self.tables)
 
     def _next(self) -> tuple[Batch, ExchangePlan] | None:
         batch: Batch | None = None
@@ -108,7 +117,7 @@ class Lookahead(Generic[Batch]):
         state, error = _READY, None
         try:
             batch = next(self._batches)
-            ids = [mine.cpu() for mine in self.ids_of(batch)]
+            ids = [mine.cpu() if isinstance(mine, Tensor) else mine for mine in self.ids_of(batch)]
         except StopIteration:
             state = _ENDED
         except Exception as caught:

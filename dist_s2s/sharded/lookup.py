@@ -1,7 +1,7 @@
 """Rows of one or several tables in one exchange, and the way back of their gradients."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from dist_s2s.sharded.agreement import gather, raise_first, status_of
 from dist_s2s.sharded.exchange import ExchangePlan, TablePlan, fetch_rows, plan_exchange, return_gradients
-from dist_s2s.sharded.replicas import sum_over_replicas
+from dist_s2s.sharded.replicas import agree_on_counts, sum_over_replicas
 
 if TYPE_CHECKING:
     from dist_s2s.sharded.embedding import DistributedEmbedding
@@ -37,13 +37,16 @@ def lookup(
 def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> ExchangePlan:
     """Exchanges the ids but not yet the rows (collective: two all_to_alls); serves any number of lookups of these ids.
 
-    Raises the same error on every rank, as ``lookup`` does.
+    Raises the same error on every rank, as ``lookup`` does; on those of other replicas in backward.
     """
     first = tables[0]
     partitions = tuple(table.partition for table in tables)
     counted = [table.scale_grad_by_freq for table in tables]
     error = check_tables(tables, ids)
-    parts = plan_exchange(ids, partitions, counted, first.process_group, first.statistics, error)
+    try:
+        parts = plan_exchange(ids, partitions, counted, first.process_group, first.statistics, error)
+    except (IndexError, TypeError, ValueError) as found:
+        raise_with_replicas(found, tables)
     first.plans_made += 1
     for table, part in zip(tables, parts, strict=True):
         table.statistics.ids += part.ids.numel()
@@ -67,6 +70,19 @@ def check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]
     if len(set(dtypes)) > 1:
         return ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
     return None
+
+
+def raise_with_replicas(error: Exception, tables: Sequence["DistributedEmbedding"]) -> NoReturn:
+    """Raises an error that all ranks of the shard group have; with replicas on theirs too, when they run backward.
+
+    In place of the backward that it will not run, this rank takes part in the all_gather that the others begin theirs
+    with. Without gradients replicas have nothing in common, and go on.
+    """
+    first = tables[0]
+    trained = torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
+    if first.replicate_group is not None and trained:
+        agree_on_counts(0, error, first.replicate_group, first.weight.device)
+    raise error
 
 
 def _check_plan(plan: ExchangePlan, tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> None:
@@ -97,6 +113,12 @@ def _plan_error(
     if plan.partitions != tuple(table.partition for table in tables):
         return ValueError(
             f"the plan on rank {rank} is of {plan.partitions}, which are not the partitions of these tables"
+        )
+    if any(
+        (part.frequencies is None) == table.scale_grad_by_freq for part, table in zip(plan.parts, tables, strict=True)
+    ):
+        return ValueError(
+            f"the plan on rank {rank} is of tables with another scale_grad_by_freq; make one for these tables"
         )
     for number, (part, mine) in enumerate(zip(plan.parts, ids, strict=True)):
         if not isinstance(mine, Tensor) or part.ids.shape != mine.shape or not torch.equal(part.ids, mine):

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded.agreement import gather
+from dist_s2s.sharded.agreement import gather, raise_first, status_of
 
 
 def sum_over_replicas(
@@ -14,8 +14,9 @@ def sum_over_replicas(
 
     rows: int64 [M], distinct; values: [M, D]; frequencies: int64 [M] or None. M may differ between replicas. Three
     all_gathers, of the counts, the rows with their frequencies, and the values, padded to the largest M.
+    Raises the error of a replica that is in trouble, see agree_on_counts.
     """
-    counts = [int(count) for count in gather(rows.new_tensor([len(rows)]), group)]
+    counts = agree_on_counts(len(rows), None, group, rows.device)
     most = max(counts)
     columns = [rows] if frequencies is None else [rows, frequencies]
     all_columns = _gather_padded(torch.stack(columns, dim=1), counts, most, group)
@@ -29,6 +30,13 @@ def sum_over_replicas(
         if total_frequencies is not None:
             total_frequencies.index_add_(0, mine, all_columns[replica][:, 1])
     return union, total, total_frequencies
+
+
+def agree_on_counts(count: int, error: Exception | None, group: dist.ProcessGroup, device: torch.device) -> list[int]:
+    """How many rows each replica has; raises the first one's error on all if any is in trouble (one all_gather)."""
+    headers = torch.stack(gather(torch.tensor([count, status_of(error)], device=device), group)).tolist()
+    raise_first([status for _, status in headers], error, group, device)
+    return [theirs for theirs, _ in headers]
 
 
 def _gather_padded(block: Tensor, counts: list[int], most: int, group: dist.ProcessGroup) -> list[Tensor]:

@@ -35,8 +35,25 @@ def gather_whole(
     return whole
 
 
-def scatter_from_first(whole: Tensor, shard: Tensor, partition: RowPartition, group: dist.ProcessGroup | None) -> None:
-    """Fills the shards with the rows of rank 0's ``whole``, [num_rows, ...]; the other ranks' is not read."""
+def scatter_from_first(
+    whole: Tensor,
+    shard: Tensor,
+    partition: RowPartition,
+    group: dist.ProcessGroup | None,
+    replicate_group: dist.ProcessGroup | None = None,
+) -> None:
+    """Fills the shards with the rows of rank 0's ``whole``, [num_rows, ...]; the other ranks' is not read.
+
+    Scatters in ``group``, by the first replica alone, then a broadcast to the others in ``replicate_group``.
+    """
+    if replicate_group is None or dist.get_rank(replicate_group) == 0:
+        _scatter(whole, shard, partition, group)
+    if replicate_group is not None:
+        with missing_ranks_named(replicate_group):
+            dist.broadcast(shard, group=replicate_group, group_src=0)
+
+
+def _scatter(whole: Tensor, shard: Tensor, partition: RowPartition, group: dist.ProcessGroup | None) -> None:
     if group is None:
         shard.copy_(whole)
         return

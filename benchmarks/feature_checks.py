@@ -1,4 +1,4 @@
-"""What every system's tables are asked in the same way, through an adapter of its own. Imports torch alone.
+"""What every system's tables are asked about lookups, in the same way, through an adapter. Imports torch alone.
 
 Ranks have the same ids unless a check is about ids that differ; then the mean over ranks is what one process computes.
 """
@@ -10,11 +10,10 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from feature_evidence import collectives, one_line, rows
+from feature_evidence import Probe, collectives, one_line, rows
 from feature_list import Answer, whether
-from torch import Tensor, nn
+from torch import Tensor
 
-Probe = Callable[[dist.ProcessGroup], Answer]
 SECONDS_FOR_A_COLLECTIVE = 10  # of the process groups; by default it is half an hour
 LEARNING_RATE = 0.1
 IDS = torch.tensor([[1, 70, 130], [3, 3, 5]])
@@ -42,12 +41,11 @@ class Table(Protocol):
 MakeTable = Callable[..., Table]
 
 
-def table_probes(make: MakeTable) -> dict[str, Probe]:
+def lookup_probes(make: MakeTable) -> dict[str, Probe]:
     """The checks of this file for one system."""
     checks = (
         rows_divided, any_vocabulary_size, plain_tensors, uneven_batches, empty_batch, bad_id_raises,
-        disagreement_raises, padding_idx, max_norm, scale_grad_by_freq, sparse_adam, row_wise_adagrad,
-        gradient_accumulation, several_tables, deduplicated_ids, unbounded_ids,
+        disagreement_raises, max_norm, several_tables, deduplicated_ids, unbounded_ids,
     )  # fmt: skip
     return {check.__name__: partial(check, make) for check in checks}
 
@@ -64,7 +62,9 @@ def rows_divided(make: MakeTable, group: dist.ProcessGroup) -> Answer:
 def any_vocabulary_size(make: MakeTable, group: dist.ProcessGroup) -> Answer:
     """A number of rows that the number of ranks does not divide."""
     table = make([rows(131)])
-    return whether(torch.equal(table.lookup(IDS)[0], rows(131)[IDS]), f"rank {group.rank()} holds {table.local_rows()} of 131 rows")
+    return whether(
+        torch.equal(table.lookup(IDS)[0], rows(131)[IDS]), f"rank {group.rank()} holds {table.local_rows()} of 131 rows"
+    )
 
 
 def plain_tensors(make: MakeTable, group: dist.ProcessGroup) -> Answer:
@@ -90,10 +90,10 @@ def own_batches(make: MakeTable, group: dist.ProcessGroup, batches: Sequence[Ten
     found = table.lookup(ids)[0]
     if not torch.equal(found, expected[ids]):
         return Answer("no", f"rank {group.rank()} gets other rows than those of its ids")
-    found.backward(_gradient(found))
+    found.backward(gradient_of(found))
     table.update()
     for some in batches:
-        expected.index_add_(0, some, _gradient(expected[some]), alpha=-LEARNING_RATE / len(batches))
+        expected.index_add_(0, some, gradient_of(expected[some]), alpha=-LEARNING_RATE / len(batches))
     return compare(table, expected, "one process")
 
 
@@ -127,59 +127,10 @@ def _raised(error: Exception, group: dist.ProcessGroup, started: float) -> Answe
     return Answer("partly" if waited else "yes", f"{where}: {one_line(error)}")
 
 
-def padding_idx(make: MakeTable, group: dist.ProcessGroup) -> Answer:
-    """Row 3 keeps its value while its neighbours learn."""
-    moved = _moved(make([rows(132)], padding_idx=3), IDS)
-    return whether(moved[3] == 0 < moved[5], f"a step moves row 3 by {moved[3]:.3f}, row 5 by {moved[5]:.3f}")
-
-
 def max_norm(make: MakeTable, group: dist.ProcessGroup) -> Answer:
     """Rows of a norm of about 2 are looked up with a norm of 0.5."""
-    norm = make([rows(132)], max_norm=0.5).lookup(IDS)[0].detach().norm(dim=-1).max()
+    norm = float(make([rows(132)], max_norm=0.5).lookup(IDS)[0].detach().norm(dim=-1).max())
     return whether(norm < 0.5001, f"the largest norm looked up with max_norm=0.5 is {norm:.3f}")
-
-
-def scale_grad_by_freq(make: MakeTable, group: dist.ProcessGroup) -> Answer:
-    """A row that is looked up three times moves as far as one that is looked up once."""
-    ids = torch.tensor([[3, 3, 3, 5], [70, 70, 70, 90]])[group.rank()]
-    moved = _moved(make([rows(132)], scale_grad_by_freq=True), ids)
-    return whether(moved[3] > 0 and torch.allclose(moved[3], moved[5]), f"looked up 3 times a row moves by {moved[3]:.3f}, looked up once by {moved[5]:.3f}")
-
-
-def sparse_adam(make: MakeTable, group: dist.ProcessGroup) -> Answer:
-    """Two steps, with different ids."""
-    reference = nn.Embedding.from_pretrained(rows(132), freeze=False, sparse=True)
-    optimizer = torch.optim.SparseAdam(reference.parameters(), LEARNING_RATE)
-    table = make([rows(132)], "Adam")
-    for ids in (IDS, IDS[0]):
-        train(table, ids)
-        found = reference(ids)
-        found.backward(_gradient(found))
-        optimizer.step()
-        optimizer.zero_grad()
-    return compare(table, reference.weight.detach(), "torch.optim.SparseAdam")
-
-
-def row_wise_adagrad(make: MakeTable, group: dist.ProcessGroup) -> Answer:
-    """A step from the definition: row -= lr · g / (sqrt(mean(g²)) + eps)."""
-    expected = rows(132)
-    gradient = torch.zeros(132, 4).index_add_(0, IDS.flatten(), _gradient(expected[IDS]).flatten(0, 1))
-    expected -= LEARNING_RATE * gradient / (gradient.square().mean(dim=1, keepdim=True).sqrt() + 1e-10)
-    table = make([rows(132)], "RowWiseAdagrad")
-    train(table, IDS)
-    return compare(table, expected, "its definition")
-
-
-def gradient_accumulation(make: MakeTable, group: dist.ProcessGroup) -> Answer:
-    """Two micro-batches that share ids, and one step of Adagrad."""
-    table = make([rows(132)], "Adagrad")
-    reference = nn.Embedding.from_pretrained(rows(132), freeze=False)
-    for ids in (IDS, IDS[0]):
-        for found in (table.lookup(ids)[0], reference(ids)):
-            found.backward(_gradient(found))
-    table.update()
-    torch.optim.Adagrad(reference.parameters(), LEARNING_RATE).step()
-    return compare(table, reference.weight.detach(), "one large batch")
 
 
 def several_tables(make: MakeTable, group: dist.ProcessGroup) -> Answer:
@@ -207,7 +158,9 @@ def deduplicated_ids(make: MakeTable, group: dist.ProcessGroup) -> Answer:
         table.lookup(torch.full((1000,), 70))
     if not once:
         return Answer("n/a", "a lookup takes no collective")
-    return whether(sum(often) == sum(once), f"{sum(once):,} bytes travel for one id, {sum(often):,} for 1,000 times the same")
+    return whether(
+        sum(often) == sum(once), f"{sum(once):,} bytes travel for one id, {sum(often):,} for 1,000 times the same"
+    )
 
 
 def unbounded_ids(make: MakeTable, group: dist.ProcessGroup) -> Answer:
@@ -227,20 +180,10 @@ def reduced_precision(make: MakeTable, make_reduced: MakeTable, group: dist.Proc
     return whether(sent[1] < 0.6 * sent[0], f"{sent[0]:,} bytes travel with float32 rows, {sent[1]:,} with 16 bits")
 
 
-def fused_by_hook(table: Table, weight: nn.Parameter) -> Answer:
-    """Partly, because the optimizer is called by the user's own hook, and the gradient exists for a moment."""
-    weight.register_post_accumulate_grad_hook(lambda _: table.update())
-    found = table.lookup(IDS[0])[0]
-    found.backward(_gradient(found))
-    answer = compare(table, rows(132).index_add(0, IDS[0], _gradient(found), alpha=-LEARNING_RATE), "one process")
-    right = answer.verdict == "yes" and weight.grad is None
-    return Answer("partly" if right else "no", f"with a hook that calls the optimizer {answer.evidence}")
-
-
 def train(table: Table, ids: Tensor) -> None:
-    """One step. Row r's gradient is [0.5, 1, 1.5, 2] for each time that its id occurs."""
+    """One step with the gradient of ``gradient_of``."""
     found = table.lookup(ids)[0]
-    found.backward(_gradient(found))
+    found.backward(gradient_of(found))
     table.update()
 
 
@@ -250,12 +193,6 @@ def compare(table: Table, expected: Tensor, name: str) -> Answer:
     return whether(difference < 1e-5, f"rows differ from {name} by at most {difference:.1g}")
 
 
-def _moved(table: Table, ids: Tensor) -> Tensor:
-    """How far a step moves each row."""
-    before = table.whole().clone()
-    train(table, ids)
-    return (table.whole() - before).abs().amax(dim=1)
-
-
-def _gradient(found: Tensor) -> Tensor:
+def gradient_of(found: Tensor) -> Tensor:
+    """[0.5, 1, 1.5, 2] for each row of 4 numbers."""
     return torch.linspace(0.5, 2.0, found.shape[-1]).expand(found.shape).contiguous()

@@ -3,9 +3,10 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
@@ -16,7 +17,10 @@ import torch
 import torch.distributed as dist
 from feature_list import Answer
 from torch import Tensor
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import TorchDispatchMode
+
+Probe = Callable[[dist.ProcessGroup], Answer]
 
 
 def rows(number: int, dim: int = 4) -> Tensor:
@@ -40,6 +44,18 @@ def installed(distribution: str) -> Answer:
     return Answer("yes", f"{distribution} {version(distribution)} has all it requires")
 
 
+def refusing(probes: dict[str, Probe], refusals: dict[str, type[Exception]]) -> dict[str, Probe]:
+    """The probes, where for some an error of this type means no. Any other error is the probe's own."""
+
+    def guarded(probe: Probe, refusal: type[Exception], group: dist.ProcessGroup) -> Answer:
+        try:
+            return probe(group)
+        except refusal as error:
+            return Answer("no", one_line(error))
+
+    return probes | {name: partial(guarded, probes[name], refusal) for name, refusal in refusals.items()}
+
+
 def search(package: ModuleType, pattern: str) -> Answer:
     """No, if no Python file of the package has the pattern. If one has, a real probe must take this one's place."""
     files = [file for folder in package.__path__ for file in Path(folder).rglob("*.py")]
@@ -55,33 +71,41 @@ def own_methods(of: type) -> Answer:
     return Answer("no", f"the methods of {of.__name__} are {', '.join(n for n in names if not n.startswith('_'))}")
 
 
+class _Observer(TorchDispatchMode):
+    """Tells ``observe`` of each operation of this thread, its arguments and its result."""
+
+    def __init__(self, observe: Callable[[Any, Any, Any], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.observe = observe
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.observe(function, args, result)
+        return result
+
+
 @contextmanager
 def collectives() -> Iterator[list[int]]:
-    """Collects the bytes that each collective of this thread is given."""
+    """Collects the bytes that each collective is given."""
     sizes: list[int] = []
 
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function.namespace == "c10d":
-                sizes.append(sum(tensor.nbytes for tensor in _tensors(args)))
-            return function(*args, **(kwargs or {}))
+    def observe(function: Any, args: Any, result: Any) -> None:
+        if function.namespace == "c10d":
+            sizes.append(sum(tensor.nbytes for tensor in _tensors(args)))
 
-    with Recorder():
+    with _Observer(observe):
         yield sizes
 
 
 @contextmanager
 def largest_tensor() -> Iterator[list[int]]:
-    """Collects the number of elements of the largest tensor made so far."""
+    """Collects one number: how many elements the largest tensor has that was made."""
     largest = [0]
 
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            made = function(*args, **(kwargs or {}))
-            largest[0] = max([largest[0], *(tensor.numel() for tensor in _tensors([made]))])
-            return made
+    def observe(function: Any, args: Any, result: Any) -> None:
+        largest[0] = max([largest[0], *(tensor.numel() for tensor in _tensors([result]))])
 
-    with Recorder():
+    with _Observer(observe):
         yield largest
 
 
@@ -96,7 +120,7 @@ def become_a_world_of_one() -> None:
     """Leaves the process group (collective), and starts one of this rank alone."""
     dist.barrier()
     dist.destroy_process_group()
-    dist.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=10))
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=10))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -16,9 +16,9 @@ class Answer:
     evidence: str
 
 
-def whether(holds: bool, evidence: str) -> Answer:
-    """Yes or no."""
-    return Answer("yes" if holds else "no", evidence)
+def whether(holds: bool, evidence: str, verdict: Verdict = "yes") -> Answer:
+    """That verdict, or no."""
+    return Answer(verdict if holds else "no", evidence)
 
 
 @dataclass(frozen=True)

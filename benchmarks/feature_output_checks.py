@@ -6,8 +6,7 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from feature_checks import Probe
-from feature_evidence import largest_tensor, rows
+from feature_evidence import Probe, largest_tensor, rows
 from feature_list import Answer, whether
 from torch import Tensor
 from torch.nn import functional as F
@@ -72,10 +71,8 @@ def logits_in_chunks(make: MakeLayer, group: dist.ProcessGroup) -> Answer:
     with largest_tensor() as largest:
         layer.backward(layer.loss(rows(tokens).requires_grad_(), torch.arange(tokens) % classes))
     logits = tokens * classes // group.size()
-    verdict = "yes" if largest[0] < logits else "no"
-    return Answer(
-        verdict, f"the largest tensor has {largest[0] / 1e6:.1f} million numbers, a rank's logits {logits / 1e6:.1f}"
-    )
+    evidence = f"the largest tensor has {largest[0] / 1e6:.1f} million numbers, a rank's logits {logits / 1e6:.1f}"
+    return whether(largest[0] < logits, evidence)
 
 
 def tied_tables(make: MakeLayer, group: dist.ProcessGroup) -> Answer:

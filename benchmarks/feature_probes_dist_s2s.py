@@ -10,17 +10,26 @@ import torch.distributed as dist
 from feature_checks import (
     IDS,
     LEARNING_RATE,
-    Probe,
     compare,
-    fused_by_hook,
+    lookup_probes,
     own_batches,
     reduced_precision,
-    table_probes,
     train,
 )
-from feature_evidence import become_a_world_of_one, collectives, gathered, installed, one_line, rows, search
+from feature_evidence import (
+    Probe,
+    become_a_world_of_one,
+    collectives,
+    gathered,
+    installed,
+    one_line,
+    refusing,
+    rows,
+    search,
+)
 from feature_list import Answer, whether
 from feature_output_checks import output_probes
+from feature_update_checks import applied_gradient, fused_by_hook, update_probes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -94,12 +103,9 @@ def pip_install(group: dist.ProcessGroup) -> Answer:
 
 def mean_or_sum(group: dist.ProcessGroup) -> Answer:
     """The argument grad_reduction."""
-    found = []
-    for reduction in ("mean", "sum"):
-        tables = Tables([rows(132)], grad_reduction=reduction)
-        train(tables, IDS)
-        found.append(float((rows(132) - tables.whole())[1, 3] / LEARNING_RATE))
-    return whether([round(gradient, 4) for gradient in found] == [2, 4], f"2 on each rank becomes {found[0]:.1f} with mean, {found[1]:.1f} with sum")
+    mean, total = (applied_gradient(Tables([rows(132)], grad_reduction=each)) for each in ("mean", "sum"))
+    right = (round(mean, 4), round(total, 4)) == (2, 4)
+    return whether(right, f"2 on each rank becomes {mean:.1f} with mean, {total:.1f} with sum")
 
 
 def resharding(group: dist.ProcessGroup) -> Answer:
@@ -127,7 +133,10 @@ def grow(group: dist.ProcessGroup) -> Answer:
         train(both, IDS)
     grown = tables.whole()
     difference = float((grown[:132] - expected.whole()).abs().max())
-    return whether(len(grown) == 140 and difference < 1e-6, f"{len(grown)} rows; a step later the old ones differ by at most {difference:.1g}")
+    return whether(
+        len(grown) == 140 and difference < 1e-6,
+        f"{len(grown)} rows; a step later the old ones differ by at most {difference:.1g}",
+    )
 
 
 def replicated_shards(group: dist.ProcessGroup) -> Answer:
@@ -145,7 +154,10 @@ def prefetch(group: dist.ProcessGroup) -> Answer:
         lookup(tables, [IDS])
     with collectives() as ahead:
         batch, found = next(iter(Lookahead(tables, [IDS, IDS + 1], lambda ids: [ids])))
-    return whether(torch.equal(found[0], rows(132)[batch]) and len(ahead) < len(plain), f"{len(plain)} collectives to wait for until rows are there, {len(ahead)} with Lookahead")
+    return whether(
+        torch.equal(found[0], rows(132)[batch]) and len(ahead) < len(plain),
+        f"{len(plain)} collectives to wait for until rows are there, {len(ahead)} with Lookahead",
+    )
 
 
 def sampled_softmax(group: dist.ProcessGroup) -> Answer:
@@ -177,22 +189,26 @@ def _without(pattern: str) -> Probe:
     return lambda group: search(sharded, pattern)
 
 
-PROBES: dict[str, Probe] = {
-    **table_probes(Tables),
-    **output_probes(Layer),
-    "pip_install": pip_install,
-    "mean_or_sum": mean_or_sum,
-    "resharding": resharding,
-    "grow": grow,
-    "reduced_precision": partial(reduced_precision, Tables, partial(Tables, comm_dtype=torch.bfloat16)),
-    "replicated_shards": replicated_shards,
-    "prefetch": prefetch,
-    "sampled_softmax": sampled_softmax,
-    "pooled_lookups": _without("(?i)embedding_?bag"),
-    "other_shardings": other_shardings,
-    "automatic_placement": _without("(?i)planner"),
-    "fused_optimizer": fused_optimizer,
-    "host_memory_cache": _without("(?i)uvm|unified_?memory|pin_memory"),
-    "quantised_inference": _without("(?i)quanti[sz]e|qint8"),
-    "tensor_parallel_layers": _without("(?i)parallel_?linear"),
-}
+PROBES = refusing(
+    {
+        **lookup_probes(Tables),
+        **update_probes(Tables),
+        **output_probes(Layer),
+        "pip_install": pip_install,
+        "mean_or_sum": mean_or_sum,
+        "resharding": resharding,
+        "grow": grow,
+        "reduced_precision": partial(reduced_precision, Tables, partial(Tables, comm_dtype=torch.bfloat16)),
+        "replicated_shards": replicated_shards,
+        "prefetch": prefetch,
+        "sampled_softmax": sampled_softmax,
+        "pooled_lookups": _without("(?i)embedding_?bag"),
+        "other_shardings": other_shardings,
+        "automatic_placement": _without("(?i)planner"),
+        "fused_optimizer": fused_optimizer,
+        "host_memory_cache": _without("(?i)uvm|unified_?memory|pin_memory"),
+        "quantised_inference": _without("(?i)quanti[sz]e|qint8"),
+        "tensor_parallel_layers": _without("(?i)parallel_?linear"),
+    },
+    {"unbounded_ids": IndexError},
+)

@@ -10,10 +10,11 @@ import feature_checks
 import megatron.core
 import torch
 import torch.distributed as dist
-from feature_checks import IDS, LEARNING_RATE, Probe, fused_by_hook, table_probes
-from feature_evidence import collectives, gathered, installed, own_methods, rows, search
+from feature_checks import IDS, LEARNING_RATE, lookup_probes
+from feature_evidence import Probe, collectives, gathered, installed, own_methods, refusing, rows, search
 from feature_list import Answer, whether
 from feature_output_checks import output_probes
+from feature_update_checks import fused_by_hook, update_probes
 from megatron.core import ModelParallelConfig, dist_checkpointing, parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.tensor_parallel import (
@@ -112,19 +113,15 @@ def tensor_parallel_layers(group: dist.ProcessGroup) -> Answer:
     found = second(first(rows(7))[0])[0]
     expected = rows(7) @ torch.ones(4, 8) @ torch.ones(8, 4)
     difference = float((found - expected).abs().max())
-    verdict = "yes" if difference < 1e-4 else "no"
-    return Answer(
-        verdict, f"ColumnParallelLinear and RowParallelLinear differ from one process by at most {difference:.1g}"
-    )
+    evidence = f"ColumnParallelLinear and RowParallelLinear differ from one process by at most {difference:.1g}"
+    return whether(difference < 1e-4, evidence)
 
 
 def other_shardings(group: dist.ProcessGroup) -> Answer:
     """The one division that there is."""
     table = _embedding(rows(132))
-    first, end = table.vocab_start_index, table.vocab_end_index
-    return Answer(
-        "no", f"{own_methods(VocabParallelEmbedding).evidence}; rank {group.rank()} holds rows {first} to {end}"
-    )
+    held = f"rank {group.rank()} holds rows {table.vocab_start_index} to {table.vocab_end_index}"
+    return Answer("no", f"{own_methods(VocabParallelEmbedding).evidence}; {held}")
 
 
 def bad_id_raises(group: dist.ProcessGroup) -> Answer:
@@ -137,8 +134,7 @@ def reduced_precision(group: dist.ProcessGroup) -> Answer:
     table = Tables([rows(132, 256)])
     with collectives() as sizes:
         table.lookup(IDS)
-    verdict = "no" if sum(sizes) == 6 * 256 * 4 else "error"
-    return Answer(verdict, f"{sum(sizes):,} bytes travel for 6 rows of 256 float32 numbers")
+    return whether(sum(sizes) < 6 * 256 * 4, f"{sum(sizes):,} bytes travel for 6 rows of 256 float32 numbers")
 
 
 def fused_optimizer(group: dist.ProcessGroup) -> Answer:
@@ -172,23 +168,35 @@ def _without(pattern: str) -> Probe:
     return lambda group: search(megatron.core, pattern)
 
 
-PROBES: dict[str, Probe] = {
-    **table_probes(Tables),
-    **output_probes(Layer),
-    "pip_install": pip_install,
-    "bad_id_raises": bad_id_raises,
-    "mean_or_sum": data_parallel,
-    "resharding": resharding,
-    "grow": lambda group: own_methods(VocabParallelEmbedding),
-    "reduced_precision": reduced_precision,
-    "replicated_shards": data_parallel,
-    "prefetch": prefetch,
-    "sampled_softmax": _without("(?i)sampled_?softmax"),
-    "pooled_lookups": _without("(?i)embedding_?bag"),
-    "other_shardings": other_shardings,
-    "automatic_placement": _without("(?i)sharding_?planner"),
-    "fused_optimizer": fused_optimizer,
-    "host_memory_cache": _without("(?i)uvm_?cach"),
-    "quantised_inference": _without("(?i)quanti[sz]ed_?embedding"),
-    "tensor_parallel_layers": tensor_parallel_layers,
-}
+PROBES = refusing(
+    {
+        **lookup_probes(Tables),
+        **update_probes(Tables),
+        **output_probes(Layer),
+        "pip_install": pip_install,
+        "bad_id_raises": bad_id_raises,
+        "mean_or_sum": data_parallel,
+        "resharding": resharding,
+        "grow": lambda group: own_methods(VocabParallelEmbedding),
+        "reduced_precision": reduced_precision,
+        "replicated_shards": data_parallel,
+        "prefetch": prefetch,
+        "sampled_softmax": _without("(?i)sampled_?softmax"),
+        "pooled_lookups": _without("(?i)embedding_?bag"),
+        "other_shardings": other_shardings,
+        "automatic_placement": _without("(?i)sharding_?planner"),
+        "fused_optimizer": fused_optimizer,
+        "host_memory_cache": _without("(?i)uvm_?cach"),
+        "quantised_inference": _without("(?i)quanti[sz]ed_?embedding"),
+        "tensor_parallel_layers": tensor_parallel_layers,
+    },
+    {
+        "any_vocabulary_size": AssertionError,
+        "empty_batch": RuntimeError,
+        "padding_idx": TypeError,
+        "max_norm": TypeError,
+        "scale_grad_by_freq": TypeError,
+        "sparse_adam": RuntimeError,
+        "row_wise_adagrad": ValueError,
+    },
+)

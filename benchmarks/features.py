@@ -7,7 +7,7 @@
 Probes run on the CPU, on two ranks joined by gloo. Each prints yes, partly or no with its evidence, an error message or
 an observed value; n/a where the question does not arise; or that it was not run because it needs CUDA. Where a system
 has nothing to try, the evidence is a search of its source. The exit status is 1 if a probe does not fit the system's
-version. Shared checks are in feature_checks.py and feature_output_checks.py, and what is special to a system in
+version, and 2 if the system does not run. Shared checks are in feature_checks.py and feature_output_checks.py, and what is special to a system in
 feature_probes_*.py, with the options that serve it best.
 
 --python is the interpreter of the peer's environment. Environments that hold the versions in results/, on a machine
@@ -43,16 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.markdown is not None:
         print(markdown([json.loads(file.read_text(encoding="utf-8")) for file in options.markdown]))
         return 0
-    print(f"{'feature':24}{'answer':9}evidence")
     versions: dict[str, str] = {}
     answers: dict[str, Answer] = {}
-    for line in run(options.system, options.python, options.feature or list(FEATURES)):
-        if "versions" in line:
-            versions = line["versions"]
-            continue
-        answer = Answer(line["verdict"], line["evidence"])
-        answers[line["feature"]] = answer
-        print(f"{line['feature']:24}{answer.verdict:9}{answer.evidence}", flush=True)
+    print(f"{'feature':24}{'answer':9}evidence")
+    try:
+        for line in run(options.system, options.python, options.feature or list(FEATURES)):
+            if "versions" in line:
+                versions = line["versions"]
+                continue
+            answer = answers[line["feature"]] = Answer(line["verdict"], line["evidence"])
+            print(f"{line['feature']:24}{answer.verdict:9}{answer.evidence}", flush=True)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if options.json is not None:
         found = {name: vars(answer) for name, answer in answers.items()}
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(system: str, python: str, features: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What feature_runner.py prints. Raises RuntimeError, with its last words, if it fails."""
+    """The objects that feature_runner.py prints. Raises RuntimeError, with its last words, if it fails."""
     command = [python, "-W", "ignore", str(Path(__file__).with_name("feature_runner.py")), system, *features]
     with TemporaryFile("w+", encoding="utf-8") as errors:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -71,7 +74,7 @@ def run(system: str, python: str, features: Sequence[str]) -> Iterator[dict[str,
             yield from map(json.loads, process.stdout)
         if process.returncode:
             errors.seek(0)
-            raise RuntimeError(f"{python} has no {system} that runs here:\n{''.join(errors.readlines()[-10:])}")
+            raise RuntimeError(f"{system} does not run with --python {python}:\n{''.join(errors.readlines()[-10:])}")
 
 
 def markdown(results: Sequence[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from dist_s2s.checkpoint import load_weights
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import joined_ranks
+from dist_s2s.errors import UserError
 from dist_s2s.output import choose_output
 from dist_s2s.run_directory import CONFIG, checkpoint_to_resume, claim
 from dist_s2s.scoring import corpus_scores
@@ -27,7 +28,7 @@ def run_training(config: Config) -> None:
         checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
         ranks.check_same("checkpoint to go on from", checkpoint)
         text, data, test_pairs, dropped = ranks.together(lambda: read_data(config, checkpoint))
-        config = ranks.together(lambda: with_output(config, checkpoint, text, ranks.world_size))
+        config = ranks.together(lambda: settle(config, checkpoint, text, ranks.world_size))
         ranks.together(lambda: claim_run_directory(config, checkpoint, text) if ranks.is_first else None)
         with RunLog(config.run_dir, accelerator, ranks) as log:
             log.say(
@@ -74,8 +75,16 @@ def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, Tr
     return text, TrainingData(examples, valid_examples, valid), test, dropped
 
 
-def with_output(config: Config, checkpoint: Path | None, text: TextPipeline, world_size: int) -> Config:
-    """The configuration with ``model.output: auto`` decided: as the checkpoint's run did, or by the layer's size."""
+def settle(config: Config, checkpoint: Path | None, text: TextPipeline, world_size: int) -> Config:
+    """The configuration with ``model.output: auto`` decided: as the checkpoint's run did, or by the layer's size.
+
+    Raises UserError if the tables are to have fewer rows than a vocabulary has tokens.
+    """
+    tokens, rows = max(len(text.source_vocabulary), len(text.target_vocabulary)), config.embedding.num_embeddings
+    if rows is not None and rows < tokens:
+        raise UserError(
+            f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
+        )
     if config.model.output != "auto":
         return config
     if checkpoint is not None:

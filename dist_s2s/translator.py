@@ -93,11 +93,6 @@ class Translator:
         self, config: Config, vocabulary: Vocabulary, dim: int, padding_idx: int | None = PAD, init_std: float = 1.0
     ) -> DistributedEmbedding:
         embedding = config.embedding
-        if embedding.num_embeddings is not None and embedding.num_embeddings < len(vocabulary):
-            raise UserError(
-                f"embedding.num_embeddings is {embedding.num_embeddings}, but a vocabulary has {len(vocabulary)} "
-                "tokens; give more, or null"
-            )
         return DistributedEmbedding(
             embedding.num_embeddings or len(vocabulary),
             dim,

@@ -87,6 +87,18 @@ def test_no_sentence_is_short_enough(corpus: Path, tmp_path: Path) -> None:
     assert "max_length = 1" in said
 
 
+def test_tables_smaller_than_a_vocabulary(corpus: Path, tmp_path: Path) -> None:
+    said = error_of("dist_s2s.train", *options(corpus, tmp_path / "run", embedding__num_embeddings=5))
+    assert said.startswith("embedding.num_embeddings is 5, but a vocabulary has ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tied_tables_of_different_width(corpus: Path, tmp_path: Path) -> None:
+    sizes = {"model__tie_embeddings": "true", "model__embedding_dim": 8, "model__hidden_size": 16}
+    said = error_of("dist_s2s.train", *options(corpus, tmp_path / "run", **sizes))
+    assert said == "model.tie_embeddings needs model.embedding_dim = model.hidden_size, but they are 8 and 16"
+
+
 def test_run_directory_of_another_configuration(trained: Path, corpus: Path) -> None:
     before = sorted(trained.parent.rglob("*"))
     arguments = options(corpus, trained, training__seed=9)

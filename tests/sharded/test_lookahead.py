@@ -29,7 +29,7 @@ def build(group: dist.ProcessGroup | None) -> list[DistributedEmbedding]:
 def batches_of(rank: int, number: int = STEPS) -> list[Batch]:
     """Ids of both tables in each step; few rows, which come again and again, and sometimes none."""
     return [
-        [random_ids(20, (rank + step, 1 + t), seed=100 * rank + 10 * step + t) for t in range(2)]
+        [5 * random_ids(11, (rank + step, 1 + t), seed=100 * rank + 10 * step + t) for t in range(2)]
         for step in range(number)
     ]
 
@@ -139,7 +139,7 @@ def test_two_collectives_are_on_the_critical_path_of_a_step_for_both_tables(rank
     one = Counter(all_to_all_single=1)
     for in_steps, in_background in ranks.run(count):
         assert in_steps == [(one, one)] * STEPS
-        assert in_background == Counter(all_to_all_single=2 * STEPS, all_gather=STEPS + 1)
+        assert in_background.total() == 3 * STEPS + 1  # at the end there is nothing to plan
 
 
 def statistics_of(group: dist.ProcessGroup) -> list[tuple[int, int]]:

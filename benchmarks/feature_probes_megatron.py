@@ -192,7 +192,9 @@ PROBES = refusing(
     },
     {
         "any_vocabulary_size": AssertionError,
+        "uneven_batches": RuntimeError,
         "empty_batch": RuntimeError,
+        "own_tokens": RuntimeError,
         "padding_idx": TypeError,
         "max_norm": TypeError,
         "scale_grad_by_freq": TypeError,

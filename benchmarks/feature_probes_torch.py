@@ -227,5 +227,5 @@ PROBES = refusing(
         "quantised_inference": quantised_inference,
         "tensor_parallel_layers": tensor_parallel_layers,
     },
-    {"row_wise_adagrad": ValueError, "unbounded_ids": IndexError},
+    {"row_wise_adagrad": ValueError, "unbounded_ids": IndexError, "own_tokens": RuntimeError},
 )

@@ -7,8 +7,10 @@
 Probes run on the CPU, on two ranks joined by gloo. Each prints yes, partly or no with its evidence, an error message or
 an observed value; n/a where the question does not arise; or that it was not run because it needs CUDA. Where a system
 has nothing to try, the evidence is a search of its source. The exit status is 1 if a probe does not fit the system's
-version, and 2 if the system does not run. Shared checks are in feature_checks.py and feature_output_checks.py, and what is special to a system in
-feature_probes_*.py, with the options that serve it best.
+version, and 2 if the system does not run.
+
+Checks that systems share are in feature_checks.py, feature_update_checks.py and feature_output_checks.py; what is
+special to a system, with the options that serve it best, is in feature_probes_*.py.
 
 --python is the interpreter of the peer's environment. Environments that hold the versions in results/, on a machine
 without a GPU (PIP_EXTRA_INDEX_URL may point to PyTorch's index of CPU wheels):

@@ -35,8 +35,8 @@ def count_collectives(group: dist.ProcessGroup, output: str, run_dir: Path) -> d
 
 @pytest.mark.parametrize("output", ["replicated", "sampled"])
 def test_a_step_waits_for_one_exchange_forward_and_one_backward(output: str, ranks: RankPool, tmp_path: Path) -> None:
-    """For both tables, and for a sampled output layer's two besides; one all_gather more is the gradients' norm."""
+    """For both tables, and for a sampled output layer's two besides; the third is the gradients' norm."""
     for counts in ranks.run(count_collectives, output, tmp_path, world_size=3):
-        assert counts["main"] == {"all_to_all_single": 2 * STEPS, "all_gather": STEPS}
+        assert counts["main"] == {"all_to_all_single": 3 * STEPS}
         plans = STEPS + 1  # the one after the last step was made ahead too
-        assert counts["background"] == {"all_to_all_single": 2 * plans, "all_gather": plans}
+        assert counts["background"] == {"all_to_all_single": 3 * plans}

@@ -144,7 +144,7 @@ class DistributedEmbedding(nn.Module):
     def to_embedding(self, dst: int | None = None) -> nn.Embedding | None:
         """The whole table as an nn.Embedding, on rank ``dst`` or on every rank; None elsewhere (collective).
 
-        Rows travel in pieces of at most 16 MiB a rank.
+        Rows travel in pieces of 16 MiB.
         """
         if dst is not None and not 0 <= dst < self.world_size:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 Protocol, for batch k + 1, in a background thread and a process group of its own while the caller works on batch k:
 
-    1. state     all_gather: I have a batch, I have no more, or I could not make one
+    1. state     all_to_all: I have a batch, I have no more, or I could not make one
     2. the plan  the two all_to_alls of exchange.plan_exchange
 
 When the caller asks for batch k + 1, only its rows are left to travel, in the tables' own group. A batch and its plan
@@ -21,6 +21,7 @@ from dist_s2s.sharded.agreement import gather, gather_texts
 from dist_s2s.sharded.embedding import DistributedEmbedding
 from dist_s2s.sharded.exchange import ExchangePlan, plan_exchange
 from dist_s2s.sharded.lookup import check_tables, lookup_planned, raise_with_replicas
+from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.transport import ExchangeStatistics
 
 Batch = TypeVar("Batch")
@@ -65,7 +66,8 @@ class Lookahead(Generic[Batch]):
 
     tables: as of ``lookup``. batches: iterated in the background, one ahead of the loop. ids_of: the ids of a batch for
     each table, called in the background too.
-    process_group: a gloo group of the same ranks as the tables', for this alone. By default a new group of all ranks.
+    process_group: a gloo group of the same ranks as the tables', for this alone. By default a new group of all ranks,
+        which lasts as long as the process: pass one to make more than a few of these.
 
     Besides the errors of ``lookup``, the loop raises RuntimeError on every rank if only some ranks have another batch,
     or if making one raised an error on another rank; on that rank itself the error is raised as it is. With replicas
@@ -92,18 +94,27 @@ class Lookahead(Generic[Batch]):
     def __iter__(self) -> Iterator[tuple[Batch, list[Tensor]]]:
         """The batches in order, each with its rows; a second loop goes on where a first one was left."""
         if self._following is None:
-            self._following = _InBackground(self._next)
+            self._following = self._begin()
         try:
             while (planned := self._result(self._following)) is not None:
                 batch, plan = planned
+                if plan.partitions != self._partitions():  # a table has grown since
+                    plan = self._plan([part.ids for part in plan.parts], self._partitions())
                 for table, part in zip(self.tables, plan.parts, strict=True):
                     table.statistics.ids += part.ids.numel()
                     table.statistics.distinct_ids += part.num_distinct
                 rows = lookup_planned(self.tables, plan.to(self.tables[0].weight.device))
-                self._following = _InBackground(self._next)  # only now, so as not to slow the rows down
+                self._following = self._begin()  # only now, so as not to slow the rows down
                 yield batch, rows
         finally:  # a loop that ends early leaves no collective behind, unless the others do not come
             self._following.thread.join(_SECONDS_TO_FINISH)
+
+    def _partitions(self) -> tuple[RowPartition, ...]:
+        return tuple(table.partition for table in self.tables)
+
+    def _begin(self) -> _InBackground[tuple[Batch, ExchangePlan] | None]:
+        partitions = self._partitions()  # taken here, where it is the same on all ranks, should a table grow soon
+        return _InBackground(lambda: self._next(partitions))
 
     def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
         try:
@@ -111,7 +122,7 @@ class Lookahead(Generic[Batch]):
         except (IndexError, TypeError, ValueError) as error:
             raise_with_replicas(error, self.tables)
 
-    def _next(self) -> tuple[Batch, ExchangePlan] | None:
+    def _next(self, partitions: tuple[RowPartition, ...]) -> tuple[Batch, ExchangePlan] | None:
         batch: Batch | None = None
         ids: Sequence[Tensor] = []
         state, error = _READY, None
@@ -125,11 +136,13 @@ class Lookahead(Generic[Batch]):
         self._agree(state, error)
         if state == _ENDED:
             return None
-        partitions = tuple(table.partition for table in self.tables)
+        return batch, self._plan(ids, partitions)  # type: ignore[return-value]
+
+    def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...]) -> ExchangePlan:
         counted = [table.scale_grad_by_freq for table in self.tables]
         problem = check_tables(self.tables, ids)
         parts = plan_exchange(ids, partitions, counted, self._group, self._statistics, problem)
-        return batch, ExchangePlan(0, self.tables[0].process_group, partitions, parts)  # type: ignore[return-value]
+        return ExchangePlan(0, self.tables[0].process_group, partitions, parts)
 
     def _agree(self, state: int, error: Exception | None) -> None:
         """Returns if all ranks are ready, or all have ended; otherwise raises."""

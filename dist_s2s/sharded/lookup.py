@@ -72,6 +72,11 @@ def check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]
     return None
 
 
+def _wire_dtype(tables: Sequence["DistributedEmbedding"]) -> torch.dtype | None:
+    """The comm_dtype that any of the tables has; the rows of the others are of that dtype already."""
+    return next((table.comm_dtype for table in tables if table.comm_dtype is not None), None)
+
+
 def raise_with_replicas(error: Exception, tables: Sequence["DistributedEmbedding"]) -> NoReturn:
     """Raises an error that all ranks of the shard group have; with replicas on theirs too, when they run backward.
 
@@ -145,7 +150,7 @@ class _Lookup(torch.autograd.Function):
             if table.max_norm is not None:
                 torch.embedding_renorm_(weight.detach(), part.requested_rows, table.max_norm, table.norm_type)
         first = tables[0]
-        distinct = fetch_rows(parts, weights, first.comm_dtype, first.process_group, first.statistics)
+        distinct = fetch_rows(parts, weights, _wire_dtype(tables), first.process_group, first.statistics)
         rows = tuple(
             block.index_select(0, part.inverse).view(*part.ids.shape, block.shape[1])
             for block, part in zip(distinct, parts, strict=True)
@@ -163,7 +168,7 @@ class _Lookup(torch.autograd.Function):
             for number, table, part in zip(needed, tables, parts, strict=True)
         ]
         first = tables[0]
-        returned = return_gradients(parts, distinct, first.comm_dtype, first.process_group, first.statistics)
+        returned = return_gradients(parts, distinct, _wire_dtype(ctx.tables), first.process_group, first.statistics)
         gradients: list[Tensor | None] = [None] * len(ctx.tables)
         for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
             gradients[number] = _sparse_gradient(table, part, gradient)

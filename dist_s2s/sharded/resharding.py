@@ -13,7 +13,7 @@ from torch import Tensor
 from dist_s2s.sharded.agreement import gather, missing_ranks_named
 from dist_s2s.sharded.partition import RowPartition
 
-PIECE_BYTES = 16 << 20  # of a rank's rows at a time
+PIECE_BYTES = 16 << 20  # of rows, of all ranks together, at a time
 
 
 def gather_whole(
@@ -73,7 +73,7 @@ def _scatter(whole: Tensor, shard: Tensor, partition: RowPartition, group: dist.
 def reshard(
     shard: Tensor, old: RowPartition, new: RowPartition, group: dist.ProcessGroup | None, fill: float = 0.0
 ) -> Tensor:
-    """The rows that this rank owns under ``new``, from shards under ``old`` (all_to_alls); new rows are ``fill``.
+    """The rows that this rank owns under ``new``, from shards under ``old`` (all_gathers); new rows are ``fill``.
 
     Both partitions have as many shards; ``new`` may have more or fewer rows.
     """
@@ -111,7 +111,7 @@ def _owners_and_rows(ids: Tensor, partition: RowPartition) -> tuple[Tensor, Tens
 
 def _pieces(shard: Tensor, partition: RowPartition) -> list[tuple[int, int]]:
     """Runs of local row numbers, the same on every rank: up to the size of the largest shard."""
-    row_bytes = math.prod(shard.shape[1:]) * shard.element_size()
+    row_bytes = math.prod(shard.shape[1:]) * shard.element_size() * partition.num_shards
     rows = max(1, PIECE_BYTES // row_bytes)
     largest = partition.shard_size(0)
     return [(start, min(start + rows, largest)) for start in range(0, largest, rows)]

@@ -111,8 +111,9 @@ def mean_or_sum(group: dist.ProcessGroup) -> Answer:
             dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
         ),
     )
-    evidence = f"becomes {applied_gradient(usual):.1f}, and with a hook of one's own {applied_gradient(hooked):.1f}"
-    return Answer("partly", f"2 on each rank {evidence}")
+    mean, total = applied_gradient(usual), applied_gradient(hooked)
+    evidence = f"2 on each rank becomes {mean:.1f}, and with a hook of one's own {total:.1f}"
+    return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
 
 
 def resharding(group: dist.ProcessGroup) -> Answer:

@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="import-not-found"
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import torchrec
 from feature_checks import IDS, compare, lookup_probes, reduced_precision, train
 from feature_evidence import Probe, become_a_world_of_one, collectives, installed, one_line, refusing, rows, search
 from feature_list import Answer, whether
-from feature_torchrec_table import Bags, Tables, jagged, table_config
+from feature_torchrec_placement import automatic_placement, host_memory_cache, other_shardings, unbounded_ids
+from feature_torchrec_table import Bags, Tables, jagged, undivided
 from feature_update_checks import applied_gradient, update_probes
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -24,11 +24,9 @@ from torchrec.distributed import comm_ops
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.model_parallel import DMPCollection
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.sharding_plan import column_wise, construct_module_sharding_plan, row_wise, table_wise
+from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import BoundsCheckMode, ShardingPlan
-from torchrec.modules.mc_modules import LFU_EvictionPolicy, MCHManagedCollisionModule
 from torchrec.quant.embedding_modules import EmbeddingCollection as QuantisedCollection
 
 
@@ -85,13 +83,11 @@ def several_tables(group: dist.ProcessGroup) -> Answer:
 
 def mean_or_sum(group: dist.ProcessGroup) -> Answer:
     """The switch set_gradient_division, which is one for the whole process."""
-    usual = applied_gradient(Tables([rows(132)]))
+    mean = applied_gradient(Tables([rows(132)]))
     comm_ops.set_gradient_division(False)
-    switched = applied_gradient(Tables([rows(132)]))
-    evidence = (
-        f"2 on each rank becomes {usual:.1f}; set_gradient_division(False) makes it {switched:.1f} for all tables"
-    )
-    return Answer("partly", evidence)
+    total = applied_gradient(Tables([rows(132)]))
+    evidence = f"2 on each rank becomes {mean:.1f}; set_gradient_division(False) makes it {total:.1f} for all tables"
+    return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
 
 
 def resharding(group: dist.ProcessGroup) -> Answer:
@@ -113,7 +109,7 @@ def resharding(group: dist.ProcessGroup) -> Answer:
 
 def replicated_shards(group: dist.ProcessGroup) -> Answer:
     """DMPCollection on a CPU."""
-    module = nn.Sequential(_collection())
+    module = nn.Sequential(undivided())
     sharder = EmbeddingCollectionSharder()
     plan = construct_module_sharding_plan(module[0], {"t0": row_wise()}, sharder, 2, 2, "cpu")
     DMPCollection(module, torch.device("cpu"), ShardingPlan({"0": plan}), 4, 2, group, sharders=[sharder])
@@ -154,42 +150,6 @@ def pooled_lookups(group: dist.ProcessGroup) -> Answer:
     return whether(right, f"an EmbeddingBagCollection gives sums of shape {tuple(found.shape)}")
 
 
-def other_shardings(group: dist.ProcessGroup) -> Answer:
-    """By columns, and whole on rank 1."""
-    held = []
-    kinds: list[Callable[..., Any]] = [partial(column_wise, ranks=[0, 1]), partial(table_wise, rank=1)]
-    for kind in kinds:
-        tables = Tables([rows(132, 8)], sharding=kind)
-        if not torch.equal(tables.lookup(IDS)[0], rows(132, 8)[IDS]):
-            return Answer("no", "lookups give other rows than those of the ids")
-        held.append([tuple(shard.tensor.shape) for shard in tables.shards()])
-    return Answer("yes", f"rank {group.rank()} holds {held[0]} with column_wise, {held[1]} with table_wise")
-
-
-def automatic_placement(group: dist.ProcessGroup) -> Answer:
-    """EmbeddingShardingPlanner."""
-    module = nn.Sequential(_collection())
-    planner = EmbeddingShardingPlanner(topology=Topology(world_size=2, compute_device="cpu"))
-    plan = planner.plan(module, [EmbeddingCollectionSharder()])
-    return Answer("yes", f"EmbeddingShardingPlanner chooses {plan.plan['0']['t0'].sharding_type}")
-
-
-def unbounded_ids(group: dist.ProcessGroup) -> Answer:
-    """A managed collision module."""
-    module = MCHManagedCollisionModule(
-        zch_size=4,
-        device=torch.device("cpu"),
-        eviction_policy=LFU_EvictionPolicy(),
-        eviction_interval=1,
-        input_hash_size=2**62,
-    )
-    ids = {"f0": torchrec.JaggedTensor(values=torch.tensor([10**12, 7]), lengths=torch.tensor([1, 1]))}
-    module.profile(ids)
-    mapped = module(ids)["f0"].values().tolist()
-    distinct = len(set(mapped)) == 2 and max(mapped) < 4
-    return whether(distinct, f"MCHManagedCollisionModule of 4 rows maps ids 10^12 and 7 to {mapped}")
-
-
 def fused_optimizer(group: dist.ProcessGroup) -> Answer:
     """Rows after backward alone."""
     tables = Tables([rows(132)])
@@ -202,23 +162,13 @@ def fused_optimizer(group: dist.ProcessGroup) -> Answer:
 
 def quantised_inference(group: dist.ProcessGroup) -> Answer:
     """torchrec.quant."""
-    collection = _collection("cpu")
+    collection = undivided("cpu")
     collection.embeddings["t0"].weight.data.copy_(rows(132))
     as_type = torch.ao.quantization.PlaceholderObserver.with_args
     collection.qconfig = torch.ao.quantization.QConfig(as_type(dtype=torch.float), as_type(dtype=torch.qint8))
     found = QuantisedCollection.from_float(collection)(jagged([IDS]))["f0"].values()
     difference = float((found - rows(132)[IDS.flatten()]).abs().max())
     return whether(difference < 0.05, f"torchrec.quant's EmbeddingCollection is right to {difference:.3f}")
-
-
-def host_memory_cache(group: dist.ProcessGroup) -> Answer:
-    """The kernel fused_uvm_caching means nothing without a GPU."""
-    return Answer("not run", "needs CUDA")
-
-
-def _collection(device: str = "meta") -> Any:
-    """Not yet divided."""
-    return torchrec.EmbeddingCollection(tables=[table_config(0, rows(132))], device=torch.device(device))
 
 
 def _without(pattern: str) -> Probe:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from feature_checks import LEARNING_RATE
-from feature_evidence import gathered
+from feature_evidence import gathered, rows
 from torch import Tensor
 from torchrec import (
     EmbeddingBagCollection,
@@ -120,9 +120,8 @@ class Bags(Tables):
 
 def table_config(number: int, weight: Tensor, kind: Any = EmbeddingConfig, **options: Any) -> Any:
     """The table with this number and of this size."""
-    rows, dim = weight.shape
-    name, feature = f"t{number}", f"f{number}"
-    return kind(name=name, feature_names=[feature], num_embeddings=rows, embedding_dim=dim, **options)
+    size = {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
+    return kind(name=f"t{number}", feature_names=[f"f{number}"], **size, **options)
 
 
 def jagged(ids: Sequence[Tensor], bag: int = 1, sample_if_empty: bool = False) -> KeyedJaggedTensor:
@@ -133,3 +132,8 @@ def jagged(ids: Sequence[Tensor], bag: int = 1, sample_if_empty: bool = False) -
     keys = [f"f{number}" for number in range(len(ids))]
     values = torch.cat([mine.flatten() for mine in ids])
     return KeyedJaggedTensor.from_lengths_sync(keys=keys, values=values, lengths=torch.cat(lengths))
+
+
+def undivided(device: str = "meta") -> Any:
+    """An EmbeddingCollection of 132 rows of 4 numbers."""
+    return EmbeddingCollection(tables=[table_config(0, rows(132))], device=torch.device(device))

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if options.json is not None:
         found = {name: vars(answer) for name, answer in answers.items()}
-        result = {**provenance(), "system": options.system, "versions": versions, "answers": found}
+        result = {**provenance(), "library": options.system, "versions": versions, "answers": found}
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 1 if any(answer.verdict == "error" for answer in answers.values()) else 0
 
@@ -83,7 +83,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The README's table: features down, systems across."""
     titles = []
     for result in results:
-        system = SYSTEMS[result["system"]]
+        system = SYSTEMS[result["library"]]
         titles.append(f"{system.title} {result['versions'][system.distribution].partition('+')[0]}")
     lines = [_row(["feature", "what yes means", *titles]), _row(["---"] * (2 + len(titles)))]
     for feature, meaning in FEATURES.items():

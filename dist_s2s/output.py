@@ -5,6 +5,7 @@ Each kind has
     layer           what the model applies to its states
     tables          what checkpoints and the optimizer see, by name
     lookup_tables   those whose rows the training loss looks up
+    start_from      lets an untrained layer begin with the tokens' frequencies, int64 [V], for a bias
     sample          the ids of these rows for a step, known before the step; None if it needs none (local)
     training_loss   in nats, summed over this rank's tokens
     exact_loss      negative log-likelihood, summed likewise, without label smoothing
@@ -49,10 +50,15 @@ class ReplicatedOutput:
     """A linear layer that every rank holds whole."""
 
     def __init__(self, hidden_size: int, num_classes: int, label_smoothing: float) -> None:
-        self.layer: nn.Module = nn.Linear(hidden_size, num_classes)
+        self.layer = nn.Linear(hidden_size, num_classes)
         self.tables: dict[str, DistributedEmbedding] = {}
         self.lookup_tables: list[DistributedEmbedding] = []
         self._label_smoothing = label_smoothing
+
+    @torch.no_grad()
+    def start_from(self, counts_V: Tensor) -> None:
+        """Sets the bias to the tokens' frequencies."""
+        self.layer.bias.copy_(log_frequencies(counts_V))
 
     def sample(self, target_out_BT: Tensor, step: int) -> None:
         """The loss needs no rows."""
@@ -79,6 +85,7 @@ class ShardedOutput:
         self, table: DistributedEmbedding, bias: DistributedEmbedding, num_classes: int, label_smoothing: float
     ) -> None:
         self.layer = nn.Identity()
+        self._bias = bias
         self.tables = {"output_table": table, "output_bias": bias}
         self.lookup_tables: list[DistributedEmbedding] = []
 
@@ -88,6 +95,13 @@ class ShardedOutput:
             )
 
         self._smoothed, self._exact = cross_entropy(label_smoothing), cross_entropy(0.0)
+
+    @torch.no_grad()
+    def start_from(self, counts_V: Tensor) -> None:
+        """Sets the rows of the bias that are classes to the tokens' frequencies (local)."""
+        bias = self._bias
+        ids = bias.partition.ids(bias.rank, 0, bias.partition.rows_below(bias.rank, len(counts_V)))
+        bias.weight[: len(ids), 0] = log_frequencies(counts_V)[ids].to(bias.weight)
 
     def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
         """The loss needs no rows: each rank uses its own."""
@@ -148,6 +162,12 @@ class SampledOutput(ShardedOutput):
 
 
 OutputLayer = ReplicatedOutput | ShardedOutput
+
+
+def log_frequencies(counts_V: Tensor) -> Tensor:
+    """Logarithms of the tokens' shares, as if each had occurred once more: float64 [V]."""
+    smoothed = counts_V.double() + 1
+    return smoothed.log() - smoothed.sum().log()
 
 
 def token_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float) -> Tensor:

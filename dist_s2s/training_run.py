@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dist_s2s.checkpoint import load_weights
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import joined_ranks
@@ -10,9 +13,9 @@ from dist_s2s.errors import UserError
 from dist_s2s.output import choose_output
 from dist_s2s.run_directory import CONFIG, checkpoint_to_resume, claim
 from dist_s2s.scoring import corpus_scores
-from dist_s2s.text.corpus import describe, encode_pairs, load_pairs
+from dist_s2s.text.corpus import Example, describe, encode_pairs, load_pairs
 from dist_s2s.text.tokenizers import make_tokenizer
-from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.text.vocabulary import EOS, Vocabulary
 from dist_s2s.tracking import RunLog
 from dist_s2s.trainer import Trainer, TrainingData
 from dist_s2s.translator import TextPipeline, Translator, best_checkpoint
@@ -44,6 +47,8 @@ def run_training(config: Config) -> None:
             if checkpoint is not None:
                 trainer.resume(checkpoint)
                 log.say(f"going on from {checkpoint}")
+            else:
+                translator.output.start_from(target_counts(data.train, len(text.target_vocabulary)))
             log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
             trainer.fit()
             log.write_summary(finish(config, trainer, data, test_pairs))
@@ -73,6 +78,12 @@ def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, Tr
     examples, dropped = encode_pairs(train, *tools, max_length=settings.max_length)
     valid_examples, _ = encode_pairs(valid, *tools, max_length=None)
     return text, TrainingData(examples, valid_examples, valid), test, dropped
+
+
+def target_counts(examples: list[Example], vocabulary_size: int) -> Tensor:
+    """How often the model is to predict each target token, int64 [vocabulary_size]."""
+    ids = torch.tensor([token for example in examples for token in (*example.target, EOS)])
+    return torch.bincount(ids, minlength=vocabulary_size)
 
 
 def settle(config: Config, checkpoint: Path | None, text: TextPipeline, world_size: int) -> Config:

@@ -59,7 +59,7 @@ def answers_of(system: str, file: Path, *names: str) -> dict[str, Any]:
     arguments = [f"--system={system}", f"--json={file}", *(f"--feature={name}" for name in names)]
     assert features.main(arguments) == 0
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    assert result["system"] == system
+    assert result["library"] == system
     assert SYSTEMS[system].distribution in result["versions"]
     return result["answers"]  # type: ignore[no-any-return]
 
@@ -119,7 +119,7 @@ def test_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found = {name: {"verdict": verdict, "evidence": evidence} for name, (verdict, evidence) in answers.items()}
         versions = {SYSTEMS[system].distribution: "1.8.0+cpu"}
         files.append(tmp_path / f"{system}.json")
-        files[-1].write_text(json.dumps({"system": system, "versions": versions, "answers": found}), encoding="utf-8")
+        files[-1].write_text(json.dumps({"library": system, "versions": versions, "answers": found}), encoding="utf-8")
     assert features.main(["--markdown", *map(str, files)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| feature | what yes means | TorchRec 1.8.0 | dist_s2s 1.8.0 |"

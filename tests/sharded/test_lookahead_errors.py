@@ -109,7 +109,7 @@ def test_every_rank_leaves_the_loop_at_the_same_step(ranks: RankPool, kind: str)
         assert steps == 4
 
 
-@pytest.mark.parametrize("kind", set(WRONG) - {"fewer batches"})
+@pytest.mark.parametrize("kind", [kind for kind in WRONG if kind != "fewer batches"])
 def test_without_a_group_the_error_is_raised_as_it_is(kind: str):
     batches, of_the_wrong, _ = WRONG[kind]
     done, error, _ = steps_and_error(iter(Lookahead(build(None), batches(True), ids_of)))

@@ -41,6 +41,7 @@ class RankPool:
         self._pipes: list[Connection] = []
         self._folder: TemporaryDirectory[str] | None = None
         self._rendezvous = 0
+        self._made_groups = False  # by the task before
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +62,7 @@ class RankPool:
         Raises RanksFailed if any rank raised, died or had no answer after timeout seconds; the next call then
         starts new processes.
         """
-        answers = self._call((function, args, world_size), world_size, timeout)
+        answers = self._call_function((function, args, world_size), world_size, timeout)
         if any(isinstance(answer, RankError) for answer in answers):
             self._fail(answers)
         return answers
@@ -73,7 +74,7 @@ class RankPool:
 
         Raises RanksFailed if any rank returned, died or hung.
         """
-        answers = self._call((function, args, world_size), world_size, timeout)
+        answers = self._call_function((function, args, world_size), world_size, timeout)
         if not all(isinstance(answer, RankError) and answer.traceback for answer in answers):
             self._fail(answers)
         self._join_groups()  # the ranks may have left their collectives at different points
@@ -105,11 +106,17 @@ class RankPool:
 
     def _join_groups(self) -> None:
         assert self._folder is not None
+        self._made_groups = False
         self._rendezvous += 1
         store = str(Path(self._folder.name) / f"store-{self._rendezvous}")
         answers = self._call(store, RANKS, START_SECONDS)
         if any(isinstance(answer, RankError) for answer in answers):
             self._fail(answers)
+
+    def _call_function(self, task: object, world_size: int, timeout: float) -> list[Any]:
+        if self._made_groups and self._processes:
+            self._join_groups()  # each task finds the groups that it may expect, and the next ones get the same names
+        return self._call(task, world_size, timeout)
 
     def _call(self, task: object, world_size: int, timeout: float) -> list[Any]:
         """Send the task to the first world_size ranks; return an answer or a RankError for each."""
@@ -131,19 +138,20 @@ class RankPool:
             if not ready:
                 break
             for pipe in ready:
-                answer = self._receive(waiting[pipe])
+                answer, made_groups = self._receive(waiting[pipe])
+                self._made_groups |= made_groups
                 answers[waiting[pipe]] = answer
                 if isinstance(answer, RankError):
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         hung = RankError("Hung", f"no answer (limit: {timeout:g} s, or {GRACE_SECONDS:g} s after another failed)")
         return [answers.get(rank, hung) for rank in range(len(pipes))]
 
-    def _receive(self, rank: int) -> Any:
+    def _receive(self, rank: int) -> tuple[Any, bool]:
         try:
             return pickle.loads(self._pipes[rank].recv_bytes())
         except (EOFError, ConnectionResetError):
             self._processes[rank].join()
-            return RankError("Died", f"exit code {self._processes[rank].exitcode}")
+            return RankError("Died", f"exit code {self._processes[rank].exitcode}"), False
 
     def _fail(self, answers: Sequence[Any]) -> None:
         """Kill the ranks and raise RanksFailed with all that is known of each."""

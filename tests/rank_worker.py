@@ -51,18 +51,25 @@ def serve(rank: int, pipe: Connection, output: str) -> None:
             match pickle.loads(task):
                 case str(store):
                     groups = join(store, rank)
-                    answer = pickle.dumps(None)
+                    answer = pickle.dumps((None, False))
                 case function, args, world_size:
                     torch.manual_seed(0)
                     torch.set_default_dtype(torch.float32)
                     torch.set_num_threads(1)
                     torch.set_flush_denormal(False)
-                    answer = pickle.dumps(function(groups[world_size - 1], *args))
+                    number = groups_made()
+                    value = function(groups[world_size - 1], *args)
+                    answer = pickle.dumps((value, groups_made() != number))
         except BaseException as error:  # whatever it is, the test reports it
-            answer = pickle.dumps(RankError(type(error).__name__, str(error), traceback.format_exc()))
+            answer = pickle.dumps((RankError(type(error).__name__, str(error), traceback.format_exc()), False))
         # Process groups in reference cycles are taken down here, on all ranks at once, not within a later task.
         gc.collect()
         pipe.send_bytes(answer)
+
+
+def groups_made() -> int:
+    """How many process groups this rank has made: torch names the next one after it, on all ranks the same."""
+    return dist.distributed_c10d._world.group_count
 
 
 def join(store: str, rank: int) -> list[Any]:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.rank_pool import RankPool, RanksFailed
+from tests.rank_worker import RANKS
 
 
 def pid(group: dist.ProcessGroup) -> int:
@@ -98,3 +99,16 @@ def test_failures_are_reported_quickly_and_the_next_call_works() -> None:
                 with pytest.raises(ProcessLookupError):
                     os.kill(old_pid, 0)
         assert pool.run(reduce_rank, 0, world_size=2)[1] == (1, torch.tensor([1]))
+
+
+def make_a_group(group: dist.ProcessGroup) -> int:
+    """The size of a new group of all ranks; if only some take part, torch counts it, and its later names differ."""
+    if dist.get_world_size(group) < RANKS:
+        dist.distributed_c10d._world.group_count += 1
+        return 0
+    return dist.get_world_size(dist.new_group())
+
+
+def test_groups_that_only_some_ranks_counted_do_not_disturb_later_ones(ranks: RankPool) -> None:
+    assert ranks.run(make_a_group, world_size=2) == [0, 0]
+    assert ranks.run(make_a_group) == [RANKS] * RANKS

@@ -88,6 +88,7 @@ def _rank(probe: Probe, rank: int, ranks: int, folder: Path) -> None:
         timeout=timedelta(seconds=SECONDS_FOR_A_COLLECTIVE),
     )
     assert dist.group.WORLD is not None
+    dist.barrier()  # a probe that kills its rank must not meet another that is still joining
     try:
         answer = probe(dist.group.WORLD)
     except Exception as error:

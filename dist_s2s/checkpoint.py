@@ -26,6 +26,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.durable_files import check_sha256, save_tensors, sync_directory, write_durably
 from dist_s2s.errors import UserError
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
+from dist_s2s.sharded.dynamic_rows import row_state
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -59,7 +60,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
     def write() -> dict[str, str]:
         sums = {}
         for name, table in state.tables.items():
-            rows = _row_state(state.table_optimizer, table)
+            rows = row_state(state.table_optimizer, table.weight)
             file = shard_file(name, ranks.rank, ranks.world_size)
             sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
@@ -214,15 +215,6 @@ def _describe(table: DistributedEmbedding) -> dict[str, Any]:
     }
 
 
-def _row_state(optimizer: Optimizer, table: DistributedEmbedding) -> dict[str, Tensor]:
-    """The optimizer's tensors that have a row for each row of the shard."""
-    return {key: value for key, value in optimizer.state[table.weight].items() if _is_row_state(value, table.weight)}
-
-
-def _is_row_state(value: object, weight: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(weight)
-
-
 def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
     tensors = {f"model.{key}": value for key, value in state.core.state_dict().items()}
     for name, optimizer in (
@@ -230,9 +222,9 @@ def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
         ("table_optimizer", state.table_optimizer),
     ):
         for number, parameter in enumerate(_parameters(optimizer)):
+            in_shards = row_state(optimizer, parameter) if name == "table_optimizer" else {}
             for key, value in optimizer.state[parameter].items():
-                is_row_state = name == "table_optimizer" and _is_row_state(value, parameter)
-                if isinstance(value, Tensor) and not is_row_state:
+                if isinstance(value, Tensor) and key not in in_shards:
                     tensors[f"{name}.{number}.{key}"] = value
     return tensors
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def grow(table: "DistributedEmbedding", num_embeddings: int, optimizer: Optimizer | None) -> None:
     """DistributedEmbedding.grow: an all_gather to agree, then all_to_alls of the rows that change their owner."""
-    state = _row_state(table, optimizer)
+    state = {} if optimizer is None else row_state(optimizer, table.weight)
     settings = {"num_embeddings": num_embeddings, "the optimizer's state": sorted(state)}
     for group in (table.process_group, table.replicate_group):
         if group is not None:
@@ -52,12 +52,12 @@ def reset_rows(table: "DistributedEmbedding", ids: Tensor, optimizer: Optimizer 
     if table.replicate_group is not None:
         rows, _, _ = sum_over_replicas(rows, table.weight.new_empty(len(rows), 0), None, table.replicate_group)
     table.initialize_rows(rows)
-    for value in _row_state(table, optimizer).values():
-        value[rows] = 0
+    if optimizer is not None:
+        for value in row_state(optimizer, table.weight).values():
+            value[rows] = 0
 
 
-def _row_state(table: "DistributedEmbedding", optimizer: Optimizer | None) -> dict[str, Tensor]:
-    """The optimizer's tensors that have a row for each row of the shard."""
-    weight = table.weight
-    state = {} if optimizer is None else optimizer.state.get(weight, {})
+def row_state(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:
+    """The optimizer's tensors that have a row for each row of the shard ``weight``."""
+    state = optimizer.state.get(weight, {})
     return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.dim() > 0 and len(v) == len(weight)}

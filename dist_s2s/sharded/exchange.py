@@ -120,9 +120,9 @@ def plan_exchange(
         _wanted(mine, partition, count) for mine, partition, count in zip(usable, partitions, counted, strict=True)
     ]
     counts_TW = torch.stack([counts for *_, counts in wanted])
-    header = torch.cat((counts_TW, torch.full_like(counts_TW[:1], status_of(error))))
-    received = torch.empty_like(header.t().contiguous())
-    all_to_all(received, header.t().contiguous(), None, None, group, statistics)
+    header = torch.cat((counts_TW, torch.full_like(counts_TW[:1], status_of(error)))).t().contiguous()
+    received = torch.empty_like(header)
+    all_to_all(received, header, None, None, group, statistics)
     *receive_counts, statuses = received.t().tolist()
     raise_first(statuses, error, group, device)
     send_counts = counts_TW.tolist()
@@ -171,14 +171,8 @@ def fetch_rows(
     outgoing = [shard.index_select(0, part.requested_rows) for shard, part in zip(shards, parts, strict=True)]
     if group is None:
         return outgoing
-    rows = exchange_blocks(
-        [block.to(comm_dtype or block.dtype) for block in outgoing],
-        [part.receive_counts for part in parts],
-        [part.send_counts for part in parts],
-        group,
-        statistics,
-    )
-    return [block.to(shard.dtype) for block, shard in zip(rows, shards, strict=True)]
+    asked, wanted = [part.receive_counts for part in parts], [part.send_counts for part in parts]
+    return _exchange_in(comm_dtype, outgoing, asked, wanted, group, statistics)
 
 
 def return_gradients(
@@ -191,14 +185,22 @@ def return_gradients(
     """Step 4, the dual of fetch_rows: gradients of this rank's U rows, [U, D], in; of the R requested, [R, D], out."""
     if group is None:
         return list(gradients)
-    returned = exchange_blocks(
-        [block.to(comm_dtype or block.dtype) for block in gradients],
-        [part.send_counts for part in parts],
-        [part.receive_counts for part in parts],
-        group,
-        statistics,
-    )
-    return [block.to(gradient.dtype) for block, gradient in zip(returned, gradients, strict=True)]
+    asked, wanted = [part.receive_counts for part in parts], [part.send_counts for part in parts]
+    return _exchange_in(comm_dtype, gradients, wanted, asked, group, statistics)
+
+
+def _exchange_in(
+    comm_dtype: torch.dtype | None,
+    blocks: Sequence[Tensor],
+    send_counts: Sequence[Sequence[int]],
+    receive_counts: Sequence[Sequence[int]],
+    group: dist.ProcessGroup,
+    statistics: ExchangeStatistics,
+) -> list[Tensor]:
+    """exchange_blocks in another dtype; what arrives has that of the blocks again."""
+    travelling = [block.to(comm_dtype or block.dtype) for block in blocks]
+    received = exchange_blocks(travelling, send_counts, receive_counts, group, statistics)
+    return [theirs.to(block.dtype) for theirs, block in zip(received, blocks, strict=True)]
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dist_s2s.sharded.agreement import gather, gather_texts
 from dist_s2s.sharded.embedding import DistributedEmbedding
-from dist_s2s.sharded.exchange import ExchangePlan, plan_exchange
-from dist_s2s.sharded.lookup import check_tables, lookup_planned, raise_with_replicas
+from dist_s2s.sharded.exchange import ExchangePlan
+from dist_s2s.sharded.lookup import count_ids, lookup_planned, plan_in_group, raise_with_replicas
 from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.transport import ExchangeStatistics
 
@@ -100,9 +100,7 @@ class Lookahead(Generic[Batch]):
                 batch, plan = planned
                 if plan.partitions != self._partitions():  # a table has grown since
                     plan = self._plan([part.ids for part in plan.parts], self._partitions())
-                for table, part in zip(self.tables, plan.parts, strict=True):
-                    table.statistics.ids += part.ids.numel()
-                    table.statistics.distinct_ids += part.num_distinct
+                count_ids(self.tables, plan.parts)
                 rows = lookup_planned(self.tables, plan.to(self.tables[0].weight.device))
                 self._following = self._begin()  # only now, so as not to slow the rows down
                 yield batch, rows
@@ -139,9 +137,7 @@ class Lookahead(Generic[Batch]):
         return batch, self._plan(ids, partitions)  # type: ignore[return-value]
 
     def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...]) -> ExchangePlan:
-        counted = [table.scale_grad_by_freq for table in self.tables]
-        problem = check_tables(self.tables, ids)
-        parts = plan_exchange(ids, partitions, counted, self._group, self._statistics, problem)
+        parts = plan_in_group(self.tables, ids, partitions, self._group, self._statistics)
         return ExchangePlan(0, self.tables[0].process_group, partitions, parts)
 
     def _agree(self, state: int, error: Exception | None) -> None:

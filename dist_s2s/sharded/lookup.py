@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dist_s2s.sharded.agreement import gather, raise_first, status_of
 from dist_s2s.sharded.exchange import ExchangePlan, TablePlan, fetch_rows, plan_exchange, return_gradients
+from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.replicas import agree_on_counts, sum_over_replicas
+from dist_s2s.sharded.transport import ExchangeStatistics
 
 if TYPE_CHECKING:
     from dist_s2s.sharded.embedding import DistributedEmbedding
@@ -41,17 +44,32 @@ def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -
     """
     first = tables[0]
     partitions = tuple(table.partition for table in tables)
-    counted = [table.scale_grad_by_freq for table in tables]
-    error = check_tables(tables, ids)
     try:
-        parts = plan_exchange(ids, partitions, counted, first.process_group, first.statistics, error)
+        parts = plan_in_group(tables, ids, partitions, first.process_group, first.statistics)
     except (IndexError, TypeError, ValueError) as found:
         raise_with_replicas(found, tables)
     first.plans_made += 1
+    count_ids(tables, parts)
+    return ExchangePlan(first.plans_made, first.process_group, partitions, parts)
+
+
+def plan_in_group(
+    tables: Sequence["DistributedEmbedding"],
+    ids: Sequence[Tensor],
+    partitions: Sequence[RowPartition],
+    group: dist.ProcessGroup | None,
+    statistics: ExchangeStatistics,
+) -> tuple[TablePlan, ...]:
+    """What ``make_plan`` exchanges, in a group of the tables' ranks (two all_to_alls); errors are the same on each."""
+    counted = [table.scale_grad_by_freq for table in tables]
+    return plan_exchange(ids, partitions, counted, group, statistics, _check_tables(tables, ids))
+
+
+def count_ids(tables: Sequence["DistributedEmbedding"], parts: Sequence[TablePlan]) -> None:
+    """Notes in each table's statistics that these ids are looked up."""
     for table, part in zip(tables, parts, strict=True):
         table.statistics.ids += part.ids.numel()
         table.statistics.distinct_ids += part.num_distinct
-    return ExchangePlan(first.plans_made, first.process_group, partitions, parts)
 
 
 def lookup_planned(tables: Sequence["DistributedEmbedding"], plan: ExchangePlan) -> list[Tensor]:
@@ -59,7 +77,7 @@ def lookup_planned(tables: Sequence["DistributedEmbedding"], plan: ExchangePlan)
     return list(_Lookup.apply(tuple(tables), plan.parts, *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
 
 
-def check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> Exception | None:
+def _check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> Exception | None:
     """A ValueError, not raised, if these tables cannot share an exchange."""
     first = tables[0]
     if len(ids) != len(tables):
@@ -93,7 +111,7 @@ def raise_with_replicas(error: Exception, tables: Sequence["DistributedEmbedding
 def _check_plan(plan: ExchangePlan, tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> None:
     """Raises on every rank what is wrong with the plan on the first such rank (one all_gather)."""
     first = tables[0]
-    error = check_tables(tables, ids) or _plan_error(plan, tables, ids)
+    error = _check_tables(tables, ids) or _plan_error(plan, tables, ids)
     if first.process_group is None:
         if error is not None:
             raise error
@@ -177,7 +195,8 @@ class _Lookup(torch.autograd.Function):
 
 def _sum_by_id(output_gradient: Tensor, part: TablePlan, divisor: float) -> Tensor:
     """Gradients of this rank's U distinct rows, [U, D], float32 or better."""
-    gradient = _accumulable(output_gradient).reshape(-1, output_gradient.shape[-1])
+    gradient = output_gradient.to(torch.promote_types(output_gradient.dtype, torch.float32))
+    gradient = gradient.reshape(-1, gradient.shape[-1])
     distinct = gradient.new_zeros(part.num_distinct, gradient.shape[1]).index_add_(0, part.inverse, gradient)
     return distinct if divisor == 1 else distinct.div_(divisor)
 
@@ -198,7 +217,3 @@ def _sparse_gradient(table: "DistributedEmbedding", part: TablePlan, returned: T
         rows, values = rows[kept], values[kept]
     values = values.to(table.weight.dtype)
     return torch.sparse_coo_tensor(rows[None], values, table.weight.shape, is_coalesced=True, check_invariants=False)
-
-
-def _accumulable(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -140,15 +140,12 @@ class SparseAdagrad(_RowOptimizer):
         return gradient.div(total.sqrt().add_(group["eps"])).mul_(-group["lr"])
 
 
-class RowWiseAdagrad(_RowOptimizer):
+class RowWiseAdagrad(SparseAdagrad):
     """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per element.
 
     For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows], which
     takes 1/D of the table's own memory.
     """
-
-    def __init__(self, params: Parameters, lr: float = 1e-2, eps: float = 1e-10, *, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
 
     def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
         return {"sum": shape[:1]}
@@ -187,23 +184,12 @@ class SparseAdam(_RowOptimizer):
         return _adam_change(mean, square, group, step)
 
 
-class RowWiseAdam(_RowOptimizer):
+class RowWiseAdam(SparseAdam):
     """SparseAdam with one second moment per row: of the mean of squares of the row's gradient.
 
     The formula is that of SparseAdam with mean(g²) in the place of g². State: [rows, D] and [rows], about half of
     SparseAdam's.
     """
-
-    def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        *,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
         return {"exp_avg": shape, "exp_avg_sq": shape[:1]}

@@ -73,7 +73,7 @@ def _scatter(whole: Tensor, shard: Tensor, partition: RowPartition, group: dist.
 def reshard(
     shard: Tensor, old: RowPartition, new: RowPartition, group: dist.ProcessGroup | None, fill: float = 0.0
 ) -> Tensor:
-    """The rows that this rank owns under ``new``, from shards under ``old`` (all_gathers); new rows are ``fill``.
+    """The rows that this rank owns under ``new``, from shards under ``old`` (all_to_alls); new rows are ``fill``.
 
     Both partitions have as many shards; ``new`` may have more or fewer rows.
     """
@@ -85,17 +85,15 @@ def reshard(
         outgoing, send_counts = [], []
         my_owners, _ = owners[rank]
         for peer in range(world_size):
-            leaving = shard[start:stop][(my_owners == peer).to(shard.device)]
-            outgoing.append(leaving)
-            send_counts.append(len(leaving))
+            outgoing.append(shard[start:stop][(my_owners == peer).to(shard.device)])
+            send_counts.append(len(outgoing[-1]))
         places = [rows[theirs == rank] for theirs, rows in owners]
         counts = [len(rows) for rows in places]
-        received = shard.new_empty(sum(counts), *shard.shape[1:])
-        if group is None:
-            received = torch.cat(outgoing)
-        else:
+        received = leaving = torch.cat(outgoing)
+        if group is not None:
+            received = shard.new_empty(sum(counts), *shard.shape[1:])
             with missing_ranks_named(group):
-                dist.all_to_all_single(received, torch.cat(outgoing), counts, send_counts, group=group)
+                dist.all_to_all_single(received, leaving, counts, send_counts, group=group)
         moved[torch.cat(places).to(moved.device)] = received
     return moved
 

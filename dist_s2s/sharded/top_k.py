@@ -69,11 +69,10 @@ def _best_of_shard(
     best = hidden.new_full((len(hidden), width + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
     ids = hidden.new_zeros(len(hidden), width, dtype=torch.int64)
     _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
-    class_ids = shard.partition.ids(shard.rank).to(hidden.device)
     for tokens in shard.chunks(len(hidden), chunk_elements):
         logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
         best[tokens, :held], columns = logits.topk(held, dim=1)
-        ids[tokens, :held] = class_ids[columns]
+        ids[tokens, :held] = shard.partition.ids_of_rows(shard.rank, columns)
         best[tokens, -2], best[tokens, -1] = exponentiate_(logits)
     return best, ids
 

@@ -61,6 +61,10 @@ class EmbeddingConfig(Section):
     """The row-sharded tables and their optimizer."""
 
     layout: Literal["contiguous", "round_robin"] = Field(default="contiguous", description="which rank owns which row")
+    transport: Literal["auto", "collective", "shared_memory"] = Field(
+        default="auto",
+        description="how rows travel; auto: through shared memory if all ranks share it, else by collectives",
+    )
     num_embeddings: OptionalInt = Field(
         default=None, gt=0, description="rows of every table; null: one for each token of its vocabulary"
     )
@@ -141,6 +145,7 @@ KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
 RESUMABLE_KEYS = frozenset(
     {
         "run_dir",
+        "embedding.transport",
         "training.max_steps",
         "training.max_minutes",
         "training.max_epochs",

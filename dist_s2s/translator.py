@@ -93,17 +93,21 @@ class Translator:
         self, config: Config, vocabulary: Vocabulary, dim: int, padding_idx: int | None = PAD, init_std: float = 1.0
     ) -> DistributedEmbedding:
         embedding = config.embedding
-        return DistributedEmbedding(
-            embedding.num_embeddings or len(vocabulary),
-            dim,
-            padding_idx,
-            layout=embedding.layout,
-            comm_dtype=None if embedding.comm_dtype is None else _COMM_DTYPES[embedding.comm_dtype],
-            init_std=init_std,
-            process_group=self.ranks.group,
-            device=self.ranks.device,
-            dtype=self._dtype,
-        )
+        try:
+            return DistributedEmbedding(
+                embedding.num_embeddings or len(vocabulary),
+                dim,
+                padding_idx,
+                layout=embedding.layout,
+                transport=embedding.transport,
+                comm_dtype=None if embedding.comm_dtype is None else _COMM_DTYPES[embedding.comm_dtype],
+                init_std=init_std,
+                process_group=self.ranks.group,
+                device=self.ranks.device,
+                dtype=self._dtype,
+            )
+        except ValueError as error:  # on every rank: of a transport that cannot be had here
+            raise UserError(f"the tables cannot be built: {error}") from None
 
     def _make_output(self, config: Config) -> OutputLayer:
         """The layer that ``model.output`` names, which is no longer ``auto`` (collective if it is sharded)."""

@@ -7,11 +7,11 @@
 from dist_s2s.sharded.clip import clip_grad_norm_
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.embedding import DistributedEmbedding
-from dist_s2s.sharded.exchange import ExchangePlan
 from dist_s2s.sharded.lookahead import Lookahead
 from dist_s2s.sharded.lookup import lookup, make_plan
 from dist_s2s.sharded.optim import RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
 from dist_s2s.sharded.partition import RowPartition
+from dist_s2s.sharded.plan import ExchangePlan
 from dist_s2s.sharded.sampled_softmax import SampledIds, SampledSoftmaxLoss
 from dist_s2s.sharded.transport import ExchangeStatistics
 

@@ -20,7 +20,10 @@ def status_of(error: Exception | None) -> int:
 
 
 def raise_first(
-    statuses: Sequence[int], error: Exception | None, group: dist.ProcessGroup, device: torch.device | str | None
+    statuses: Sequence[int],
+    error: Exception | None,
+    group: dist.ProcessGroup | None,
+    device: torch.device | str | None,
 ) -> None:
     """Raises the error of the first rank that has one, on every rank; returns if no rank has.
 
@@ -29,6 +32,9 @@ def raise_first(
     """
     if not any(statuses):
         return
+    if group is None:
+        assert error is not None
+        raise error
     texts = gather_texts("" if error is None else str(error), group, device)
     first = next(rank for rank, status in enumerate(statuses) if status)
     raise _ERRORS[statuses[first] - 1](texts[first])

@@ -1,7 +1,8 @@
 """Clipping of gradients by their global norm, over the replicated parameters and the shards of all ranks."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from dist_s2s.sharded.agreement import gather
 from dist_s2s.sharded.embedding import DistributedEmbedding
+
+Gather = Callable[[Tensor], list[Tensor]]
 
 
 def clip_grad_norm_(
@@ -69,6 +72,18 @@ def _values(table: DistributedEmbedding) -> Tensor:
     return table.weight.grad.values()
 
 
+def _groups(tables: list[DistributedEmbedding]) -> dict[dist.ProcessGroup | None, tuple[Gather, torch.device]]:
+    """The process groups among the tables, those of shards first, and how a tensor is gathered in each."""
+    found: dict[dist.ProcessGroup | None, tuple[Gather, torch.device]] = {}
+    for table in tables:
+        gather_shards = partial(table.transport.gather, statistics=table.statistics)
+        found.setdefault(table.process_group, (gather_shards, table.weight.device))
+    for table in tables:
+        if table.replicate_group is not None:
+            found[table.replicate_group] = (partial(gather, group=table.replicate_group), table.weight.device)
+    return found
+
+
 def _global_norm(
     dense_gradients: list[Tensor], tables: list[DistributedEmbedding], table_gradients: list[Tensor]
 ) -> tuple[float, str | None]:
@@ -84,11 +99,9 @@ def _global_norm(
     # what it knows along with its square. Replicas have the same squares, but know of other ranks.
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
     culprits = [math.inf if math.isfinite(square) else rank for square in (sum(squares.values()), total)]
-    devices = {table.process_group: table.weight.device for table in tables}
-    devices |= {table.replicate_group: table.weight.device for table in tables}
-    for group, device in devices.items():
+    for group, (gather_from_all, device) in _groups(tables).items():
         report = torch.tensor([squares.get(group, 0.0), *culprits], dtype=torch.float64, device=device)
-        reports = [part.tolist() for part in ([report] if group is None else gather(report, group))]
+        reports = [part.tolist() for part in gather_from_all(report)]
         total += sum(square for square, *_ in reports)  # in the order of ranks: the same bits on each
         culprits = [min(known) for known in list(zip(*reports, strict=True))[1:]]
 

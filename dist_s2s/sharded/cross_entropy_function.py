@@ -70,7 +70,7 @@ class CrossEntropyFunction(torch.autograd.Function):
                 losses[tokens] = _losses_and_gradient_(logits, all_targets[tokens], shard, problem)
                 gradients.add(tokens, logits)
             if gradients.hidden is not None:
-                gradients.hidden = return_tokens(gradients.hidden, counts, table).sum(dim=0)
+                gradients.hidden = _sum_in_order(return_tokens(gradients.hidden, counts, table))
         ctx.problem, ctx.gradients = problem, gradients
         before = sum(counts[: table.rank])
         return losses[before : before + len(hidden)].sum() * problem.scale
@@ -125,6 +125,14 @@ class _Gradients:
                 rows.add_(factor.t() @ self._tokens[tokens])
         if self.bias is not None:
             self.bias[:classes, 0] += logits_gradient.sum(dim=0)
+
+
+def _sum_in_order(parts: Sequence[Tensor]) -> Tensor:
+    """Their sum in a new tensor, one added after the other: the same bits, however they have come."""
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
 
 
 def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, problem: Problem) -> Tensor:

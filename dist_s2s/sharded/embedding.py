@@ -10,14 +10,15 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.agreement import check_same_on_all_ranks, gather_texts
+from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.dynamic_rows import grow, reset_rows
-from dist_s2s.sharded.exchange import ExchangePlan
 from dist_s2s.sharded.initialize import normal_rows
 from dist_s2s.sharded.lookup import lookup, make_plan
 from dist_s2s.sharded.partition import Layout, RowPartition
+from dist_s2s.sharded.plan import ExchangePlan
 from dist_s2s.sharded.resharding import gather_whole, scatter_from_first
 from dist_s2s.sharded.table_settings import GradReduction, check_settings, checked_padding_idx, groups_of
-from dist_s2s.sharded.transport import ExchangeStatistics, rank_and_size
+from dist_s2s.sharded.transport import ExchangeStatistics, Transport, TransportName, rank_and_size
 
 _INITIALIZE_ELEMENTS = 1 << 18  # about 1 MiB of float32 at a time: its temporaries stay in the cache
 
@@ -41,6 +42,10 @@ class DistributedEmbedding(nn.Module):
     grad_reduction: "mean" divides the summed gradients by the number of ranks, as DistributedDataParallel does for the
         rest of the model; "sum" leaves them as they are.
     comm_dtype: torch.bfloat16 or torch.float16 if rows and gradients are to travel in it; they are summed in float32.
+    transport: "shared_memory" between CPU ranks of one host, "collective" for torch.distributed's collectives, or
+        "auto": shared memory where the ranks can prove that they share it. Results are the same, bit by bit.
+    deduplicate: an id that occurs more than once in a rank's batch is asked for once. Without, nothing has to be
+        sorted but by owner, which pays where hardly any id occurs twice.
     init_std: standard deviation of the initial rows, which are normal; nn.Embedding's is 1.
     process_group: the ranks that share the table. By default a new group of all ranks, because collectives of a table
         and of DistributedDataParallel may start in another order on another rank, and so must not share a group.
@@ -66,6 +71,8 @@ class DistributedEmbedding(nn.Module):
         layout: Layout = "contiguous",
         grad_reduction: GradReduction = "mean",
         comm_dtype: torch.dtype | None = None,
+        transport: TransportName = "auto",
+        deduplicate: bool = True,
         init_std: float = 1.0,
         process_group: dist.ProcessGroup | None = None,
         device_mesh: DeviceMesh | None = None,
@@ -85,6 +92,8 @@ class DistributedEmbedding(nn.Module):
             "layout": layout,
             "grad_reduction": grad_reduction,
             "comm_dtype": comm_dtype,
+            "transport": transport,
+            "deduplicate": deduplicate,
             "init_std": init_std,
             "dtype": dtype,
         }
@@ -104,13 +113,14 @@ class DistributedEmbedding(nn.Module):
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = checked_padding_idx(padding_idx, num_embeddings)
         self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
-        self.grad_reduction, self.comm_dtype = grad_reduction, comm_dtype
+        self.grad_reduction, self.comm_dtype, self.deduplicate = grad_reduction, comm_dtype, deduplicate
         self.init_std, self.seed = init_std, seed
         self.partition = RowPartition(num_embeddings, self.world_size, layout)
         self.statistics = ExchangeStatistics()
         self.plans_made = 0
         rows = self.partition.shard_size(self.rank)
         self.weight = nn.Parameter(torch.empty(rows, embedding_dim, device=device, dtype=dtype))
+        self.transport: Transport = choose_transport(transport, self.process_group, self.weight.device)
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
         self.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         self.reset_parameters()
@@ -234,20 +244,22 @@ class DistributedEmbedding(nn.Module):
             "norm_type": 2.0,
             "scale_grad_by_freq": False,
             "comm_dtype": None,
+            "deduplicate": True,
         }
         set_options = [
             f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
         ]
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
+            f"transport={self.transport.name}, "
             f"rank {self.rank} of {self.world_size} holds {len(self.weight)} rows"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of the rows and settings on the same process groups (not collective)."""
-        groups = (self.process_group, self.replicate_group)
+        shared = (self.process_group, self.replicate_group, self.transport)
         clone = type(self).__new__(type(self))
-        memo.update({id(self): clone, **{id(group): group for group in groups if group is not None}})
+        memo.update({id(self): clone, **{id(each): each for each in shared if each is not None}})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
         clone.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         return clone

@@ -1,23 +1,21 @@
 """Tokens of all ranks on every rank, and what was computed for them back on the ranks that they came from.
 
     agree           header    all_gather: how many tokens I have, and my status; counts are exchanged, never assumed
-    gather_tokens   tokens    all_gather of [tokens, ...], padded to the longest rank
+    gather_tokens   tokens    all_gather of [tokens, ...]
     return_tokens   results   all_to_all of [tokens of all ranks, ...]: you get those of your tokens, from every rank
 
 Every rank of the table's group calls them in the same order, also with no token. With a single rank they communicate
 nothing. What they cost is counted in ``table.statistics``.
 """
 
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from dist_s2s.sharded.agreement import check_same_on_all_ranks, gather, raise_first, raise_together, status_of
+from dist_s2s.sharded.agreement import check_same_on_all_ranks, raise_first, raise_together, status_of
 from dist_s2s.sharded.embedding import DistributedEmbedding
-from dist_s2s.sharded.transport import exchange_blocks
 
 
 def agree(
@@ -53,34 +51,18 @@ def gather_tokens(tokens: Tensor, counts: Sequence[int], table: DistributedEmbed
 
     counts: tokens of each rank. All ranks have the same dtype and trailing dimensions.
     """
-    if table.process_group is None:
-        return tokens
-    padded = tokens.new_zeros(max(counts), *tokens.shape[1:])
-    padded[: len(tokens)] = tokens
-    return torch.cat([theirs[:count] for theirs, count in zip(all_gather(padded, table), counts, strict=True)])
+    return table.transport.gather_rows(tokens, counts, table.statistics)
 
 
-def return_tokens(results: Tensor, counts: Sequence[int], table: DistributedEmbedding) -> Tensor:
-    """What each rank has computed for this rank's tokens: [ranks, tokens of this rank, D].
+def return_tokens(results: Tensor, counts: Sequence[int], table: DistributedEmbedding) -> list[Tensor]:
+    """What each rank has computed for this rank's tokens, by rank: [tokens of this rank, D] each.
 
     results: [sum(counts), D], what this rank has computed for the tokens of all ranks. With a sum over the ranks it
-    is a reduce_scatter, whose parts may differ in size, as gloo's may not.
+    is a reduce_scatter, whose parts may differ in size, as gloo's may not. Valid until the table's next exchange.
     """
-    mine = counts[table.rank]
-    if table.process_group is None:
-        return results[None]
-    received_counts = [mine] * table.world_size
-    [received] = exchange_blocks([results], [counts], [received_counts], table.process_group, table.statistics)
-    return received.view(table.world_size, mine, results.shape[1])
+    return table.transport.return_rows(results, counts, table.statistics)
 
 
 def all_gather(tensor: Tensor, table: DistributedEmbedding) -> list[Tensor]:
     """The tensor of each rank of the table's group, by rank. All have the same shape and dtype."""
-    if table.process_group is None:
-        return [tensor]
-    started = time.perf_counter()
-    gathered = gather(tensor, table.process_group)
-    table.statistics.seconds += time.perf_counter() - started
-    table.statistics.collectives += 1
-    table.statistics.bytes_sent += tensor.numel() * tensor.element_size()
-    return gathered
+    return table.transport.gather(tensor, table.statistics)

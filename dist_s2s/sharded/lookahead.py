@@ -2,8 +2,8 @@
 
 Protocol, for batch k + 1, in a background thread and a process group of its own while the caller works on batch k:
 
-    1. state     all_to_all: I have a batch, I have no more, or I could not make one
-    2. the plan  the two all_to_alls of exchange.plan_exchange
+    1. state     all_gather: I have a batch, I have no more, or I could not make one
+    2. the plan  what exchange.plan_exchange exchanges
 
 When the caller asks for batch k + 1, only its rows are left to travel, in the tables' own group. A batch and its plan
 are never parted, so that no rank can bring the plan of another batch.
@@ -17,11 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded.agreement import gather, gather_texts
+from dist_s2s.sharded.agreement import gather_texts
+from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.embedding import DistributedEmbedding
-from dist_s2s.sharded.exchange import ExchangePlan
 from dist_s2s.sharded.lookup import count_ids, lookup_planned, plan_in_group, raise_with_replicas
 from dist_s2s.sharded.partition import RowPartition
+from dist_s2s.sharded.plan import ExchangePlan
 from dist_s2s.sharded.transport import ExchangeStatistics
 
 Batch = TypeVar("Batch")
@@ -88,6 +89,8 @@ class Lookahead(Generic[Batch]):
             if tables[0].world_size != dist.get_world_size():
                 raise ValueError("the tables are not on all ranks; pass process_group, a further group of their ranks")
             self._group = dist.new_group(backend="gloo")
+        shared = tables[0].transport.name == "shared_memory"
+        self._transport = choose_transport("auto" if shared else "collective", self._group, torch.device("cpu"))
         self._following: _InBackground[tuple[Batch, ExchangePlan] | None] | None = None
         self._statistics = ExchangeStatistics()  # of the background, which nobody waits for
 
@@ -137,7 +140,7 @@ class Lookahead(Generic[Batch]):
         return batch, self._plan(ids, partitions)  # type: ignore[return-value]
 
     def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...]) -> ExchangePlan:
-        parts = plan_in_group(self.tables, ids, partitions, self._group, self._statistics)
+        parts = plan_in_group(self.tables, ids, partitions, self._transport, self._group, self._statistics)
         return ExchangePlan(0, self.tables[0].process_group, partitions, parts)
 
     def _agree(self, state: int, error: Exception | None) -> None:
@@ -146,7 +149,7 @@ class Lookahead(Generic[Batch]):
             if error is not None:
                 raise error
             return
-        states = torch.stack(gather(torch.tensor([state]), self._group)).flatten().tolist()
+        states = torch.stack(self._transport.gather(torch.tensor([state]), self._statistics)).flatten().tolist()
         if _FAILED in states:
             texts = gather_texts("" if error is None else f"{type(error).__name__}: {error}", self._group, "cpu")
             if error is not None:

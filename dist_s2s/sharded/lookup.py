@@ -8,11 +8,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_s2s.sharded.agreement import gather, raise_first, status_of
-from dist_s2s.sharded.exchange import ExchangePlan, TablePlan, fetch_rows, plan_exchange, return_gradients
+from dist_s2s.sharded.agreement import raise_first, status_of
+from dist_s2s.sharded.exchange import plan_exchange
 from dist_s2s.sharded.partition import RowPartition
+from dist_s2s.sharded.plan import ExchangePlan, TablePlan
 from dist_s2s.sharded.replicas import agree_on_counts, sum_over_replicas
-from dist_s2s.sharded.transport import ExchangeStatistics
+from dist_s2s.sharded.transport import ExchangeStatistics, Transport
 
 if TYPE_CHECKING:
     from dist_s2s.sharded.embedding import DistributedEmbedding
@@ -45,7 +46,7 @@ def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -
     first = tables[0]
     partitions = tuple(table.partition for table in tables)
     try:
-        parts = plan_in_group(tables, ids, partitions, first.process_group, first.statistics)
+        parts = plan_in_group(tables, ids, partitions, first.transport, first.process_group, first.statistics)
     except (IndexError, TypeError, ValueError) as found:
         raise_with_replicas(found, tables)
     first.plans_made += 1
@@ -57,19 +58,23 @@ def plan_in_group(
     tables: Sequence["DistributedEmbedding"],
     ids: Sequence[Tensor],
     partitions: Sequence[RowPartition],
+    transport: Transport,
     group: dist.ProcessGroup | None,
     statistics: ExchangeStatistics,
 ) -> tuple[TablePlan, ...]:
-    """What ``make_plan`` exchanges, in a group of the tables' ranks (two all_to_alls); errors are the same on each."""
+    """What ``make_plan`` exchanges, by a transport between the tables' ranks and their group; errors are theirs all."""
     counted = [table.scale_grad_by_freq for table in tables]
-    return plan_exchange(ids, partitions, counted, group, statistics, _check_tables(tables, ids))
+    error = _check_tables(tables, ids)
+    return plan_exchange(
+        ids, partitions, counted, transport, group, statistics, error, deduplicate=tables[0].deduplicate
+    )
 
 
 def count_ids(tables: Sequence["DistributedEmbedding"], parts: Sequence[TablePlan]) -> None:
     """Notes in each table's statistics that these ids are looked up."""
     for table, part in zip(tables, parts, strict=True):
         table.statistics.ids += part.ids.numel()
-        table.statistics.distinct_ids += part.num_distinct
+        table.statistics.distinct_ids += part.num_wanted
 
 
 def lookup_planned(tables: Sequence["DistributedEmbedding"], plan: ExchangePlan) -> list[Tensor]:
@@ -87,12 +92,19 @@ def _check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor
     dtypes = [table.comm_dtype or table.weight.dtype for table in tables]
     if len(set(dtypes)) > 1:
         return ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
+    if any(table.deduplicate != first.deduplicate for table in tables):
+        return ValueError("tables that share an exchange must have the same deduplicate")
     return None
 
 
 def _wire_dtype(tables: Sequence["DistributedEmbedding"]) -> torch.dtype | None:
     """The comm_dtype that any of the tables has; the rows of the others are of that dtype already."""
     return next((table.comm_dtype for table in tables if table.comm_dtype is not None), None)
+
+
+def _sum_dtype(table: "DistributedEmbedding") -> torch.dtype:
+    """In which gradients are summed: the table's, but at least float32."""
+    return torch.promote_types(table.weight.dtype, torch.float32)
 
 
 def raise_with_replicas(error: Exception, tables: Sequence["DistributedEmbedding"]) -> NoReturn:
@@ -117,7 +129,7 @@ def _check_plan(plan: ExchangePlan, tables: Sequence["DistributedEmbedding"], id
             raise error
         return
     mine = torch.tensor([status_of(error), plan.number], device=first.weight.device)
-    statuses, numbers = torch.stack(gather(mine, first.process_group)).t().tolist()
+    statuses, numbers = torch.stack(first.transport.gather(mine, first.statistics)).t().tolist()
     if not any(statuses) and len(set(numbers)) > 1:
         other = next(rank for rank, number in enumerate(numbers) if number != numbers[0])
         raise ValueError(
@@ -168,10 +180,11 @@ class _Lookup(torch.autograd.Function):
             if table.max_norm is not None:
                 torch.embedding_renorm_(weight.detach(), part.requested_rows, table.max_norm, table.norm_type)
         first = tables[0]
-        distinct = fetch_rows(parts, weights, _wire_dtype(tables), first.process_group, first.statistics)
+        dtype = _wire_dtype(tables) or first.weight.dtype
+        fetched = first.transport.fetch_rows(parts, [weight.detach() for weight in weights], dtype, first.statistics)
         rows = tuple(
-            block.index_select(0, part.inverse).view(*part.ids.shape, block.shape[1])
-            for block, part in zip(distinct, parts, strict=True)
+            block.to(weight.dtype).index_select(0, part.wanted.inverse).view(*part.ids.shape, block.shape[1])
+            for block, part, weight in zip(fetched, parts, weights, strict=True)
         )
         ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
         return rows
@@ -181,39 +194,49 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
         tables, parts = [ctx.tables[number] for number in needed], [ctx.parts[number] for number in needed]
-        distinct = [
-            _sum_by_id(grad_outputs[number], part, table.grad_divisor)
+        blocks = [
+            _sum_by_id(grad_outputs[number], part, table)
             for number, table, part in zip(needed, tables, parts, strict=True)
         ]
         first = tables[0]
-        returned = return_gradients(parts, distinct, _wire_dtype(ctx.tables), first.process_group, first.statistics)
+        dtype = _wire_dtype(ctx.tables) or _sum_dtype(first)
+        returned = first.transport.return_gradients(parts, blocks, dtype, first.statistics)
         gradients: list[Tensor | None] = [None] * len(ctx.tables)
         for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
             gradients[number] = _sparse_gradient(table, part, gradient)
         return None, None, *gradients
 
 
-def _sum_by_id(output_gradient: Tensor, part: TablePlan, divisor: float) -> Tensor:
-    """Gradients of this rank's U distinct rows, [U, D], float32 or better."""
-    gradient = output_gradient.to(torch.promote_types(output_gradient.dtype, torch.float32))
-    gradient = gradient.reshape(-1, gradient.shape[-1])
-    distinct = gradient.new_zeros(part.num_distinct, gradient.shape[1]).index_add_(0, part.inverse, gradient)
-    return distinct if divisor == 1 else distinct.div_(divisor)
+def _sum_by_id(output_gradient: Tensor, part: TablePlan, table: "DistributedEmbedding") -> Tensor:
+    """The gradients of the U rows that this rank has asked for, [U, D], in the dtype of sums."""
+    gradient = output_gradient.reshape(-1, table.embedding_dim).to(_sum_dtype(table)).contiguous()
+    total = part.wanted.sums(gradient)
+    return total if table.grad_divisor == 1 else total.div_(table.grad_divisor)
 
 
 def _sparse_gradient(table: "DistributedEmbedding", part: TablePlan, returned: Tensor) -> Tensor:
     """The gradient of the shard, from those of the R requested rows, [R, D]."""
-    rows, places = part.merged
-    values = returned.new_zeros(len(rows), table.embedding_dim).index_add_(0, places, returned)
-    frequencies = None
-    if part.frequencies is not None:
-        frequencies = part.frequencies.new_zeros(len(rows)).index_add_(0, places, part.frequencies)
+    rows, values, frequencies = part.requested_rows, returned.to(_sum_dtype(table)), part.frequencies
+    if not part.requested_once:
+        runs = part.requested
+        rows, values = runs.distinct, runs.sums(values)
+        if frequencies is not None:
+            frequencies = frequencies.new_zeros(len(rows)).index_add_(0, runs.places, frequencies[runs.order])
     if table.replicate_group is not None:
         rows, values, frequencies = sum_over_replicas(rows, values, frequencies, table.replicate_group)
     if frequencies is not None:
         values.div_(frequencies[:, None])
     if table.padding_row is not None:
-        kept = rows != table.padding_row
-        rows, values = rows[kept], values[kept]
+        rows, values = _without(table.padding_row, rows, values)
     values = values.to(table.weight.dtype)
     return torch.sparse_coo_tensor(rows[None], values, table.weight.shape, is_coalesced=True, check_invariants=False)
+
+
+def _without(row: int, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, sorted, and their values but for one row. Only where it is in the middle does that take a copy."""
+    place = int(torch.searchsorted(rows, row))
+    if place == len(rows) or int(rows[place]) != row:
+        return rows, values
+    if place == 0:
+        return rows[1:], values[1:]
+    return torch.cat((rows[:place], rows[place + 1 :])), torch.cat((values[:place], values[place + 1 :]))

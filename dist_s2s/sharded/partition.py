@@ -1,6 +1,7 @@
 """Which rank owns which row: pure arithmetic, no communication."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -42,6 +43,11 @@ class RowPartition:
         rows, extra = divmod(self.num_rows, self.num_shards)
         return owner * rows + min(owner, extra)
 
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Of all owners, int64 [num_shards] on the CPU."""
+        return torch.tensor([self.offset(owner) for owner in range(self.num_shards)])
+
     def owner_and_row(self, row_id: int) -> tuple[int, int]:
         """The owner of one row, and the row's number within the owner's shard."""
         if not 0 <= row_id < self.num_rows:
@@ -59,9 +65,9 @@ class RowPartition:
         """Positions of ``ids``: int64 of any shape, every id within [0, num_rows)."""
         if self.layout == "contiguous" or self.num_shards == 1:
             return ids
-        rows, extra = divmod(self.num_rows, self.num_shards)
-        owners = ids.remainder(self.num_shards)
-        return owners * rows + owners.clamp(max=extra) + ids.div(self.num_shards, rounding_mode="floor")
+        rows = ids.div(self.num_shards, rounding_mode="floor")
+        owners = torch.sub(ids, rows, alpha=self.num_shards)
+        return self.offsets.to(ids.device)[owners].add_(rows)
 
     def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
         """Ids, int64 [stop - start], of the rows start … stop - 1 of ``owner``'s shard; they rise with the row."""

@@ -42,7 +42,9 @@ def top_k(
     with torch.autocast(hidden.device.type, enabled=False):
         everyone = gather_tokens(tokens, counts, table)
         best, ids = _best_of_shard(shard, everyone, k, forbidden, chunk_elements)
-        log_probabilities, ids = _merge(return_tokens(best, counts, table), return_tokens(ids, counts, table), k)
+        all_best = torch.stack(return_tokens(best, counts, table))
+        all_ids = torch.stack(return_tokens(ids, counts, table))
+        log_probabilities, ids = _merge(all_best, all_ids, k)
     return log_probabilities.view(*hidden.shape[:-1], k), ids.view(*hidden.shape[:-1], k)
 
 

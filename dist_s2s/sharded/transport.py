@@ -1,24 +1,37 @@
-"""How bytes move between ranks: blocks of rows, of several tables at once, in one all_to_all.
+"""How bytes move between the ranks that share tables: what a transport must do, and the transport of a single rank.
 
-A message from one rank to another holds the first table's rows for it, then the second's, and so on.
+Every method that communicates is collective: all ranks of the group call the same ones in the same order, also with
+nothing to send. Transports differ in how they move bytes, never in the bits that arrive or the order of sums.
+
+    exchange_requests                      which rows of each table I ask of you, and my status
+    fetch_rows                             you send me those rows
+    return_gradients                       its dual: I send you the gradients of those rows
+    gather, gather_rows                    what each rank has, on every rank
+    return_rows                            the dual of gather_rows: what every rank has made of the rows of each
 """
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded.agreement import missing_ranks_named
+from dist_s2s.sharded.plan import TablePlan
+
+TransportName = Literal["auto", "collective", "shared_memory"]
 
 
 @dataclass
 class ExchangeStatistics:
     """What a table's exchanges have cost this rank since ``reset``.
 
-    ``seconds`` is wall time inside collectives, waiting for slower ranks included (on CUDA: the time to enqueue them).
+    ``seconds`` is wall time inside collectives, waiting for slower ranks included (on CUDA: the time to enqueue them;
+    in shared memory: the time spent waiting, since there is nothing else).
+    ``collectives`` counts exchanges: in shared memory the meetings of all ranks.
+    ``bytes_sent`` is what this rank hands over, its own share included.
     An exchange that several tables share counts for the first of them, all but its ids.
     """
 
@@ -33,64 +46,126 @@ class ExchangeStatistics:
         self.seconds, self.collectives, self.bytes_sent, self.ids, self.distinct_ids = 0.0, 0, 0, 0, 0
 
 
+@dataclass(frozen=True)
+class Requests:
+    """What the ranks ask of this one.
+
+    statuses: of each rank. If one is not 0, nothing else counts.
+    counts, starts, totals: for each table and rank as TablePlan's receive_counts, receive_starts and receive_totals.
+    blocks: for each table int64 [sum of its counts, columns], ordered by the rank that asks.
+    """
+
+    statuses: list[int]
+    counts: list[list[int]]
+    starts: list[list[int]]
+    totals: list[list[int]]
+    blocks: list[Tensor]
+
+
+class Transport(ABC):
+    """Moves rows, gradients and tokens between ranks. ``rank`` and ``world_size`` are those of its group."""
+
+    name: str
+    rank: int
+    world_size: int
+
+    @abstractmethod
+    def exchange_requests(
+        self, blocks: Sequence[Tensor], send_counts: list[list[int]], status: int, statistics: ExchangeStatistics
+    ) -> Requests:
+        """Tells every owner what is asked of it, and every rank's status to all.
+
+        blocks: for each table int64 [U, columns], ordered by owner. send_counts: for each table, rows for each owner.
+        """
+
+    @abstractmethod
+    def fetch_rows(
+        self,
+        parts: Sequence[TablePlan],
+        shards: Sequence[Tensor],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> list[Tensor]:
+        """For each table the U rows that this rank has asked for, [U, D] in ``dtype``, from all shards [rows, D].
+
+        They are valid until this rank takes part in the next exchange. With a single rank nothing travels, and so
+        nothing is converted to ``dtype``, here and in return_gradients.
+        """
+
+    @abstractmethod
+    def return_gradients(
+        self,
+        parts: Sequence[TablePlan],
+        blocks: Sequence[Tensor],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> list[Tensor]:
+        """For each table the gradients of the R rows that were asked of this rank, [R, D] in ``dtype``.
+
+        blocks: for each table the gradients of the U rows that this rank has asked for, [U, D].
+        """
+
+    @abstractmethod
+    def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
+        """The tensor of each rank, by rank. All have the same shape and dtype."""
+
+    @abstractmethod
+    def gather_rows(self, rows: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> Tensor:
+        """The rows of all ranks, [sum of counts, ...], by rank, from those of this rank, [its count, ...]."""
+
+    @abstractmethod
+    def return_rows(self, block: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> list[Tensor]:
+        """What each rank has made of this rank's rows, by rank: [its count, D] each, valid until the next exchange.
+
+        block: [sum of counts, D], what this rank has made of the rows of all ranks. With a sum it is a reduce_scatter.
+        """
+
+
+class LocalTransport(Transport):
+    """A single rank, which communicates with nobody."""
+
+    name = "local"
+    rank, world_size = 0, 1
+
+    def exchange_requests(
+        self, blocks: Sequence[Tensor], send_counts: list[list[int]], status: int, statistics: ExchangeStatistics
+    ) -> Requests:
+        """A rank asks only itself."""
+        return Requests([status], send_counts, [[0] for _ in blocks], send_counts, list(blocks))
+
+    def fetch_rows(
+        self,
+        parts: Sequence[TablePlan],
+        shards: Sequence[Tensor],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> list[Tensor]:
+        """One index_select for each table."""
+        return [shard.index_select(0, part.requested_rows) for part, shard in zip(parts, shards, strict=True)]
+
+    def return_gradients(
+        self,
+        parts: Sequence[TablePlan],
+        blocks: Sequence[Tensor],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> list[Tensor]:
+        """The blocks themselves."""
+        return list(blocks)
+
+    def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
+        """The tensor itself."""
+        return [tensor]
+
+    def gather_rows(self, rows: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> Tensor:
+        """The rows themselves."""
+        return rows
+
+    def return_rows(self, block: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> list[Tensor]:
+        """The block itself."""
+        return [block]
+
+
 def rank_and_size(group: dist.ProcessGroup | None) -> tuple[int, int]:
     """This rank's number within ``group`` and the group's size; (0, 1) without a group."""
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
-
-
-def exchange_blocks(
-    blocks: Sequence[Tensor],
-    send_counts: Sequence[Sequence[int]],
-    receive_counts: Sequence[Sequence[int]],
-    group: dist.ProcessGroup,
-    statistics: ExchangeStatistics,
-) -> list[Tensor]:
-    """One all_to_all for one block of rows per table.
-
-    blocks[t]: [sum(send_counts[t]), width of t], all of one dtype, its rows ordered by the rank that is to get them.
-    Returns [sum(receive_counts[t]), width of t] for each t, ordered by the rank that sent them.
-    """
-    widths = [block.shape[1] for block in blocks]
-    send_sizes, receive_sizes = _message_sizes(widths, send_counts), _message_sizes(widths, receive_counts)
-    output = receive_buffer(blocks[0], sum(receive_sizes))
-    if len(blocks) == 1:
-        all_to_all(output, blocks[0].reshape(-1), receive_sizes, send_sizes, group, statistics)
-        return [output.view(-1, widths[0])]
-    sizes = [_times(counts, width) for counts, width in zip(send_counts, widths, strict=True)]
-    pieces = [block.reshape(-1).split(per_rank) for block, per_rank in zip(blocks, sizes, strict=True)]
-    outgoing = torch.cat([piece for message in zip(*pieces, strict=True) for piece in message])
-    all_to_all(output, outgoing, receive_sizes, send_sizes, group, statistics)
-    sizes = [_times(counts, width) for counts, width in zip(receive_counts, widths, strict=True)]
-    received = output.split([size for message in zip(*sizes, strict=True) for size in message])
-    return [torch.cat(received[table :: len(blocks)]).view(-1, width) for table, width in enumerate(widths)]
-
-
-def receive_buffer(like: Tensor, size: int) -> Tensor:
-    """Memory for ``size`` elements, which the exchange fills completely."""
-    return like.new_empty(size)
-
-
-def _times(counts: Sequence[int], width: int) -> list[int]:
-    return [count * width for count in counts]
-
-
-def _message_sizes(widths: Sequence[int], counts: Sequence[Sequence[int]]) -> list[int]:
-    """Elements of the message of each rank, the parts of all tables together."""
-    return [sum(c * w for c, w in zip(of_rank, widths, strict=True)) for of_rank in zip(*counts, strict=True)]
-
-
-def all_to_all(
-    output: Tensor,
-    input: Tensor,
-    output_splits: list[int] | None,
-    input_splits: list[int] | None,
-    group: dist.ProcessGroup,
-    statistics: ExchangeStatistics,
-) -> None:
-    """all_to_all_single, timed; raises RuntimeError that names a missing rank."""
-    started = time.perf_counter()
-    with missing_ranks_named(group):
-        dist.all_to_all_single(output, input, output_splits, input_splits, group=group)
-    statistics.seconds += time.perf_counter() - started
-    statistics.collectives += 1
-    statistics.bytes_sent += input.numel() * input.element_size()

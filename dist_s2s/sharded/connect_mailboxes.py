@@ -1,0 +1,164 @@
+"""How ranks find out whether they share a host, by sharing memory, and connect their mailboxes.
+
+All ranks of the group call connect_mailboxes together; what is told to all travels by the group's own collectives:
+
+    1. listen    each rank makes its memfd, listens on a Unix socket of a random abstract name, and tells it to all
+    2. connect   each rank connects to all lower ones, and sends them the name that it was told, its rank and its memfd
+    3. accept    each rank accepts all higher ones, checks name and user, and sends them its own memfd
+    4. prove     each rank writes a random text into its mailbox and tells it to all, who look whether it is there
+
+After each step all ranks learn of the first error of any, and then all give up. Ranks that merely have the same host
+name or the same numbers fail in step 2, as do containers that share a host but no network namespace.
+"""
+
+import os
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from dist_s2s.sharded.agreement import gather_texts
+from dist_s2s.sharded.mailboxes import Mailboxes, check_memory, make_memory
+from dist_s2s.sharded.transport import rank_and_size
+
+_SETUP_SECONDS = 30.0
+_NAME_BYTES = 32
+_HELLO = struct.Struct(f"<{_NAME_BYTES}si")  # the listener's name, which only the group's ranks know; the sender's rank
+_CREDENTIALS = struct.Struct("3i")  # Linux's struct ucred: process, user, group
+
+Result = TypeVar("Result")
+
+
+class NoSharedMemoryError(RuntimeError):
+    """The ranks of a group do not share memory. The text, the same on all ranks, says why."""
+
+
+def connect_mailboxes(group: dist.ProcessGroup) -> Mailboxes:
+    """The mailboxes of the ranks of ``group`` (collective: seven all_gathers).
+
+    Raises NoSharedMemoryError on all ranks or on none.
+    """
+    connections = _Connections(*rank_and_size(group))
+
+    def together(step: Callable[[], Result]) -> Result:
+        result, reason = None, ""
+        try:
+            result = step()
+        except OSError as error:
+            reason = f"rank {connections.rank}: {error}"
+        reasons = gather_texts(reason, group, "cpu")
+        if any(reasons):
+            raise NoSharedMemoryError(f"these ranks do not share memory; {next(filter(None, reasons))}")
+        return result  # type: ignore[return-value]
+
+    try:
+        name = together(connections.listen)
+        names = gather_texts(name, group, "cpu")
+        together(lambda: connections.connect_to_lower(names))
+        together(lambda: connections.accept_higher(name))
+        mailboxes = together(lambda: connections.mailboxes(_timeout_of(group)))
+        proof = secrets.token_hex(_NAME_BYTES // 2)
+        mailboxes.leave_proof(proof.encode())
+        proofs = gather_texts(proof, group, "cpu")
+        together(lambda: mailboxes.check_proofs([text.encode() for text in proofs]))
+    except NoSharedMemoryError:
+        connections.close_sockets()
+        raise
+    finally:
+        connections.close_the_rest()
+    return mailboxes
+
+
+class _Connections:
+    """A rank's sockets and the memfds behind them, as they come together."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._sockets: dict[int, socket.socket] = {}
+        self._memories: dict[int, int] = {}
+        self._listener: socket.socket | None = None
+
+    def listen(self) -> str:
+        """Returns the name of this rank's socket."""
+        if sys.platform != "linux":
+            raise OSError(f"shared memory needs Linux, but this is {sys.platform}")
+        self._memories[self.rank] = make_memory()
+        name = secrets.token_hex(_NAME_BYTES // 2)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.settimeout(_SETUP_SECONDS)
+        self._listener.bind(_address(name))
+        self._listener.listen(self.world_size)
+        return name
+
+    def connect_to_lower(self, names: Sequence[str]) -> None:
+        """To each lower rank's name; its memfd comes when it has accepted."""
+        for rank in range(self.rank):
+            self._sockets[rank] = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(_SETUP_SECONDS)
+            sock.connect(_address(names[rank]))
+            hello = _HELLO.pack(names[rank].encode(), self.rank)
+            socket.send_fds(sock, [hello], [self._memories[self.rank]])
+
+    def accept_higher(self, name: str) -> None:
+        """All higher ranks, which have connected; others who may have found the socket are turned away."""
+        assert self._listener is not None
+        while len(self._sockets) < self.world_size - 1:
+            sock, _ = self._listener.accept()
+            sock.settimeout(_SETUP_SECONDS)
+            hello, memories = _receive(sock)
+            given, rank = _HELLO.unpack(hello) if len(hello) == _HELLO.size else (b"", -1)
+            if not (secrets.compare_digest(given, name.encode()) and _user_of(sock) == os.getuid() and memories):
+                sock.close()
+                continue
+            self._sockets[rank], self._memories[rank] = sock, memories[0]
+            socket.send_fds(sock, [hello], [self._memories[self.rank]])
+
+    def mailboxes(self, timeout: float) -> Mailboxes:
+        """Of all ranks, once the lower ones have sent their memfds."""
+        for rank in range(self.rank):
+            _, memories = _receive(self._sockets[rank])
+            if not memories:
+                raise OSError(f"rank {rank} sent no memory")
+            self._memories[rank] = memories[0]
+        for memory in self._memories.values():
+            check_memory(memory)
+        return Mailboxes(self.rank, [self._memories[rank] for rank in range(self.world_size)], self._sockets, timeout)
+
+    def close_sockets(self) -> None:
+        """Those to other ranks."""
+        for sock in self._sockets.values():
+            sock.close()
+
+    def close_the_rest(self) -> None:
+        """What is not needed any more: mailboxes have their own descriptors."""
+        if self._listener is not None:
+            self._listener.close()
+        for memory in self._memories.values():
+            os.close(memory)
+
+
+def _address(name: str) -> str:
+    return f"\0dist_s2s-{name}"  # Linux's abstract namespace, of which nothing remains when the socket is closed
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    message, memories, _, _ = socket.recv_fds(sock, _HELLO.size, 1)
+    for memory in memories:
+        os.set_inheritable(memory, False)
+    return message, list(memories)
+
+
+def _user_of(sock: socket.socket) -> int:
+    _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(user)
+
+
+def _timeout_of(group: dist.ProcessGroup) -> float:
+    """The group's time-out in seconds, which torch tells through no public name."""
+    options = group._get_backend(torch.device("cpu")).options
+    return float(options._timeout.total_seconds())

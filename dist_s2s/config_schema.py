@@ -99,7 +99,9 @@ class TrainingConfig(Section):
     patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
     resume: str = Field(default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path")
-    threads_per_rank: OptionalInt = Field(default=None, gt=0, description="CPU threads; null: leave torch's choice")
+    threads_per_rank: OptionalInt = Field(
+        default=None, gt=0, description="CPU threads; null: the cores of a host divided by its ranks"
+    )
 
     @model_validator(mode="after")
     def _ends(self) -> Self:

@@ -118,13 +118,27 @@ class Ranks:
         return result  # type: ignore[return-value]
 
 
+def threads_for_each_rank() -> int:
+    """OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
+
+    torchrun sets OMP_NUM_THREADS to 1 for several ranks if nobody has set it, which would leave cores idle: then a 1
+    is not taken for a wish.
+    """
+    ranks, wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > (ranks > 1):
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // ranks)
+
+
 @contextmanager
 def joined_ranks(
     mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
 ) -> Iterator[tuple["Accelerator", Ranks]]:
     """The process group that torchrun describes, joined through accelerate: gloo on CPU, nccl on CUDA.
 
-    mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None leaves torch's choice.
+    mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None: see
+    threads_for_each_rank.
     log_dir: where accelerate's TensorBoard tracker writes, if it is used.
     Raises UserError if accelerate does not see the world that torchrun started.
     """
@@ -132,8 +146,7 @@ def joined_ranks(
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 
     _, world_size = check_torchrun()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads_for_each_rank() if threads is None else threads)
     # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
     torch.set_flush_denormal(True)
     # torch's Adagrad builds sparse tensors without saying whether they are to be checked, and would warn on every rank.

@@ -11,17 +11,18 @@ Each kind has
     exact_loss      negative log-likelihood, summed likewise, without label smoothing
     best_tokens     log-probabilities and ids of the k likeliest tokens, [N, k] each
 
-The last three take what the model returns, and are collective unless the layer is replicated. B sentences, T target
-positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as ``layer`` says.
+The losses take the model's states [B, T, H], best_tokens what ``layer`` makes of them; the three are collective unless
+the layer is replicated. B sentences, T target positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as
+``layer`` says.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dist_s2s.linear_cross_entropy import linear_cross_entropy
 from dist_s2s.seq2seq import best_of_logits
 from dist_s2s.sharded import DistributedEmbedding, SampledIds, SampledSoftmaxLoss, VocabParallelCrossEntropy
 from dist_s2s.text.vocabulary import PAD, SOS, UNK
@@ -64,14 +65,14 @@ class ReplicatedOutput:
         """The loss needs no rows."""
 
     def training_loss(
-        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+        self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
-        """Cross-entropy of the logits."""
-        return token_loss(outputs_BTX, target_out_BT, self._label_smoothing)
+        """Cross-entropy of the logits, a chunk of them at a time."""
+        return linear_cross_entropy(self.layer, states_BTH, target_out_BT, PAD, self._label_smoothing)
 
-    def exact_loss(self, outputs_BTX: Tensor, target_out_BT: Tensor) -> Tensor:
+    def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Cross-entropy of the logits, without label smoothing."""
-        return token_loss(outputs_BTX, target_out_BT, label_smoothing=0.0)
+        return linear_cross_entropy(self.layer, states_BTH, target_out_BT, PAD)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The largest logits."""
@@ -108,15 +109,15 @@ class ShardedOutput:
         return None
 
     def training_loss(
-        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+        self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
         """Vocabulary-parallel cross-entropy (collective)."""
-        loss: Tensor = self._smoothed(outputs_BTX, target_out_BT)
+        loss: Tensor = self._smoothed(states_BTH, target_out_BT)
         return loss
 
-    def exact_loss(self, outputs_BTX: Tensor, target_out_BT: Tensor) -> Tensor:
+    def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Vocabulary-parallel cross-entropy, without label smoothing (collective)."""
-        loss: Tensor = self._exact(outputs_BTX, target_out_BT)
+        loss: Tensor = self._exact(states_BTH, target_out_BT)
         return loss
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -154,11 +155,11 @@ class SampledOutput(ShardedOutput):
         return self._sampled.sample(target_out_BT, step)
 
     def training_loss(
-        self, outputs_BTX: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+        self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
         """Sampled softmax loss from rows that were looked up together with the model's."""
         assert sample is not None
-        return self._sampled.from_rows(outputs_BTX, sample, *rows)
+        return self._sampled.from_rows(states_BTH, sample, *rows)
 
 
 OutputLayer = ReplicatedOutput | ShardedOutput
@@ -168,12 +169,3 @@ def log_frequencies(counts_V: Tensor) -> Tensor:
     """Logarithms of the tokens' shares, as if each had occurred once more: float64 [V]."""
     smoothed = counts_V.double() + 1
     return smoothed.log() - smoothed.sum().log()
-
-
-def token_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy in nats, summed over the tokens that are not padding, in float32 or better."""
-    logits_NV = logits_BTV.flatten(0, 1)
-    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    return F.cross_entropy(
-        logits_NV, target_BT.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=label_smoothing
-    )

@@ -136,9 +136,9 @@ class Trainer:
         training, progress, batch = self.config.training, self.progress, step.batch
         torch.manual_seed(_dropout_seed(training.seed, progress.step, self.ranks.rank))
         source, target, *output_rows = rows
-        outputs = self.core(source, batch.source_lengths, target)
+        states = self.core(source, batch.source_lengths, target, apply_output=False)
         with self.translator.autocast():
-            loss = self.translator.output.training_loss(outputs, batch.target_out, step.sample, output_rows)
+            loss = self.translator.output.training_loss(states, batch.target_out, step.sample, output_rows)
         loss = loss / batch.global_target_tokens
         # DDP and the tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
         (loss * self.ranks.world_size).backward()

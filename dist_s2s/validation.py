@@ -20,9 +20,9 @@ def validation_loss(translator: Translator, examples: list[Example]) -> float:
     for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
         batch = batch.to(ranks.device)
         source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
-        outputs = translator.core(source, batch.source_lengths, target)
+        states = translator.core(source, batch.source_lengths, target, apply_output=False)
         with translator.autocast():
-            total += translator.output.exact_loss(outputs, batch.target_out).item()
+            total += translator.output.exact_loss(states, batch.target_out).item()
         tokens += batch.global_target_tokens
     translator.core.train(was_training)
     return ranks.sum([total])[0] / tokens

@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
 # Trains on this machine: bash launch/local.sh [--config FILE] [--section.key VALUE ...]
-# NPROC sets the number of ranks (default 4), OMP_NUM_THREADS the threads of each.
+# NPROC sets the number of ranks (default 4), training.threads_per_rank the threads of each.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
 ranks="${NPROC:-4}"
-threads=$(($(getconf _NPROCESSORS_ONLN) / ranks))
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))}"
 exec "$root/.venv/bin/python" "$root/launch/torchrun.py" --standalone --nproc_per_node="$ranks" -m dist_s2s.train "$@"

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.output import token_loss
 from dist_s2s.scoring import Row
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.tokenizers import make_tokenizer
@@ -15,40 +14,6 @@ from dist_s2s.validation import translate_pairs, validation_loss
 from tests.rank_pool import RankPool
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
-
-
-def make_logits() -> tuple[torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    return torch.randn(3, 4, 7, dtype=torch.float64), torch.tensor([[3, 4, 5, 2], [6, 2, 0, 0], [0, 0, 0, 0]])
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_token_loss_is_the_smoothed_cross_entropy_of_the_real_tokens(smoothing: float) -> None:
-    """Label smoothing (Szegedy et al. 2016): the target is 1 - ε on the token plus ε / V on every token."""
-    logits, targets = make_logits()
-    expected = 0.0
-    for row, token in zip(logits.flatten(0, 1), targets.flatten().tolist(), strict=True):
-        if token != 0:
-            log_probabilities = row - row.exp().sum().log()
-            expected -= (1 - smoothing) * log_probabilities[token] + smoothing * log_probabilities.mean()
-    torch.testing.assert_close(token_loss(logits, targets, smoothing), expected, rtol=0, atol=1e-12)
-
-
-def test_token_loss_without_any_real_token_is_zero_with_zero_gradients() -> None:
-    logits = make_logits()[0].requires_grad_()
-    loss = token_loss(logits, torch.zeros(3, 4, dtype=torch.int64), label_smoothing=0.1)
-    loss.backward()
-    assert loss.item() == 0.0
-    assert logits.grad.count_nonzero() == 0
-
-
-def test_token_loss_of_bfloat16_logits_is_summed_in_float32() -> None:
-    logits, targets = make_logits()
-    narrow = logits.bfloat16()
-    loss = token_loss(narrow, targets, label_smoothing=0.0)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, token_loss(narrow.float(), targets, label_smoothing=0.0))
-    assert token_loss(logits, targets, label_smoothing=0.0).dtype == torch.float64
 
 
 def make_examples(count: int) -> list[Example]:

@@ -30,11 +30,16 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
         self.output = output
 
-    def forward(self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor) -> Tensor:
-        """Outputs [B, T, X] for the token after each target position, with teacher forcing."""
+    def forward(
+        self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor, apply_output: bool = True
+    ) -> Tensor:
+        """Outputs [B, T, X] for the token after each target position, with teacher forcing.
+
+        apply_output: if not, these are the attentional states [B, T, H], for a loss that applies the layer in chunks.
+        """
         encoding = self.encoder(source_BSE, source_lengths_B)
         attentional_BTH, _ = self.decoder(target_BTE, self.decoder.initial_state(encoding), encoding)
-        outputs_BTX: Tensor = self.output(attentional_BTH)
+        outputs_BTX: Tensor = self.output(attentional_BTH) if apply_output else attentional_BTH
         return outputs_BTX
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:

@@ -34,7 +34,7 @@ def choose_transport(name: TransportName, group: dist.ProcessGroup | None, devic
         try:
             shared = SharedMemoryTransport(connect_mailboxes(group))
         except NoSharedMemoryError as error:
-            shared = error
+            shared = error.with_traceback(None)  # whose frames would keep the group alive
         _connected[group] = shared
     if isinstance(shared, SharedMemoryTransport):
         return shared

@@ -92,7 +92,7 @@ class _Connections:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.settimeout(_SETUP_SECONDS)
         self._listener.bind(_address(name))
-        self._listener.listen(self.world_size)
+        self._listener.listen(128 + self.world_size)  # strangers who wait must not keep ranks out
         return name
 
     def connect_to_lower(self, names: Sequence[str]) -> None:

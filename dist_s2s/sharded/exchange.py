@@ -13,6 +13,7 @@ and raise that of the first such rank.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
@@ -69,7 +70,7 @@ def plan_exchange(
             receive_counts=requests.counts[table],
             receive_starts=requests.starts[table],
             receive_totals=requests.totals[table],
-            requested_rows=requests.blocks[table][:, 0].contiguous(),
+            requested_rows=requests.blocks[table][:, 0] - partitions[table].offset(transport.rank),
             frequencies=requests.blocks[table][:, 1] if counted[table] else None,
             requested_once=deduplicate and transport.world_size == 1,
         )
@@ -78,15 +79,16 @@ def plan_exchange(
 
 
 def _wanted(ids: Tensor, partition: RowPartition, counted: bool, deduplicate: bool) -> tuple[Runs, Tensor, list[int]]:
-    """The runs of positions, the requests [U, 1 or 2] ordered by owner, and how many go to each owner, W numbers."""
+    """The runs of positions, the requests [U, 1 or 2] ordered by owner, and how many go to each owner, W numbers.
+
+    What is asked for are positions; an owner knows how far they are from its rows.
+    """
     runs = Runs.of(partition.positions(ids.reshape(-1).long()), deduplicate)
-    rows, counts = runs.distinct, [len(runs.distinct)]
+    starts = [0, len(runs.distinct)]
     if partition.num_shards > 1:
-        offsets = partition.offsets.to(ids.device)
-        starts = torch.searchsorted(rows, offsets)
-        counts_W = torch.diff(starts, append=starts.new_tensor([len(rows)]))
-        rows, counts = rows - offsets.repeat_interleave(counts_W, output_size=len(rows)), counts_W.tolist()
-    return runs, torch.stack((rows, runs.counts), dim=1) if counted else rows[:, None], counts
+        starts[:1] = torch.searchsorted(runs.distinct, partition.offsets.to(ids.device)).tolist()
+    requests = torch.stack((runs.distinct, runs.counts), dim=1) if counted else runs.distinct[:, None]
+    return runs, requests, [end - start for start, end in pairwise(starts)]
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

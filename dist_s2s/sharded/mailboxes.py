@@ -33,6 +33,7 @@ from torch import Tensor
 
 HALF_BYTES = 4 << 30  # the most that a rank can post in one exchange; address space, not memory, until it is used
 _GROWTH = 1.25  # at least, so that an exchange that grows slowly does not map memory anew each time
+_SPINS = 20  # tries before a rank goes to sleep: waking it up takes longer, where each rank has a core to itself
 _PAGE_BYTES = 1 << 20  # halves grow by multiples of it
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; Python has no name for it
 
@@ -88,6 +89,7 @@ class Mailboxes:
         wholes = [torch.frombuffer(mapped, dtype=torch.uint8) for mapped in self._maps]
         self._halves = [[whole[:HALF_BYTES], whole[HALF_BYTES:]] for whole in wholes]
         self._capacities = [0] * self.world_size
+        self._spins = _SPINS if self.world_size <= len(os.sched_getaffinity(0)) else 0
         self._exchange = 0
         self._lacking = 0
         for sock in self._sockets.values():
@@ -150,13 +152,13 @@ class Mailboxes:
         answers = {self.rank: mine} | self._answers(operation)
         self._exchange += 1
         self._lacking = 0
+        for rank, answer in answers.items():  # also if the exchange fails: all must know the same of each mailbox
+            if answer.state == _READY and answer.num_bytes != self._capacities[rank]:
+                self._prefault(rank, answer.num_bytes)
         if any(answer[:2] != (_READY, mine.operation) for answer in answers.values()):
             self._raise_problem(answers)
         if mine.seconds - min(answer.seconds for answer in answers.values()) > self._timeout:
             self._raise_late([self.rank], operation)  # somebody has given up waiting for this rank
-        for rank, answer in answers.items():
-            if answer.num_bytes != self._capacities[rank]:
-                self._prefault(rank, answer.num_bytes)
         return time.perf_counter() - started
 
     def _tell(self, message: Message) -> None:
@@ -171,6 +173,13 @@ class Mailboxes:
         answers: dict[int, Message] = {}
         waiting = {sock.fileno(): rank for rank, sock in self._sockets.items()}
         deadline = time.monotonic() + self._timeout
+        for _ in range(self._spins):
+            for descriptor, rank in list(waiting.items()):
+                with suppress(BlockingIOError):
+                    answers[rank] = self._receive(rank, operation, socket.MSG_DONTWAIT)
+                    del waiting[descriptor]
+            if not waiting:
+                break
         while waiting:
             poller = select.poll()  # of all at once: whoever dies is noticed, whoever else is late
             for descriptor in waiting:
@@ -180,12 +189,12 @@ class Mailboxes:
                 self._raise_late(sorted(waiting.values()), operation)
             for descriptor, _ in ready:
                 rank = waiting.pop(descriptor)
-                answers[rank] = self._receive(rank, operation)
+                answers[rank] = self._receive(rank, operation, socket.MSG_WAITALL)
         return answers
 
-    def _receive(self, rank: int, operation: str) -> Message:
+    def _receive(self, rank: int, operation: str, flag: int) -> Message:
         try:
-            packed = self._sockets[rank].recv(_MESSAGE.size, socket.MSG_WAITALL)
+            packed = self._sockets[rank].recv(_MESSAGE.size, flag)
         except ConnectionResetError:
             packed = b""
         message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0.0)

@@ -1,34 +1,23 @@
-"""Four ways to train an embedding table on several ranks, each behind the same three steps.
+"""What the contenders of lookup_bench.py have in common: the problem, its batches, first rows, and an interface."""
 
-sharded       DistributedEmbedding: each rank holds V/W rows, rows and gradients travel by all_to_all.
-local         The floor. Each rank trains a DistributedEmbedding of its own that never communicates. It has as many rows
-              as a shard (V/W, rounded down), and ids are taken modulo that number. The kernels are those of
-              ``sharded``, so the difference is the price of the exchange. It does not compute what the others do.
-replicated    Each rank holds all rows in nn.Embedding(sparse=True); the ids and row gradients of all ranks are
-              all_gathered, and every rank applies them all.
-ddp           Each rank holds all rows in a dense nn.Embedding inside DistributedDataParallel.
-
-All but ``local`` apply the mean over ranks of their gradients, and so end with the same table.
-"""
-
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD, Optimizer
+from torch import Tensor
+from torch.optim import Optimizer
 
-from dist_s2s.sharded import DistributedEmbedding, ExchangeStatistics, RowWiseAdagrad
+from dist_s2s.sharded import ExchangeStatistics
 from dist_s2s.sharded.initialize import normal_rows
 
-Kind = Literal["sharded", "local", "replicated", "ddp"]
 Update = Literal["RowWiseAdagrad", "SGD"]
 Layout = Literal["contiguous", "round_robin"]
 SEED = 1
 LEARNING_RATE = 0.1
+EPS = 1e-10  # of RowWiseAdagrad
+SAME_ID = math.inf  # the skew with which all ids are equal
 _FILL_ROWS = 4096  # rows initialised at a time, so that a table's peak memory is not that of the generator
 
 
@@ -40,7 +29,6 @@ class Problem:
     embedding_dim: int
     ids: int
     skew: float = 1.0
-    layout: Layout = "contiguous"
 
 
 @dataclass(frozen=True)
@@ -53,26 +41,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Contender:
-    """A table and its optimizer. ``after_backward`` is what must happen between backward and the update."""
+    """A table and its optimizer.
 
-    lookup: Callable[[Tensor], Tensor]
-    optimizer: Optimizer
-    statistics: ExchangeStatistics
-    after_backward: Callable[[], None]
+    lookup: from prepared ids to rows, [N, D]. update: what follows a backward from them. prepare: brings ids, int64
+    [N], into the form in which a program of that system would hold them anyway; its time does not count.
+    gradient_scale: multiplies the loss's gradient, also beforehand, where a system sums what others average.
+    statistics: where a system that counts its exchanges does so; the others' collectives are observed.
+    """
 
-    def learn(self, rows: Tensor, gradient: Tensor) -> None:
-        """Backward from the looked-up rows, given the loss's gradient by them, and the update (collective)."""
-        rows.backward(gradient)
-        self.after_backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    lookup: Callable[[Any], Tensor]
+    update: Callable[[], None]
+    prepare: Callable[[Tensor], Any] = lambda ids: ids
+    gradient_scale: float = 1.0
+    statistics: ExchangeStatistics | None = None
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step of training, untimed (collective). Returns the rows that it looked up."""
+        rows = self.lookup(self.prepare(batch.ids))
+        rows.backward(batch.gradient * self.gradient_scale)
+        self.update()
+        return rows.detach()
 
 
 def draw_batch(problem: Problem, rank: int, number: int) -> Batch:
     """The rank's batch of that number, from a seed of its own.
 
     An id i has a probability of about (i + 1)^-skew: 1 draws log-uniform ids, like the words of a text that
-    are numbered by falling frequency (Zipf's law), and 0 uniform ones.
+    are numbered by falling frequency (Zipf's law), 0 uniform ones, and SAME_ID only id 0.
     """
     generator = torch.Generator().manual_seed(SEED + 1_000_003 * number + rank)
     uniform = torch.rand(problem.ids, generator=generator, dtype=torch.float64)
@@ -82,83 +77,26 @@ def draw_batch(problem: Problem, rank: int, number: int) -> Batch:
     return Batch(ids, torch.randn(problem.ids, problem.embedding_dim, generator=generator))
 
 
-def build(kind: Kind, update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Builds a contender on all ranks of ``group`` (collective); all but ``local`` start from the same global table."""
-    match kind:
-        case "sharded":
-            return _sharded(update, problem, group)
-        case "local":
-            return _local(update, problem, group)
-        case "replicated":
-            return _replicated(problem, group)
-        case "ddp":
-            return _ddp(problem, group)
-
-
-def _sharded(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    table = DistributedEmbedding(
-        problem.num_embeddings, problem.embedding_dim, layout=problem.layout, process_group=group, seed=SEED
-    )
-    return Contender(table, _optimizer(update, table), table.statistics, _nothing)
-
-
-def _local(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    num_rows = max(1, problem.num_embeddings // dist.get_world_size(group))
-    alone, _ = dist.new_subgroups(group_size=1)  # in which a table calls no collectives
-    table = DistributedEmbedding(num_rows, problem.embedding_dim, process_group=alone, seed=SEED)
-    return Contender(lambda ids: table(ids % num_rows), _optimizer(update, table), table.statistics, _nothing)
-
-
-def _replicated(problem: Problem, group: dist.ProcessGroup) -> Contender:
-    table = _whole_table(problem, sparse=True)
-    statistics = ExchangeStatistics()
-
-    def gather_gradients() -> None:
-        gradient = table.weight.grad
-        assert gradient is not None
-        # As they are: to coalesce them first costs about what it saves, and makes the ranks' sizes differ.
-        ids = _all_gather(gradient._indices()[0], group, statistics)
-        values = _all_gather(gradient._values() / dist.get_world_size(group), group, statistics)
-        table.weight.grad = torch.sparse_coo_tensor(ids[None], values, table.weight.shape, check_invariants=False)
-
-    return Contender(table, SGD(table.parameters(), LEARNING_RATE), statistics, gather_gradients)
-
-
-def _ddp(problem: Problem, group: dist.ProcessGroup) -> Contender:
-    table = _whole_table(problem, sparse=False)
-    # A bucket that is also the gradient saves DDP a third of its memory and a copy of the table in each step.
-    replica = DistributedDataParallel(table, process_group=group, gradient_as_bucket_view=True)
-    statistics = ExchangeStatistics()
-
-    def count_all_reduce() -> None:  # DDP has done it in backward: one parameter is one bucket
-        statistics.collectives += 1
-        statistics.bytes_sent += table.weight.numel() * table.weight.element_size()
-
-    return Contender(replica, SGD(replica.parameters(), LEARNING_RATE), statistics, count_all_reduce)
-
-
 @torch.no_grad()
-def _whole_table(problem: Problem, sparse: bool) -> nn.Embedding:
-    """All rows on this rank, with the values that DistributedEmbedding draws from the same seed."""
-    weight = torch.empty(problem.num_embeddings, problem.embedding_dim)
-    for block in torch.arange(problem.num_embeddings).split(_FILL_ROWS):
-        weight[block[0] : block[-1] + 1] = normal_rows(block, problem.embedding_dim, SEED)
-    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
-    return table
+def fill(weight: Tensor, first_id: int) -> None:
+    """Sets rows, [R, D], to the values that DistributedEmbedding draws for ids from ``first_id`` on."""
+    for start in range(0, len(weight), _FILL_ROWS):
+        block = weight[start : start + _FILL_ROWS]
+        ids = torch.arange(first_id + start, first_id + start + len(block))
+        block.copy_(normal_rows(ids, weight.shape[1], SEED))
 
 
-def _optimizer(update: Update, table: nn.Module) -> Optimizer:
-    optimizer = RowWiseAdagrad if update == "RowWiseAdagrad" else SGD
-    return optimizer(table.parameters(), lr=LEARNING_RATE)
+def stepping(optimizer: Optimizer) -> Callable[[], None]:
+    """The usual ``update``: the optimizer's step, after which the gradients are gone."""
+
+    def update() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
 
 
-def _all_gather(mine: Tensor, group: dist.ProcessGroup, statistics: ExchangeStatistics) -> Tensor:
-    gathered = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(gathered, mine.contiguous(), group=group)
-    statistics.collectives += 1
-    statistics.bytes_sent += mine.numel() * mine.element_size()
-    return torch.cat(gathered)
-
-
-def _nothing() -> None:
-    pass
+def shard_of(problem: Problem, rank: int, world_size: int) -> range:
+    """The ids of a rank's rows in blocks of ceil(V / W), as Megatron, DTensor and TorchRec divide a table."""
+    rows = -(-problem.num_embeddings // world_size)
+    return range(problem.num_embeddings)[rank * rows : (rank + 1) * rows]

@@ -8,6 +8,7 @@ than --limit times that. Reads /proc/self/status, and so needs Linux.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ from typing import TypedDict
 
 import torch.distributed as dist
 from arguments import new_file, positive
-from contenders import Kind, Problem, Update, build, draw_batch
+from contenders import Problem, draw_batch
+from lineup import SYSTEMS, TRANSPORTS, build
 from machine import provenance
 from ranks import run_on_ranks
 from rich.console import Console
@@ -33,21 +35,21 @@ class Memory(TypedDict):
     above_idle: int
 
 
-def measure_memory(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Problem) -> Memory:
+def measure_memory(group: dist.ProcessGroup, name: str, problem: Problem) -> Memory:
     """Peak memory of building a contender and training it for a few steps, in a process that has done nothing else.
 
     Idle is the same process after a few steps of the same contender with a tiny table, when all code is loaded and all
     connections are made. Its resident size then is the baseline, not its peak, which would flatter the result.
     """
-    _train(group, kind, update, replace(problem, num_embeddings=1000, ids=16))
+    _train(group, name, replace(problem, num_embeddings=1000, ids=16))
     idle = resident("VmRSS")
-    _train(group, kind, update, problem)
+    _train(group, name, problem)
     return {"idle": idle, "above_idle": resident("VmHWM") - idle}
 
 
-def peak_above_idle(kind: Kind, update: Update, problem: Problem, ranks: int) -> list[Memory]:
+def peak_above_idle(name: str, problem: Problem, ranks: int) -> list[Memory]:
     """Runs ``measure_memory`` on new ranks: a peak belongs to a process, so each contender needs its own."""
-    answers: list[Memory] = run_on_ranks(measure_memory, ranks, kind, update, problem)
+    answers: list[Memory] = run_on_ranks(measure_memory, ranks, name, problem)
     return answers
 
 
@@ -57,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problem = Problem(options.num_embeddings, options.embedding_dim, options.ids)
     rows = -(-problem.num_embeddings // options.ranks)
     least = rows * (problem.embedding_dim + 1) * 4
-    memory = peak_above_idle("sharded", "RowWiseAdagrad", problem, options.ranks)
+    memory = peak_above_idle(options.transport, problem, options.ranks)
     worst = max(rank["above_idle"] for rank in memory) / least
     verdict = "passed" if worst <= options.limit else "FAILED"
 
     table = Table(
-        title=f"{problem.num_embeddings:,} rows × {problem.embedding_dim}, RowWiseAdagrad, {options.ranks} ranks"
+        title=f"{problem.num_embeddings:,} rows × {problem.embedding_dim}, RowWiseAdagrad, {options.ranks} ranks, "
+        f"{SYSTEMS[options.transport].title.removeprefix('ours, ')}"
     )
     for heading in ("rank", "idle MiB", "peak above idle MiB", "least MiB", "ratio"):
         table.add_column(heading, justify="right")
@@ -73,24 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     console = Console()
     console.print(table)
+    together = sum(rank["idle"] + rank["above_idle"] for rank in memory)
     console.print(f"highest ratio {worst:.3f}, limit {options.limit:g}: {verdict}")
+    console.print(f"all ranks together, processes included: {together / 2**30:.2f} GiB")
     if options.json is not None:
         result = {
             **provenance(),
             "settings": {**vars(options), "json": None},
             "least": least,
             "memory": memory,
+            "all_ranks": together,
             "ratio": worst,
         }
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0 if verdict == "passed" else 1
 
 
-def _train(group: dist.ProcessGroup, kind: Kind, update: Update, problem: Problem) -> None:
-    contender = build(kind, update, problem, group)
+def _train(group: dist.ProcessGroup, name: str, problem: Problem) -> None:
+    contender = build(name, SYSTEMS[name].updates[-1], problem, group)
     for number in range(STEPS):
-        batch = draw_batch(problem, dist.get_rank(group), number)
-        contender.learn(contender.lookup(batch.ids), batch.gradient)
+        contender.step(draw_batch(problem, dist.get_rank(group), number))
 
 
 def resident(field: str) -> int:
@@ -102,12 +107,21 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def available_bytes() -> float:
+    """Of memory, for new processes; infinity where the system does not tell."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else math.inf
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=positive, default=4)
     parser.add_argument("--num_embeddings", type=positive, default=4_000_000, help="rows of the whole table")
     parser.add_argument("--embedding_dim", type=positive, default=64)
     parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")
+    parser.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0])
     parser.add_argument("--limit", type=float, default=1.15, help="highest ratio that passes")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="writes the figures there")
     return parser

@@ -1,39 +1,21 @@
 """A rank's part in lookup_bench.py: builds the contenders, compares what they compute, and times them in turns."""
 
+import gc
+import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict, get_args
 
 import torch
 import torch.distributed as dist
-from contenders import Contender, Kind, Problem, Update, build, draw_batch
-from torch import Tensor
+from contenders import Batch, Contender, Problem, Update, draw_batch
+from lineup import FLOOR, SYSTEMS, build
+from lookup_reference import difference, expect
+from lookup_traffic import Traffic, observed
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A contender of the race, and how many steps it takes when it has its turn."""
-
-    kind: Kind
-    update: Update
-    steps: int = 10
-
-    @property
-    def key(self) -> str:
-        """Its name in the results."""
-        return f"{self.kind}/{self.update}"
-
-
-ENTRIES = (
-    Entry("sharded", "RowWiseAdagrad"),
-    Entry("sharded", "SGD"),
-    Entry("local", "RowWiseAdagrad"),
-    Entry("local", "SGD"),
-    Entry("replicated", "SGD"),
-    Entry("ddp", "SGD", steps=1),  # its step takes as long as a hundred of the others'
-)
-_MOST_STEPS = max(entry.steps for entry in ENTRIES)
+MOST_STEPS = 10  # of a contender in one turn
+_TURN_SECONDS = 0.5  # in which a contender takes as many steps as fit; if none does, it sits out some turns
+_FEWEST_TURNS = 3
 
 
 class Timing(TypedDict):
@@ -41,66 +23,103 @@ class Timing(TypedDict):
 
     forward: list[float]
     step: list[float]
-    collectives: float
-    bytes_sent: float
+    collectives: int
+    bytes_sent: int
 
 
 class RankResult(TypedDict):
-    """What one rank found, by Entry.key."""
+    """What one rank found: ``differences`` by update and name, ``timings`` by name."""
 
-    differences: dict[str, float]
+    differences: dict[str, dict[str, float]]
     timings: dict[str, Timing]
 
 
-def race(group: dist.ProcessGroup, problem: Problem, repetitions: int) -> RankResult:
-    """One rank's part; all ranks of ``group`` call it together."""
-    running = {entry.key: build(entry.kind, entry.update, problem, group) for entry in ENTRIES}
-    # The floor computes something else, and another optimizer gives other rows.
-    equals = {e.key: running[e.key] for e in ENTRIES if e.kind != "local" and e.update == "SGD"}
-    differences = compare(equals, problem, group)
-    timings: dict[str, Timing] = {
-        key: {"forward": [], "step": [], "collectives": 0.0, "bytes_sent": 0.0} for key in running
-    }
-    for turn in range(repetitions + 1):
-        for entry in ENTRIES:
-            contender, timing = running[entry.key], timings[entry.key]
-            contender.statistics.reset()
-            for number in range(entry.steps):
+class Pace(NamedTuple):
+    """A contender takes ``steps`` steps in every ``period``-th turn."""
+
+    steps: int
+    period: int
+
+
+def race(group: dist.ProcessGroup, names: Sequence[str], problem: Problem, repetitions: int) -> RankResult:
+    """One rank's part; all ranks of ``group`` call it together. ``repetitions``: number of turns."""
+    running, differences = compare(names, problem, group)
+    paces = {name: warm_up(contender, problem, repetitions, group) for name, contender in running.items()}
+    timings: dict[str, Timing] = {}
+    for name, contender in running.items():
+        counted = traffic(contender, problem, group)
+        timings[name] = Timing(forward=[], step=[], collectives=counted.collectives, bytes_sent=counted.bytes_sent)
+    for turn in range(repetitions):
+        for name, contender in running.items():
+            if turn % paces[name].period:
+                continue
+            for number in range(paces[name].steps):
                 # Each contender meets the same ids in the same turn, and new ones in each step.
-                batch = draw_batch(problem, dist.get_rank(group), turn * _MOST_STEPS + number)
-                dist.barrier(group)
-                forward, step = timed_step(contender, batch.ids, batch.gradient)
-                if turn > 0:  # the first turn warms up
-                    timing["forward"].append(forward)
-                    timing["step"].append(step)
-            timing["collectives"] = contender.statistics.collectives / entry.steps
-            timing["bytes_sent"] = contender.statistics.bytes_sent / entry.steps
+                batch = draw_batch(problem, dist.get_rank(group), turn * MOST_STEPS + number)
+                forward, step = timed_step(contender, batch, group)
+                timings[name]["forward"].append(forward)
+                timings[name]["step"].append(step)
     return {"differences": differences, "timings": timings}
 
 
-def timed_step(contender: Contender, ids: Tensor, gradient: Tensor) -> tuple[float, float]:
-    """A step of training (collective): seconds of its lookup, and of all of it."""
+def compare(
+    names: Sequence[str], problem: Problem, group: dist.ProcessGroup
+) -> tuple[dict[str, Contender], dict[str, dict[str, float]]]:
+    """Builds all contenders (collective), and lets each train with every optimizer that it has.
+
+    Returns them with the optimizers that are raced, and by update and name how far their rows are from those that they
+    should be. The floor computes something else, and is not compared.
+    """
+    expected = {update: expect(problem, update, group) for update in get_args(Update)}
+    running: dict[str, Contender] = {}
+    differences: dict[str, dict[str, float]] = {update: {} for update in expected}
+    for name in names:
+        for update in SYSTEMS[name].updates:
+            running.pop(name, None)
+            gc.collect()  # the table of the update before: there may be no room for two
+            running[name] = build(name, update, problem, group)
+            if name != FLOOR:
+                differences[update][name] = difference(running[name], expected[update], problem, group)
+    return running, differences
+
+
+def warm_up(contender: Contender, problem: Problem, repetitions: int, group: dist.ProcessGroup) -> Pace:
+    """Takes a step to find the contender's pace, and as many as it will take in a turn (collective)."""
+    batch = draw_batch(problem, dist.get_rank(group), 0)
+    slowest = torch.tensor(timed_step(contender, batch, group)[1], dtype=torch.float64)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group)
+    pace = pace_of(float(slowest), repetitions)
+    for _ in range(pace.steps):
+        contender.step(batch)
+    return pace
+
+
+def pace_of(seconds: float, repetitions: int) -> Pace:
+    """For a contender whose step takes ``seconds``."""
+    steps = min(MOST_STEPS, max(1, int(_TURN_SECONDS / seconds)))
+    most = max(1, (repetitions - 1) // (_FEWEST_TURNS - 1))
+    return Pace(steps, min(most, math.ceil(seconds / _TURN_SECONDS)))
+
+
+def traffic(contender: Contender, problem: Problem, group: dist.ProcessGroup) -> Traffic:
+    """Counts the collectives of one step (collective)."""
+    batch = draw_batch(problem, dist.get_rank(group), 0)
+    if contender.statistics is None:
+        with observed() as counted:
+            contender.step(batch)
+        return counted
+    contender.statistics.reset()
+    contender.step(batch)
+    return Traffic(contender.statistics.collectives, contender.statistics.bytes_sent)
+
+
+def timed_step(contender: Contender, batch: Batch, group: dist.ProcessGroup) -> tuple[float, float]:
+    """A step of training, from a barrier on (collective): seconds of its lookup, and of all of it."""
+    ids, gradient = contender.prepare(batch.ids), batch.gradient * contender.gradient_scale
+    dist.barrier(group)
     start = time.perf_counter()
     rows = contender.lookup(ids)
     looked_up = time.perf_counter()
-    contender.learn(rows, gradient)
+    rows.backward(gradient)
+    contender.update()
     return looked_up - start, time.perf_counter() - start
-
-
-@torch.no_grad()
-def compare(contenders: Mapping[str, Contender], problem: Problem, group: dist.ProcessGroup) -> dict[str, float]:
-    """Lets each take one step with the same batch (collective): how far any of its rows is from the first contender's.
-
-    Compared are the rows of this rank's ids before the update, and those of every rank's ids after it.
-    """
-    rank, world_size = dist.get_rank(group), dist.get_world_size(group)
-    batch = draw_batch(problem, rank, 0)
-    all_ids = torch.cat([draw_batch(problem, peer, 0).ids for peer in range(world_size)])
-    rows = {}
-    for key, contender in contenders.items():
-        with torch.enable_grad():
-            before = contender.lookup(batch.ids)
-            contender.learn(before, batch.gradient)
-        rows[key] = torch.cat((before, contender.lookup(all_ids)))
-    reference = next(iter(rows.values()))
-    return {key: float((mine - reference).abs().max()) for key, mine in rows.items()}

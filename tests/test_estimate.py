@@ -123,7 +123,7 @@ def test_a_broken_calibration_is_told(tmp_path: Path, content: bytes, message: s
 def test_the_package_has_a_calibration() -> None:
     calibration = read_calibration(None)
     assert calibration.coefficients.update.keys() == set(OPTIMIZERS)
-    assert calibration.coefficients.collective.fixed > 0
+    assert calibration.coefficients.transports["collective"].fixed > 0
     assert calibration.cores >= 1
 
 
@@ -147,12 +147,15 @@ def as_measured(problem: Problem, rank: int) -> Timing | None:
     if rank >= problem.cluster.ranks:
         return None
     works = part_works(problem, KNOWN.cache_bytes)
-    costs = {"plan": KNOWN.plan, "rows": KNOWN.rows, "gradients": KNOWN.gradients}
+    transport = KNOWN.transports[problem.moves]
+    costs = {"plan": transport.plan, "rows": transport.rows, "gradients": transport.gradients}
     parts = {name: [sum(each[rank] for each in works[name].seconds(cost))] for name, cost in costs.items()}
     for name in OPTIMIZERS:
         work = part_works(replace(problem, optimizer=name), KNOWN.cache_bytes)["update"]
         parts[name] = [sum(each[rank] for each in work.seconds(KNOWN.update[name]))]
-    return Timing(step=[step_time(problem, KNOWN).total], parts=parts)
+    exchanges = 3 if problem.moves == "shared_memory" else 4
+    processor = 1e-3 + transport.peer * exchanges * (problem.cluster.ranks - 1)
+    return Timing(step=[step_time(problem, KNOWN).total], processor=[processor], parts=parts)
 
 
 def test_a_fit_finds_the_machine_that_was_measured() -> None:
@@ -163,7 +166,9 @@ def test_a_fit_finds_the_machine_that_was_measured() -> None:
     found = fit(asked, answers)
     assert found.process_bytes == 3e8
     assert found.crowded == pytest.approx(KNOWN.crowded, rel=0.02)
-    assert found.collective.byte == pytest.approx(KNOWN.collective.byte, rel=0.05)
+    assert found.transports["collective"].peer == pytest.approx(KNOWN.transports["collective"].peer)
+    byte = KNOWN.transports["collective"].byte
+    assert found.transports["collective"].byte == pytest.approx(byte, rel=0.05)
     for problem in asked:
         for name in OPTIMIZERS:
             asked_now = replace(problem, num_embeddings=problem.num_embeddings * 3 + 1, optimizer=name)
@@ -185,7 +190,8 @@ def test_calibrating_works_end_to_end_in_small(
     calibration = read_calibration(file)
     assert calibration.torch == torch.__version__
     assert calibration.coefficients.process_bytes > 2**20
-    for cost in (calibration.coefficients.plan, *calibration.coefficients.update.values()):
+    shared_memory = calibration.coefficients.transports["shared_memory"]
+    for cost in (shared_memory.plan, *calibration.coefficients.update.values()):
         assert 0 < cost.step < 1
     assert str(tmp_path) not in file.read_text(encoding="utf-8")
     assert estimate.main([*BILLION, f"--calibration={file}"]) == 0

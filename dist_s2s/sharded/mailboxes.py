@@ -92,6 +92,7 @@ class Mailboxes:
         self._spins = _SPINS if self.world_size <= len(os.sched_getaffinity(0)) else 0
         self._exchange = 0
         self._lacking = 0
+        self._end = ""  # what any further exchange raises
         for sock in self._sockets.values():
             sock.setblocking(True)
 
@@ -142,14 +143,22 @@ class Mailboxes:
         """Waits until all ranks have written; returns the seconds waited.
 
         Raises RuntimeError on all ranks if one has no memory, if one takes part in another operation, if one is gone,
-        and if one does not come in time.
+        and if one does not come in time. After the latter two there is no further exchange: a message that nobody has
+        waited for would be taken for one of that.
         """
+        if self._end:
+            raise RuntimeError(self._end)
+        self._end = "an exchange of the table was interrupted; build the table anew, in a new process group"
         started = time.perf_counter()
         state = _NO_MEMORY if self._lacking else _READY
         size = self._lacking or self._capacities[self.rank]
         mine = Message(state, OPERATIONS.index(operation), size, time.monotonic())
         self._tell(mine)
         answers = {self.rank: mine} | self._answers(operation)
+        last = min(answer.seconds for answer in answers.values()) + self._timeout
+        if late := sorted(rank for rank, answer in answers.items() if answer.seconds > last):
+            self._raise_late(late, operation)  # the first has given up waiting for them
+        self._end = ""
         self._exchange += 1
         self._lacking = 0
         for rank, answer in answers.items():  # also if the exchange fails: all must know the same of each mailbox
@@ -157,8 +166,6 @@ class Mailboxes:
                 self._prefault(rank, answer.num_bytes)
         if any(answer[:2] != (_READY, mine.operation) for answer in answers.values()):
             self._raise_problem(answers)
-        if mine.seconds - min(answer.seconds for answer in answers.values()) > self._timeout:
-            self._raise_late([self.rank], operation)  # somebody has given up waiting for this rank
         return time.perf_counter() - started
 
     def _tell(self, message: Message) -> None:
@@ -200,18 +207,20 @@ class Mailboxes:
         message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0.0)
         if message.state == _GONE:
             self._tell(message)
-            raise RuntimeError(
+            self._end = (
                 f"rank {message.operation} of {self.world_size} left in the middle of an exchange of the table "
                 f"({operation}): it died, or raised an error of its own"
             )
+            raise RuntimeError(self._end)
         return message
 
     def _raise_late(self, ranks: Sequence[int], operation: str) -> NoReturn:
         names = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-        raise RuntimeError(
+        self._end = (
             f"{names} of {self.world_size} did not take part in an exchange of the table ({operation}) within "
             f"{self._timeout:g} s; all ranks must call the table equally often"
         )
+        raise RuntimeError(self._end)
 
     def _raise_problem(self, answers: Mapping[int, Message]) -> NoReturn:
         for rank, answer in sorted(answers.items()):

@@ -1,33 +1,28 @@
-"""The lookup benchmark on tiny tables: what it computes and writes, never how long it takes."""
+"""The lookup benchmark on tiny tables: what it writes and draws, never how long it takes. See also test_race.py."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lookup_bench
+import lookup_plot
 import memory_bench
+import peers
 import pytest
 import torch
 import torch.distributed as dist
-from contenders import Problem, build, draw_batch
-from race import ENTRIES, compare, race
+from lineup import OURS, SYSTEMS, default_names
 from ranks import run_on_ranks
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from tests.rank_pool import RankPool
 
-PROBLEM = Problem(num_embeddings=131, embedding_dim=8, ids=40)
-SMALL = ["--ranks=2", "--num_embeddings=131", "--embedding_dim=8", "--ids=40", "--repetitions=2"]
-EQUALS = {"sharded/SGD", "replicated/SGD", "ddp/SGD"}
-
-
-def compare_with_a_faster_learner(group: dist.ProcessGroup) -> dict[str, float]:
-    """What compare finds if the second contender has another learning rate."""
-    contenders = {name: build("sharded", "SGD", PROBLEM, group) for name in ("right", "wrong")}
-    contenders["wrong"].optimizer.param_groups[0]["lr"] *= 1.5
-    return compare(contenders, PROBLEM, group)
+TINY = ["--num_embeddings=131", "--embedding_dim=8", "--ids=40", "--repetitions=2"]
+FEW = ["--contenders", "collective", "floor", "megatron"]
+PNG = b"\x89PNG"
 
 
 def fail_on_rank_1(group: dist.ProcessGroup) -> None:
@@ -36,113 +31,118 @@ def fail_on_rank_1(group: dist.ProcessGroup) -> None:
     dist.barrier(group)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "round_robin"])
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_contenders_compute_the_same(ranks: RankPool, world_size: int, layout: Any) -> None:
-    problem = replace(PROBLEM, layout=layout)
-    for answer in ranks.run(race, problem, 1, world_size=world_size):
-        assert set(answer["differences"]) == EQUALS
-        assert max(answer["differences"].values()) <= lookup_bench.TOLERANCE
-        assert set(answer["timings"]) == {entry.key for entry in ENTRIES}
-
-
-def test_comparison_finds_a_contender_that_learns_differently(ranks: RankPool) -> None:
-    for differences in ranks.run(compare_with_a_faster_learner, world_size=2):
-        assert differences["right"] == 0
-        assert differences["wrong"] > 100 * lookup_bench.TOLERANCE
-        assert "wrong by" in lookup_bench.find_disagreement(differences)
-
-
-def test_not_a_number_is_a_disagreement() -> None:
-    assert lookup_bench.find_disagreement({"ddp/SGD": 1e-6}) == ""
-    assert "ddp/SGD by nan" in lookup_bench.find_disagreement({"ddp/SGD": float("nan")})
-
-
-def test_race_counts_steps_and_traffic(ranks: RankPool) -> None:
-    for answer in ranks.run(race, PROBLEM, 2, world_size=2):
-        for entry in ENTRIES:
-            timing = answer["timings"][entry.key]
-            assert len(timing["forward"]) == len(timing["step"]) == 2 * entry.steps
-            assert all(0 < f < s for f, s in zip(timing["forward"], timing["step"], strict=True))
-        traffic = {key: (t["collectives"], t["bytes_sent"]) for key, t in answer["timings"].items()}
-        assert traffic["local/SGD"] == (0, 0)
-        assert traffic["replicated/SGD"] == (2, 40 * (8 + 8 * 4))
-        assert traffic["ddp/SGD"] == (1, 131 * 8 * 4)
-        assert traffic["sharded/SGD"] == traffic["sharded/RowWiseAdagrad"]
-        assert traffic["sharded/SGD"][0] == 4  # header, ids, rows, gradients
-
-
-def test_batches_depend_on_rank_number_and_skew() -> None:
-    problem = Problem(num_embeddings=1000, embedding_dim=2, ids=20_000)
-    ids = draw_batch(problem, 0, 0).ids
-    assert ids.equal(draw_batch(problem, 0, 0).ids)
-    assert not ids.equal(draw_batch(problem, 1, 0).ids)
-    assert not ids.equal(draw_batch(problem, 0, 1).ids)
-    # Log-uniform: a third of all ids below 9, another below 99; uniform: a hundredth below 10.
-    assert (ids < 9).double().mean() == pytest.approx(1 / 3, abs=0.02)
-    assert (ids < 99).double().mean() == pytest.approx(2 / 3, abs=0.02)
-    uniform = draw_batch(replace(problem, skew=0.0), 0, 0).ids
-    assert (uniform < 10).double().mean() == pytest.approx(0.01, abs=0.005)
-    assert uniform.max() == 999
-    assert (draw_batch(replace(problem, skew=2.0), 0, 0).ids == 0).double().mean() == pytest.approx(0.5, abs=0.02)
-
-
-def test_lookup_bench_writes_its_figures(
-    ranks: RankPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_on_the_pool(ranks, monkeypatch)
-    file = tmp_path / "figures.json"
-    assert lookup_bench.main([*SMALL, f"--json={file}"]) == 0
-
-    report = json.loads(file.read_text(encoding="utf-8"))
-    assert set(report["largest_difference_from_ours"]) == EQUALS
-    assert report["settings"]["embedding_dim"] == 8
-    assert report["torch"] == torch.__version__
-    assert [f"{c['contender']}/{c['update']}" for c in report["contenders"]] == [e.key for e in ENTRIES]
-    for contender in report["contenders"]:
-        step = contender["step_ms"]
-        assert contender["forward_ms"]["median"] < step["median"]
-        assert step["lowest"] <= step["first_quartile"] <= step["median"]
-        assert step["median"] <= step["third_quartile"] <= step["highest"]
-        assert contender["peak_bytes_above_idle"] == 2 * 2**20
-    output = capsys.readouterr().out
-    assert all(title in output for title in lookup_bench.TITLES.values())
-    assert "times as fast as DDP" in output
-
-
-def test_lookup_bench_gives_no_timings_when_contenders_disagree(
-    ranks: RankPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_on_the_pool(ranks, monkeypatch)
-    monkeypatch.setattr(lookup_bench, "TOLERANCE", -1.0)
-    assert lookup_bench.main([*SMALL, f"--json={tmp_path / 'figures.json'}"]) == 1
-    assert not (tmp_path / "figures.json").exists()
-    assert "replicated/SGD by" in capsys.readouterr().err
-
-
-def run_on_the_pool(ranks: RankPool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def on_the_pool(ranks: RankPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a process takes seconds: race on the pool's, and leave measuring memory to a test of its own."""
 
-    def on_the_pool(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
+    def run(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         return ranks.run(function, *args, world_size=world_size)
 
     def two_mebibytes(*_: object) -> Sequence[memory_bench.Memory]:
         return [{"idle": 0, "above_idle": 2**20}, {"idle": 0, "above_idle": 2 * 2**20}]
 
-    monkeypatch.setattr(lookup_bench, "run_on_ranks", on_the_pool)
+    assert lookup_bench.run_on_ranks is run_on_ranks
+    monkeypatch.setattr(lookup_bench, "run_on_ranks", run)
     monkeypatch.setattr(lookup_bench, "peak_above_idle", two_mebibytes)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status, which Linux has")
-def test_memory_bench_measures_a_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "memory.json"
-    arguments = ["--ranks=2", "--num_embeddings=400000", "--embedding_dim=64", "--ids=16", "--limit=0.5"]
-    assert memory_bench.main([*arguments, f"--json={file}"]) == 1  # half of a shard cannot be enough
+@pytest.mark.usefixtures("on_the_pool")
+def test_lookup_bench_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    assert lookup_bench.main([*TINY, f"--json={file}"]) == 0
+
     report = json.loads(file.read_text(encoding="utf-8"))
-    assert report["least"] == 200_000 * 65 * 4
-    assert report["ratio"] == max(rank["above_idle"] for rank in report["memory"]) / report["least"]
-    assert all(0.95 < rank["above_idle"] / report["least"] < 1.6 for rank in report["memory"])
-    assert "FAILED" in capsys.readouterr().out
+    assert report["settings"]["embedding_dim"] == 8
+    assert report["torch"] == torch.__version__
+    (run,) = report["runs"]
+    assert run["problem"] == {"num_embeddings": 131, "embedding_dim": 8, "ids": 40, "skew": 1.0}
+    names = [result["contender"] for result in run["results"]]
+    assert names == default_names(sweep=False)
+    assert {"shared_memory", "collective", "shared_memory+round_robin", "collective+round_robin"} < set(names)
+    assert run["differences"]["SGD"].keys() == set(names) - {"floor"}
+    for result in run["results"]:
+        step = result["step_ms"]
+        assert result["forward_ms"]["median"] < step["median"]
+        assert step["lowest"] <= step["first_quartile"] <= step["median"]
+        assert step["median"] <= step["third_quartile"] <= step["highest"]
+        assert result["rows_per_second"] == pytest.approx(2 * 40 / (step["median"] / 1000))
+        assert result["peak_bytes"] == 2 * 2**20
+    steps = {result["contender"]: result["step_ms"]["median"] for result in run["results"]}
+    assert len(run["ratios"]) == 4 * (len(names) - 4)
+    for ratio in run["ratios"]:
+        assert ratio["step"] == steps[ratio["other"]] / steps[ratio["ours"]]
+    output = capsys.readouterr().out
+    assert all(SYSTEMS[name].title in output for name in names)
+    assert "ours ÷ the floor" in output
+
+
+@pytest.mark.usefixtures("on_the_pool")
+@pytest.mark.parametrize(
+    ("setting", "values", "found"),
+    [("ranks", ["1", "2"], [1, 2]), ("num_embeddings", ["131", "9"], [131, 9]), ("skew", [], [0.0, 1.0, "same"])],
+)
+def test_a_sweep_writes_a_run_for_each_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, values: list[str], found: list[object]
+) -> None:
+    file = tmp_path / "sweep.json"
+    chosen = ["--values", *values] if values else []
+    arguments = [*TINY, *FEW, f"--sweep={setting}", *chosen, "--no_memory", f"--json={file}"]
+    assert lookup_bench.main(arguments) == 0
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert [run["ranks"] if setting == "ranks" else run["problem"][setting] for run in report["runs"]] == found
+    for run in report["runs"]:
+        assert [result["contender"] for result in run["results"]] == FEW[1:]
+        assert all(result["peak_bytes"] is None for result in run["results"])
+    assert f"step ms over {setting}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("on_the_pool")
+@pytest.mark.parametrize("sweep", [[], ["--sweep=ids", "--values", "8", "40"], ["--sweep=skew"]])
+def test_figures_are_drawn(tmp_path: Path, sweep: list[str]) -> None:
+    pytest.importorskip("matplotlib")
+    report, plot, again = tmp_path / "figures.json", tmp_path / "figures.png", tmp_path / "again.png"
+    assert lookup_bench.main([*TINY, *FEW, *sweep, f"--json={report}", f"--plot={plot}"]) == 0
+    assert lookup_plot.main([str(report), str(again)]) == 0
+    assert plot.read_bytes().startswith(PNG)
+    assert plot.read_bytes() == again.read_bytes()
+
+
+def test_all_variants_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+
+    def measure(names: Sequence[str], *_: object) -> tuple[None, str]:
+        asked.append(names)
+        return None, "that will do"
+
+    monkeypatch.setattr(lookup_bench, "measure", measure)
+    assert lookup_bench.main([*TINY, "--contenders", "floor", "collective", "--all_variants"]) == 1
+    assert asked == [[*OURS, "floor"]]
+
+
+@pytest.mark.usefixtures("on_the_pool")
+def test_lookup_bench_gives_no_timings_when_contenders_disagree(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lookup_bench, "TOLERANCE", -1.0)
+    assert lookup_bench.main([*TINY, *FEW, f"--json={tmp_path / 'figures.json'}"]) == 1
+    assert not (tmp_path / "figures.json").exists()
+    captured = capsys.readouterr()
+    assert "megatron with SGD by" in captured.err
+    assert "forward ms" not in captured.out
+
+
+def test_not_a_number_is_a_disagreement() -> None:
+    assert lookup_bench.find_disagreement({"SGD": {"ddp_dense": 1e-6, "collective+bf16": 0.01}}) == ""
+    assert "ddp_dense with SGD by nan" in lookup_bench.find_disagreement({"SGD": {"ddp_dense": float("nan")}})
+
+
+@pytest.mark.usefixtures("on_the_pool")
+def test_what_does_not_fit_into_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lookup_bench, "available_bytes", lambda: 8 * 131 * 8 * 4 / lookup_bench.MEMORY_SHARE)
+    assert lookup_bench.main([*TINY, *FEW, "ddp_dense"]) == 0
+    assert "DDP, dense gradient, SGD: left out" in capsys.readouterr().out
 
 
 def test_a_failing_rank_tells_why_and_ends_the_others(capfd: pytest.CaptureFixture[str]) -> None:
@@ -151,14 +151,75 @@ def test_a_failing_rank_tells_why_and_ends_the_others(capfd: pytest.CaptureFixtu
     assert "ValueError: this rank is broken" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["0", "-1"])
-def test_sizes_are_positive(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ids=0"], "must be at least 1, but is 0"),
+        (["--skew=-1"], "must be at least 0, but is -1"),
+        (["--json=missing/figures.json"], "there is no folder"),
+        (["--values", "1"], "name it with --sweep"),
+        (["--sweep=ranks", "--values", "two"], "argument --values"),
+        (["--sweep=skew", "--values", "nan"], "must be at least 0, but is nan"),
+        (["--contenders", "horovod"], "invalid choice"),
+    ],
+)
+def test_wrong_arguments_are_told_before_measuring(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        lookup_bench.main(["--ids", text])
-    assert f"must be at least 1, but is {text}" in capsys.readouterr().err
+        lookup_bench.main(arguments)
+    assert message in capsys.readouterr().err
 
 
-def test_a_missing_folder_is_told_before_measuring(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--plot=curve.png"], "pip install matplotlib"), (["--contenders", "torchrec"], "--peers torchrec")],
+)
+def test_what_is_not_installed_is_told_before_measuring(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lookup_bench, "find_spec", lambda _: None)
     with pytest.raises(SystemExit):
-        lookup_bench.main([f"--json={tmp_path / 'missing' / 'figures.json'}"])
-    assert "there is no folder" in capsys.readouterr().err
+        lookup_bench.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(lookup_bench, "find_spec", lambda _: None)
+    monkeypatch.setattr(peers.subprocess, "run", record)
+    arguments = ["--peers=torchrec", f"--peers_folder={tmp_path}"]
+    assert lookup_bench.main(arguments) == 7
+    python = str(tmp_path / "torchrec" / "bin" / "python")
+    assert commands[0] == [sys.executable, "-m", "venv", str(tmp_path / "torchrec")]
+    assert all(command[0] == python for command in commands[1:])
+    assert commands[-1][-3:] == [lookup_bench.__file__, *arguments]
+
+
+def test_a_complete_environment_is_not_made_again(tmp_path: Path) -> None:
+    python = tmp_path / "torchrec" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 0\n")  # whatever it is asked
+    python.chmod(0o755)
+    assert peers.torchrec_python(tmp_path) == str(python)
+    python.write_text("#!/bin/sh\nexit 1\n")
+    assert not peers.has_torchrec(tmp_path)
+
+
+@pytest.mark.skipif(not peers.has_torchrec(peers.default_folder()), reason="needs the environment of --peers torchrec")
+def test_torchrec_computes_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    contenders = ["--contenders", "torchrec", "collective", "--no_memory"]
+    assert lookup_bench.main([*TINY, *contenders, "--peers=torchrec", f"--json={file}"]) == 0
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["peers"] == {"torchrec": "1.8.0"}
+    (run,) = report["runs"]
+    assert all(of_update["torchrec"] <= lookup_bench.TOLERANCE for of_update in run["differences"].values())
+    assert [result["contender"] for result in run["results"]] == ["torchrec", "collective"]

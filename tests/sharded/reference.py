@@ -1,11 +1,13 @@
 """What the sharded tables are measured against, written without their code."""
 
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 LAYOUTS = ("contiguous", "round_robin")
+TRANSPORTS = ("collective", "shared_memory") if sys.platform == "linux" else ("collective",)
 
 
 def assemble(shards: Sequence[Tensor], layout: str) -> Tensor:

@@ -13,7 +13,7 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.clip import clip_grad_norm_
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import counted_collectives
-from tests.sharded.reference import LAYOUTS, assemble, random_ids, random_rows
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids, random_rows
 
 V, D = 131, 5
 
@@ -34,10 +34,13 @@ def make_core() -> nn.Module:
     return core
 
 
-def make_tables(group: dist.ProcessGroup, second_group: dist.ProcessGroup | None) -> list[DistributedEmbedding]:
+def make_tables(
+    group: dist.ProcessGroup, second_group: dist.ProcessGroup | None, transport: str = "auto"
+) -> list[DistributedEmbedding]:
     """One of each layout; second_group None is a new group of all four ranks."""
+    settings = {"dtype": torch.float64, "transport": transport}
     return [
-        DistributedEmbedding(V, D, layout=layout, dtype=torch.float64, process_group=table_group, seed=seed)
+        DistributedEmbedding(V, D, layout=layout, process_group=table_group, seed=seed, **settings)
         for seed, (layout, table_group) in enumerate(zip(LAYOUTS, (group, second_group), strict=True))
     ]
 
@@ -49,14 +52,14 @@ def gradients_of(core: nn.Module, tables: list[DistributedEmbedding]) -> list[Te
 
 
 def clip(
-    group: dist.ProcessGroup, max_norms: list[float], ids: list[Tensor], dense: bool
+    group: dist.ProcessGroup, max_norms: list[float], ids: list[Tensor], dense: bool, transport: str
 ) -> tuple[list[Tensor], list[tuple[Tensor, list[Tensor], Counter[str]]]]:
     """Shards of two tables, and for each max_norm the norm, the gradients after it, and the collectives called.
 
     The tables have one group, but two if there are 4 ranks. dense: the second table's gradient is dense.
     """
     results = []
-    tables = make_tables(group, None if dist.get_world_size(group) == 4 else group)
+    tables = make_tables(group, None if dist.get_world_size(group) == 4 else group, transport)
     for max_norm in max_norms:
         core = make_core()
         for table in tables:
@@ -83,18 +86,20 @@ def clip_unsharded(weights: list[Tensor], max_norm: float, ids: list[Tensor]) ->
     return norm, [parameter.grad for parameter in parameters]
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("world_size", [1, 3, 4])
-def test_clipping_equals_that_of_the_unsharded_model(ranks: RankPool, world_size: int, dense: bool):
+def test_clipping_equals_that_of_the_unsharded_model(ranks: RankPool, world_size: int, dense: bool, transport: str):
     max_norms = [1e-3, 1.0, 1e6, math.inf]
     ids = [random_ids(V, (rank * 8,), seed=rank) for rank in range(1, world_size)] + [torch.arange(40)]
-    shards, results = zip(*ranks.run(clip, max_norms, ids, dense, world_size=world_size), strict=True)
+    shards, results = zip(*ranks.run(clip, max_norms, ids, dense, transport, world_size=world_size), strict=True)
     weights = [assemble(table, layout) for table, layout in zip(zip(*shards, strict=True), LAYOUTS, strict=True)]
+    name = {"collective": "all_to_all_single", "shared_memory": "meet"}[transport]
     for max_norm, clipped in zip(max_norms, zip(*results, strict=True), strict=True):
         norm, expected = clip_unsharded(weights, max_norm, ids)
         assert 10 < norm < 1e4
         for rank_norm, after, collectives in clipped:
-            assert collectives == Counter(all_to_all_single={1: 0, 3: 1, 4: 2}[world_size])  # one for each group
+            assert collectives == Counter({name: {1: 0, 3: 1, 4: 2}[world_size]})  # one for each group
             assert rank_norm.dtype == torch.float64
             assert torch.equal(bits(rank_norm), bits(clipped[0][0]))
             torch.testing.assert_close(rank_norm, norm, rtol=1e-9, atol=0)

@@ -79,7 +79,7 @@ def test_beside_ddp_it_trains_as_the_unsharded_model(ranks: RankPool):
 
 
 def train_in_modes(group: dist.ProcessGroup, ids: list[Tensor]) -> None:
-    model, mine = Model(new_table(group), new_rest()), ids[dist.get_rank(group)]
+    model, mine = Model(new_table(group, transport="collective"), new_rest()), ids[dist.get_rank(group)]
     expected = model(mine)
     assert torch.equal(model.eval()(mine), expected)
     before = model.table.statistics.collectives
@@ -172,7 +172,7 @@ def test_compiled_models_train_as_others_do(ranks: RankPool):
 
 
 def freeze(group: dist.ProcessGroup, ids: list[Tensor]) -> None:
-    frozen, trained = new_table(group), new_table(group)
+    frozen, trained = (new_table(group, transport="collective") for _ in range(2))
     frozen.weight.requires_grad_(False)
     model, mine = Model(frozen, new_rest()), ids[dist.get_rank(group)]
     before = frozen.statistics.collectives

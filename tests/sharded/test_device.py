@@ -1,7 +1,7 @@
 """The library on the device of `pytest --device cuda` (by default the CPU), against unsharded modules on the CPU.
 
 One process and no pool. A table without a group computes everything but exchanges nothing; one with a group of one rank
-sends its ids, rows and gradients through nccl, or gloo on the CPU.
+sends its ids, rows and gradients through nccl, or gloo on the CPU, or there through a mailbox.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adagrad, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup, make_plan, optim
+from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
-from tests.sharded.reference import random_ids, random_rows
+from tests.sharded.reference import TRANSPORTS, random_ids, random_rows
 
 V, D, TOKENS = 131, 6, 24
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
@@ -29,9 +30,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))
 
 
-@pytest.fixture(scope="module", params=["no group", "a group of one"])
-def group(request: pytest.FixtureRequest, device: torch.device) -> Iterator[dist.ProcessGroup | None]:
-    if request.param == "no group":
+@pytest.fixture(scope="module", params=[None, *TRANSPORTS])
+def transport(request: pytest.FixtureRequest, device: torch.device) -> str | None:
+    """None: without a group."""
+    if request.param == "shared_memory" and device.type != "cpu":
+        pytest.skip("shared memory is for tables on the CPU")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def group(transport: str | None, device: torch.device) -> Iterator[dist.ProcessGroup | None]:
+    if transport is None:
         yield None
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -40,20 +49,31 @@ def group(request: pytest.FixtureRequest, device: torch.device) -> Iterator[dist
     dist.destroy_process_group()
 
 
+Share = Callable[[DistributedEmbedding], DistributedEmbedding]
+Build = Callable[..., DistributedEmbedding]
+
+
 @pytest.fixture
-def new_table(device: torch.device, group: dist.ProcessGroup | None) -> Callable[..., DistributedEmbedding]:
+def share(group: dist.ProcessGroup | None, transport: str | None) -> Share:
+    """A table drops a group of one rank, for which it need not exchange anything. Here it is to do so."""
+
+    def with_group(table: DistributedEmbedding) -> DistributedEmbedding:
+        assert table.process_group is None
+        if group is not None:
+            table.process_group = group
+            table.transport = choose_transport(transport, group, table.weight.device)
+        return table
+
+    return with_group
+
+
+@pytest.fixture
+def new_table(device: torch.device, group: dist.ProcessGroup | None, share: Share) -> Build:
     def build(*size: int, **settings: Any) -> DistributedEmbedding:
         settings = {"dtype": torch.float64, "seed": 1, "process_group": group, **settings}
-        return with_group(DistributedEmbedding(*size, device=device, **settings), group)
+        return share(DistributedEmbedding(*size, device=device, **settings))
 
     return build
-
-
-def with_group(table: DistributedEmbedding, group: dist.ProcessGroup | None) -> DistributedEmbedding:
-    """A table drops a group of one rank, for which it need not exchange anything. Here it is to do so."""
-    assert table.process_group is None
-    table.process_group = group
-    return table
 
 
 def whole(table: DistributedEmbedding, **settings: Any) -> nn.Embedding:
@@ -68,9 +88,6 @@ def ids_of(seed: int, num_rows: int = V) -> Tensor:
 
 def loss_of(rows: Tensor) -> Tensor:
     return (rows * random_rows(tuple(rows.shape), seed=0).to(rows) + rows.square()).sum()
-
-
-Build = Callable[..., DistributedEmbedding]
 
 
 def test_two_tables_in_one_exchange(device: torch.device, new_table: Build):
@@ -171,11 +188,11 @@ def test_optimizers_and_clipping(device: torch.device, new_table: Build, name: s
     close(table.weight.detach().cpu(), reference.weight.detach())
 
 
-def test_conversion_growth_and_new_beginnings(device: torch.device, new_table: Build, group: Any):
+def test_conversion_growth_and_new_beginnings(device: torch.device, new_table: Build, group: Any, share: Share):
     embedding = nn.Embedding(V, D, 3, dtype=torch.float64).to(device)
     table = DistributedEmbedding.from_embedding(embedding, process_group=group)
     assert table.weight.device.type == device.type
-    assert torch.equal(with_group(table, group).to_embedding().weight, embedding.weight)
+    assert torch.equal(share(table).to_embedding().weight, embedding.weight)
 
     table = new_table(V, D, 3)
     fresh = new_table(V + 9, D, 3).weight.detach()

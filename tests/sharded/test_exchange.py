@@ -1,4 +1,6 @@
-"""The protocol: who asks whom for what, and that nothing unwritten is ever read."""
+"""The protocol, by each transport: who asks whom for what, and that nothing unwritten is ever read."""
+
+from collections import Counter
 
 import pytest
 import torch
@@ -6,11 +8,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, ExchangeStatistics, RowPartition
-from dist_s2s.sharded.exchange import TablePlan, fetch_rows, plan_exchange, return_gradients
-from dist_s2s.sharded.transport import exchange_blocks
+from dist_s2s.sharded.choose_transport import choose_transport
+from dist_s2s.sharded.exchange import plan_exchange
+from dist_s2s.sharded.plan import TablePlan
+from dist_s2s.sharded.transport import LocalTransport, Transport
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import poisoned_buffers
-from tests.sharded.reference import LAYOUTS, random_ids, random_rows
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids, random_rows
 
 V, D = 131, 4
 WIDTHS = (4, 3)  # of two tables
@@ -21,17 +25,23 @@ def uneven_ids(world_size: int) -> list[Tensor]:
     return [random_ids(V, (4 * rank, 7), seed=rank) for rank in range(world_size)]
 
 
-def plans(group: dist.ProcessGroup, ids: list[Tensor]) -> tuple[TablePlan, ...]:
+def transport_of(group: dist.ProcessGroup, name: str) -> Transport:
+    return choose_transport(name, group if dist.get_world_size(group) > 1 else None, torch.device("cpu"))
+
+
+def plans(group: dist.ProcessGroup, ids: list[Tensor], name: str) -> tuple[TablePlan, ...]:
     """Plans of two tables that share an exchange, one in each layout; the second's rows are counted."""
-    size = dist.get_world_size(group)
-    partitions = [RowPartition(V, size, layout) for layout in LAYOUTS]
-    return plan_exchange([ids[dist.get_rank(group)]] * 2, partitions, [False, True], group, ExchangeStatistics())
+    transport = transport_of(group, name)
+    partitions = [RowPartition(V, transport.world_size, layout) for layout in LAYOUTS]
+    mine = ids[transport.rank]
+    return plan_exchange([mine] * 2, partitions, [False, True], transport, group, ExchangeStatistics())
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_plans_of_all_ranks_fit_together(ranks: RankPool, world_size: int):
+def test_plans_of_all_ranks_fit_together(ranks: RankPool, world_size: int, transport: str):
     ids = uneven_ids(world_size)
-    by_table = zip(*ranks.run(plans, ids, world_size=world_size), strict=True)
+    by_table = zip(*ranks.run(plans, ids, transport, world_size=world_size), strict=True)
     for layout, plan_of_rank in zip(LAYOUTS, by_table, strict=True):
         partition = RowPartition(V, world_size, layout)
         asked = [[set[int]() for _ in range(world_size)] for _ in range(world_size)]  # rows by asker and owner
@@ -43,19 +53,24 @@ def test_plans_of_all_ranks_fit_together(ranks: RankPool, world_size: int):
             assert torch.equal(plan.ids, ids[rank])
             assert plan.send_counts == [len(rows) for rows in asked[rank]]
             assert plan.receive_counts == [len(rows[rank]) for rows in asked]
-            assert plan.num_distinct == len(ids[rank].unique())
+            assert plan.receive_starts == [sum(len(rows[owner]) for owner in range(rank)) for rows in asked]
+            assert plan.receive_totals == [sum(map(len, rows)) for rows in asked]
+            assert plan.num_wanted == len(ids[rank].unique())
             requests = plan.requested_rows.split(plan.receive_counts)
             assert [sorted(rows.tolist()) for rows in requests] == [sorted(rows[rank]) for rows in asked]
-            rows, places = plan.merged
-            assert rows.tolist() == sorted(set().union(*(by_owner[rank] for by_owner in asked)))
-            assert torch.equal(rows[places], plan.requested_rows)
+            merged = plan.requested
+            assert merged.distinct.tolist() == sorted(set().union(*(by_owner[rank] for by_owner in asked)))
+            assert torch.equal(merged.distinct[merged.inverse], plan.requested_rows)
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_owners_learn_how_often_a_row_is_asked_for_where_that_is_wanted(ranks: RankPool, world_size: int):
+def test_owners_learn_how_often_a_row_is_asked_for_where_that_is_wanted(
+    ranks: RankPool, world_size: int, transport: str
+):
     ids = uneven_ids(world_size)
     ids[0] = torch.tensor([130, 7, 130, 130])
-    for rank, (uncounted, counted) in enumerate(ranks.run(plans, ids, world_size=world_size)):
+    for rank, (uncounted, counted) in enumerate(ranks.run(plans, ids, transport, world_size=world_size)):
         assert uncounted.frequencies is None
         assert counted.frequencies is not None
         requests = counted.requested_rows.split(counted.receive_counts)
@@ -66,9 +81,19 @@ def test_owners_learn_how_often_a_row_is_asked_for_where_that_is_wanted(ranks: R
             assert torch.equal(times, expected)
 
 
-def plan_alone(ids: Tensor) -> TablePlan:
-    (plan,) = plan_exchange([ids], [RowPartition(V, 1)], [False], None, ExchangeStatistics())
+def plan_alone(ids: Tensor, counted: bool = False, deduplicate: bool = True) -> TablePlan:
+    transport, statistics = LocalTransport(), ExchangeStatistics()
+    (plan,) = plan_exchange(
+        [ids], [RowPartition(V, 1)], [counted], transport, None, statistics, deduplicate=deduplicate
+    )
     return plan
+
+
+def test_without_deduplication_every_id_is_asked_for():
+    plan = plan_alone(torch.tensor([7, 3, 7]), deduplicate=False)
+    assert (plan.num_wanted, plan.requested_rows.tolist()) == (3, [3, 7, 7])
+    assert plan.wanted.inverse.tolist() == [1, 0, 2]
+    assert plan.requested.distinct.tolist() == [3, 7]
 
 
 def test_a_plan_keeps_its_ids_when_the_batch_is_overwritten():
@@ -79,26 +104,28 @@ def test_a_plan_keeps_its_ids_when_the_batch_is_overwritten():
 
 
 def test_a_plan_moves_to_a_device_whole():
-    ids = torch.tensor([3, 5, 3])
-    (plan,) = plan_exchange([ids], [RowPartition(V, 1)], [True], None, ExchangeStatistics())
+    plan = plan_alone(torch.tensor([3, 5, 3]), counted=True)
     moved = plan.to(torch.device("meta"))
-    tensors = [value for value in vars(moved).values() if isinstance(value, Tensor)]
-    assert [tensor.device.type for tensor in tensors] == ["meta"] * 4
+    tensors = [value for each in (moved, moved.wanted) for value in vars(each).values() if isinstance(value, Tensor)]
+    assert [tensor.device.type for tensor in tensors] == ["meta"] * 7
     assert (moved.send_counts, moved.receive_counts) == (plan.send_counts, plan.receive_counts)
 
 
-def round_trip(group: dist.ProcessGroup, ids: list[Tensor]) -> tuple[list[Tensor], list[bool], ExchangeStatistics]:
+def round_trip(
+    group: dist.ProcessGroup, ids: list[Tensor], name: str
+) -> tuple[list[Tensor], list[bool], ExchangeStatistics]:
     """The rows fetched for two tables, whether what came back is what was asked for; a row holds its own id."""
-    rank, size = dist.get_rank(group), dist.get_world_size(group)
-    partitions, statistics = [RowPartition(V, size, layout) for layout in LAYOUTS], ExchangeStatistics()
+    rank, transport = dist.get_rank(group), transport_of(group, name)
+    partitions = [RowPartition(V, transport.world_size, layout) for layout in LAYOUTS]
+    statistics = ExchangeStatistics()
     shards = [
         partition.ids(rank)[:, None].expand(-1, width).double()
         for partition, width in zip(partitions, WIDTHS, strict=True)
     ]
-    parts = plan_exchange([ids[rank], ids[rank].t()], partitions, [False, False], group, statistics)
-    fetched = fetch_rows(parts, shards, None, group, statistics)
-    returned = return_gradients(parts, fetched, None, group, statistics)
-    rows = [block[part.inverse] for block, part in zip(fetched, parts, strict=True)]
+    parts = plan_exchange([ids[rank], ids[rank].t()], partitions, [False, False], transport, group, statistics)
+    fetched = [block.clone() for block in transport.fetch_rows(parts, shards, torch.float64, statistics)]
+    rows = [block[part.wanted.inverse] for block, part in zip(fetched, parts, strict=True)]
+    returned = transport.return_gradients(parts, fetched, torch.float64, statistics)
     same = [
         torch.equal(block, shard[part.requested_rows])
         for block, shard, part in zip(returned, shards, parts, strict=True)
@@ -106,40 +133,53 @@ def round_trip(group: dist.ProcessGroup, ids: list[Tensor]) -> tuple[list[Tensor
     return rows, same, statistics
 
 
-def test_rows_of_two_tables_arrive_and_return_by_one_plan(ranks: RankPool):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_rows_of_two_tables_arrive_and_return_by_one_plan(ranks: RankPool, transport: str):
     ids = uneven_ids(3)
     bytes_sent = 0
-    for mine, (rows, same, statistics) in zip(ids, ranks.run(round_trip, ids, world_size=3), strict=True):
+    for mine, (rows, same, statistics) in zip(ids, ranks.run(round_trip, ids, transport, world_size=3), strict=True):
         for block, batch, width in zip(rows, (mine, mine.t()), WIDTHS, strict=True):
             assert torch.equal(block, batch.flatten()[:, None].expand(-1, width).double())
         assert same == [True, True]
         assert statistics.seconds > 0
-        assert statistics.collectives == 4  # the same with an empty batch as with any other
+        # The same with an empty batch as with any other.
+        assert statistics.collectives == {"collective": 4, "shared_memory": 3}[transport]
         bytes_sent += statistics.bytes_sent
     distinct = sum(len(mine.unique()) for mine in ids)
-    headers, requests, rows_and_gradients = 3 * 3 * 3 * 8, 2 * 8 * distinct, 2 * 8 * sum(WIDTHS) * distinct
+    # To each rank for each table counts, starts, totals, and the status; or to all at once the counts and the status.
+    headers = 3 * 8 * {"collective": 3 * (3 * 2 + 1), "shared_memory": 3 * 2 + 1}[transport]
+    requests, rows_and_gradients = 2 * 8 * distinct, 2 * 8 * sum(WIDTHS) * distinct
     assert bytes_sent == headers + requests + rows_and_gradients
 
 
-def exchange_three_blocks(group: dist.ProcessGroup) -> list[list[list[float]]]:
-    """Rank r sends (r + p + t) % 3 rows of width t + 1 to rank p for table t, which hold 100 r + 10 p + t."""
-    rank, size = dist.get_rank(group), dist.get_world_size(group)
-    send = [[(rank + peer + table) % 3 for peer in range(size)] for table in range(3)]
-    blocks = [
-        torch.cat([torch.full((n, table + 1), 100.0 * rank + 10 * peer + table) for peer, n in enumerate(send[table])])
-        for table in range(3)
-    ]
-    return [block.tolist() for block in exchange_blocks(blocks, send, send, group, ExchangeStatistics())]
+def return_uneven_rows(group: dist.ProcessGroup, name: str) -> tuple[Tensor, list[Tensor]]:
+    """All ranks' rows, of which rank r has r, each holding its rank; and 100 times a rank's number from each rank."""
+    transport, statistics = transport_of(group, name), ExchangeStatistics()
+    counts = list(range(transport.world_size))
+    rows = transport.gather_rows(torch.full((transport.rank, 2), transport.rank), counts, statistics)
+    results = transport.return_rows(100.0 * transport.rank + rows, counts, statistics)
+    return rows, [result.clone() for result in results]
 
 
-def test_blocks_of_several_tables_share_a_message(ranks: RankPool):
-    for rank, blocks in enumerate(ranks.run(exchange_three_blocks)):
-        for table, block in enumerate(blocks):
-            assert block == [
-                [100.0 * sender + 10 * rank + table] * (table + 1)
-                for sender in range(4)
-                for _ in range((sender + rank + table) % 3)
-            ]
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_rows_of_all_ranks_return_to_where_they_came_from(ranks: RankPool, transport: str):
+    for rank, (rows, results) in enumerate(ranks.run(return_uneven_rows, transport)):
+        assert rows.tolist() == [[1, 1], [2, 2], [2, 2], [3, 3], [3, 3], [3, 3]]
+        assert [result.tolist() for result in results] == [[[100.0 * other + rank] * 2] * rank for other in range(4)]
+
+
+def gather_ranks(group: dist.ProcessGroup, name: str) -> list[Tensor]:
+    transport, statistics = transport_of(group, name), ExchangeStatistics()
+    first = transport.gather(torch.tensor([[transport.rank]]), statistics)
+    for number in range(2):  # what was gathered is the rank's own
+        transport.gather(torch.full((9,), number), statistics)
+    assert statistics.collectives == 3
+    return first
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_each_rank_has_is_gathered_on_every_rank(ranks: RankPool, transport: str):
+    assert ranks.run(gather_ranks, transport) == [[torch.tensor([[rank]]) for rank in range(4)]] * 4
 
 
 def test_statistics_start_again_after_reset():
@@ -151,33 +191,41 @@ def test_statistics_start_again_after_reset():
     assert table.statistics == ExchangeStatistics()
 
 
-def look_up_poisoned(group: dist.ProcessGroup, ids: list[Tensor]) -> list[tuple[Tensor, Tensor, int]]:
-    """Output, gradient of the shard and number of poisoned elements of rows and gradients, in each layout."""
+def look_up_poisoned(
+    group: dist.ProcessGroup, ids: list[Tensor], transport: str
+) -> list[tuple[Tensor, Tensor, Counter[str]]]:
+    """Output, gradient of the shard and poisoned elements by name, in each layout."""
     results = []
     for layout in LAYOUTS:
-        table = DistributedEmbedding(
-            V, D, layout=layout, process_group=group, seed=0, dtype=torch.float64, grad_reduction="sum"
-        )
+        settings = {"layout": layout, "transport": transport, "dtype": torch.float64, "grad_reduction": "sum"}
+        table = DistributedEmbedding(V, D, process_group=group, seed=0, **settings)
         with poisoned_buffers() as elements:
             output = table(ids[dist.get_rank(group)])
             output.sum().backward()
         assert table.weight.grad is not None
-        results.append((output.detach(), table.weight.grad.to_dense(), elements["torch.float64"]))
+        results.append((output.detach(), table.weight.grad.to_dense(), elements))
     return results
 
 
-def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: str):
     ids = uneven_ids(4)
-    number = sum(batch.numel() for batch in ids)
-    for results in zip(*ranks.run(look_up_poisoned, ids), strict=True):
+    number, distinct = sum(batch.numel() for batch in ids), sum(len(batch.unique()) for batch in ids)
+    for results in zip(*ranks.run(look_up_poisoned, ids, transport), strict=True):
         outputs, gradients, poisoned = zip(*results, strict=True)
-        assert sum(poisoned) == 2 * D * sum(len(batch.unique()) for batch in ids)
+        elements = sum(poisoned, Counter())
+        if transport == "collective":
+            assert elements["torch.float64"] == 2 * D * distinct  # rows and gradients
+        else:
+            header = 4 * (1 + 4)
+            assert elements == {"rows": 8 * D * distinct, "own": 8 * (header + distinct + D * distinct)}
         assert all(output.isfinite().all() for output in outputs)
         assert sum(gradient.sum() for gradient in gradients) == number * D  # each a sum of ones, so not NaN
 
 
 def test_local_exchange_returns_what_it_is_given():
-    parts, statistics = [plan_alone(torch.tensor([[4, 2], [4, 0]]))], ExchangeStatistics()
-    (rows,) = fetch_rows(parts, [random_rows((5, D), seed=0)], None, None, statistics)
+    parts, statistics, transport = [plan_alone(torch.tensor([[4, 2], [4, 0]]))], ExchangeStatistics(), LocalTransport()
+    (rows,) = transport.fetch_rows(parts, [random_rows((5, D), seed=0)], torch.float64, statistics)
     assert torch.equal(rows, random_rows((5, D), seed=0)[[0, 2, 4]])
-    assert torch.equal(return_gradients(parts, [rows], None, None, statistics)[0], rows)
+    (returned,) = transport.return_gradients(parts, [rows], torch.float64, statistics)
+    assert torch.equal(returned, rows)

@@ -3,9 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import pytest
@@ -14,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, lookup
+from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
+from tests.sharded.reference import TRANSPORTS
 
 V, D = 131, 4
 TIMEOUT_SECONDS = 2.0
@@ -23,56 +24,74 @@ GRACE_SECONDS = 10.0
 IDS = [torch.tensor([[0, 65], [130, 7]]), torch.tensor([3, 3])]
 
 Fault = Callable[[], None]  # does nothing on most ranks; one comes late by it, or dies
-Groups = tuple[dist.ProcessGroup, dist.ProcessGroup]  # of the tables, and of the background
+Build = Callable[[], list[DistributedEmbedding]]
+Place = Callable[[Build, dist.ProcessGroup, Fault], None]  # takes a group for the background
 
 
-def build(groups: Groups) -> list[DistributedEmbedding]:
-    return [DistributedEmbedding(V, D, process_group=groups[0], seed=0) for _ in range(2)]
-
-
-def in_lookup(groups: Groups, fault: Fault) -> None:
-    tables = build(groups)
+def in_lookup(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+    tables = build()
     lookup(tables, IDS)
     fault()
     lookup(tables, IDS)
 
 
-def between_plan_and_rows(groups: Groups, fault: Fault) -> None:
-    table = build(groups)[0]
+def between_plan_and_rows(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+    table = build()[0]
     plan = table.plan(IDS[0])
     fault()
     table(IDS[0], plan)
 
 
-def in_backward(groups: Groups, fault: Fault) -> None:
-    source, target = lookup(build(groups), IDS)
+def in_backward(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+    source, target = lookup(build(), IDS)
     fault()
     (source.sum() + target.sum()).backward()
 
 
-def in_lookahead(groups: Groups, fault: Fault) -> None:
+def in_lookahead(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
     def batches() -> Iterator[list[Tensor]]:
         yield IDS
         fault()
         yield IDS
 
-    for _, (source, target) in Lookahead(build(groups), batches(), lambda ids: ids, groups[1]):
+    for _, (source, target) in Lookahead(build(), batches(), lambda ids: ids, background):
         (source.sum() + target.sum()).backward()
 
 
-PLACES = [in_lookup, between_plan_and_rows, in_backward, in_lookahead]
+# Each with the exchange that waits for the rank that does not come; by a lookahead that dies two are interrupted.
+PLACES = {
+    in_lookup: ["requests"],
+    between_plan_and_rows: ["gather"],
+    in_backward: ["gradients"],
+    in_lookahead: ["gather", "gradients"],
+}
 
 
-def verdict(rank: int, world_size: int) -> str:
-    return (
-        f"rank {rank} of {world_size} did not take part in a collective of the table within the process group's "
-        "time-out, or died; all ranks must call the table equally often"
-    )
+def verdicts(rank: int, world_size: int, transport: str, place: Place, died: bool) -> list[str]:
+    name = f"rank {rank} of {world_size}"
+    if transport == "collective":
+        return [
+            f"{name} did not take part in a collective of the table within the process group's time-out, or died; "
+            "all ranks must call the table equally often"
+        ]
+    if died:
+        reason = "it died, or raised an error of its own"
+        return [f"{name} left in the middle of an exchange of the table ({each}): {reason}" for each in PLACES[place]]
+    return [
+        f"{name} did not take part in an exchange of the table ({PLACES[place][0]}) within {TIMEOUT_SECONDS:g} s; "
+        "all ranks must call the table equally often"
+    ]
 
 
-def error_and_seconds(place: Callable[[Groups, Fault], None], groups: Groups, fault: Fault) -> tuple[str, float]:
+def error_and_seconds(
+    place: Place, groups: Sequence[dist.ProcessGroup], transport: str, fault: Fault
+) -> tuple[str, float]:
     """The text of the RuntimeError, and how long after the fault it came."""
+    table_group, background = groups
     start = 0.0
+
+    def build() -> list[DistributedEmbedding]:
+        return [DistributedEmbedding(V, D, process_group=table_group, transport=transport, seed=0) for _ in range(2)]
 
     def timed_fault() -> None:
         nonlocal start
@@ -80,20 +99,20 @@ def error_and_seconds(place: Callable[[Groups, Fault], None], groups: Groups, fa
         fault()
 
     with pytest.raises(RuntimeError) as error:
-        place(groups, timed_fault)
+        place(build, background, timed_fault)
     return str(error.value), time.monotonic() - start
 
 
-def come_late(pool: dist.ProcessGroup, place: Callable[[Groups, Fault], None], late: int) -> tuple[str, float]:
+def come_late(pool: dist.ProcessGroup, place: Place, transport: str, late: int) -> tuple[str, float]:
     """One rank comes when all others have given up, in groups that are thrown away after that."""
-    groups = tuple(dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS)) for _ in range(2))
+    groups = [dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS)) for _ in range(2)]
     is_late = dist.get_rank() == late
 
     def wait_for_the_others() -> None:
         if is_late:
             dist.barrier(pool)
 
-    result = error_and_seconds(place, groups, wait_for_the_others)
+    result = error_and_seconds(place, groups, transport, wait_for_the_others)
     if not is_late:
         dist.barrier(pool)
     for group in groups:
@@ -101,54 +120,59 @@ def come_late(pool: dist.ProcessGroup, place: Callable[[Groups, Fault], None], l
     return result
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(("place", "late"), list(zip(PLACES, (2, 0, 3, 1), strict=True)))
-def test_a_rank_that_comes_too_late_is_named_on_every_rank(ranks: RankPool, place: Callable, late: int):
-    for rank, (error, seconds) in enumerate(ranks.run(come_late, place, late)):
-        assert error == verdict(late, 4)
+def test_a_rank_that_comes_too_late_is_named_on_every_rank(ranks: RankPool, place: Place, late: int, transport: str):
+    for rank, (error, seconds) in enumerate(ranks.run(come_late, place, transport, late)):
+        assert error in verdicts(late, 4, transport, place, died=False)
         assert rank == late or TIMEOUT_SECONDS <= seconds < TIMEOUT_SECONDS + GRACE_SECONDS
 
 
-def die_one_after_another(rank: int, port: int, pipe: Connection) -> None:
+def come_one_by_one(pool: dist.ProcessGroup) -> tuple[str, str, float]:
+    """The errors of two lookups; rank 2 comes too late for rank 0, but not for the others."""
+    group = dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    table = DistributedEmbedding(V, D, process_group=group, transport="shared_memory", seed=0)
+    dist.barrier(pool)
+    time.sleep((0, 0.5, 1.25, 0.5)[dist.get_rank()] * TIMEOUT_SECONDS)
+    with pytest.raises(RuntimeError) as first:
+        table(IDS[0])
+    start = time.monotonic()
+    with pytest.raises(RuntimeError) as second:
+        table(IDS[0])
+    seconds = time.monotonic() - start
+    dist.barrier(pool)
+    dist.destroy_process_group(group)
+    return str(first.value), str(second.value), seconds
+
+
+@pytest.mark.skipif("shared_memory" not in TRANSPORTS, reason="shared memory needs Linux")
+def test_a_rank_too_late_for_one_is_too_late_for_all_and_for_ever(ranks: RankPool):
+    [expected] = verdicts(2, 4, "shared_memory", in_lookup, died=False)
+    for first, second, seconds in ranks.run(come_one_by_one):
+        assert (first, second) == (expected, expected)
+        assert seconds < TIMEOUT_SECONDS / 2  # nobody is waited for again
+
+
+def die_one_after_another(pipe: Connection, transport: str) -> None:
     """In each place the last of the ranks that are left kills itself. Sends what the others got, for each place."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=len(PLACES) + 1)
-    numbers = range(len(PLACES) + 1, 1, -1)
-    groups = [tuple(dist.new_group(list(range(number))) for _ in range(2)) for number in numbers]
+    numbers = range(dist.get_world_size(), 1, -1)
+    groups = [[dist.new_group(list(range(number))) for _ in range(2)] for number in numbers]
 
     def die_if_last(number: int) -> None:
-        if rank == number - 1:
+        if dist.get_rank() == number - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     for place, number, of_place in zip(PLACES, numbers, groups, strict=True):
-        pipe.send(error_and_seconds(place, of_place, lambda number=number: die_if_last(number)))
-    os._exit(0)  # taking groups down in which somebody died takes long
+        pipe.send(error_and_seconds(place, of_place, transport, lambda number=number: die_if_last(number)))
 
 
-def test_a_rank_that_is_killed_is_named_on_every_other_rank():
-    context = get_context("spawn")
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    pipes, processes = [], []
-    for rank in range(len(PLACES) + 1):
-        pipe, far_end = context.Pipe(duplex=False)
-        process = context.Process(target=die_one_after_another, args=(rank, store.port, far_end), daemon=True)
-        process.start()
-        far_end.close()  # then the death of the rank reads as end of file
-        pipes.append(pipe)
-        processes.append(process)
-    try:
-        for place_number, place in enumerate(PLACES):
-            last = len(PLACES) - place_number
-            for pipe in pipes[:last]:
-                assert pipe.poll(60), place.__name__
-                error, seconds = pipe.recv()
-                assert error == verdict(last, last + 1), place.__name__
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_rank_that_is_killed_is_named_on_every_other_rank(transport: str):
+    with mortal_ranks(die_one_after_another, len(PLACES) + 1, transport) as mortals:
+        for last, place in zip(range(len(PLACES), 0, -1), PLACES, strict=True):
+            for mortal in mortals[:last]:
+                error, seconds = mortal.receive()
+                assert error in verdicts(last, last + 1, transport, place, died=True), place.__name__
                 assert seconds < GRACE_SECONDS, place.__name__
-            processes[last].join()
-            assert processes[last].exitcode == -signal.SIGKILL
-    finally:
-        for process, pipe in zip(processes, pipes, strict=True):
-            process.kill()
-            process.join()
-            pipe.close()
+            mortals[last].process.join()
+            assert mortals[last].process.exitcode == -signal.SIGKILL

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer, SparseAdam
 
-from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad
+from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
+from dist_s2s.sharded.mailboxes import Mailboxes
 from tests.rank_pool import RankPool
-from tests.sharded.reference import LAYOUTS, assemble, random_ids, random_rows
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids, random_rows
 
 V, D, STEPS = 131, 5, 5
 GRIDS = [[[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0], [1], [2], [3]], [[0, 1, 2, 3]]]  # rows are replicas
@@ -144,20 +145,24 @@ def test_reduced_precision_is_of_the_exchange_alone(ranks: RankPool):
 
 @contextmanager
 def recorded_groups() -> Iterator[set[tuple[str, tuple[int, ...]]]]:
-    """The collectives that move tensors, each with the ranks that take part in it."""
+    """The collectives that move tensors, each with the ranks that take part in it; of a meeting (rank, world size)."""
     calls: set[tuple[str, tuple[int, ...]]] = set()
-    all_to_all_single = dist.all_to_all_single
+    all_to_all_single, meet = dist.all_to_all_single, Mailboxes.meet
 
     def record(*args: Any, group: dist.ProcessGroup) -> None:
         calls.add(("all_to_all_single", tuple(dist.get_process_group_ranks(group))))
         all_to_all_single(*args, group=group)
 
-    with patch.object(dist, "all_to_all_single", record):
+    def record_meeting(mailboxes: Mailboxes, operation: str) -> float:
+        calls.add(("meet", (mailboxes.rank, mailboxes.world_size)))
+        return meet(mailboxes, operation)
+
+    with patch.object(dist, "all_to_all_single", record), patch.object(Mailboxes, "meet", record_meeting):
         yield calls
 
 
-def record_lookup(group: dist.ProcessGroup) -> tuple[set[Any], set[Any]]:
-    table = new_table(mesh_of(GRIDS[0]))
+def record_lookup(group: dist.ProcessGroup, transport: str) -> tuple[set[Any], set[Any]]:
+    table = new_table(mesh_of(GRIDS[0]), transport=transport)
     with recorded_groups() as forward:
         rows = table(torch.tensor([dist.get_rank()]))
     with recorded_groups() as backward:
@@ -165,11 +170,13 @@ def record_lookup(group: dist.ProcessGroup) -> tuple[set[Any], set[Any]]:
     return forward, backward
 
 
-def test_lookups_stay_within_a_replica(ranks: RankPool):
-    for rank, (forward, backward) in enumerate(ranks.run(record_lookup)):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_lookups_stay_within_a_replica(ranks: RankPool, transport: str):
+    for rank, (forward, backward) in enumerate(ranks.run(record_lookup, transport)):
         replica, column = ((0, 1) if rank < 2 else (2, 3)), (rank % 2, rank % 2 + 2)
-        assert forward == {("all_to_all_single", replica)}
-        assert backward == {("all_to_all_single", replica), ("all_to_all_single", column)}
+        within = ("all_to_all_single", replica) if transport == "collective" else ("meet", (rank % 2, 2))
+        assert forward == {within}
+        assert backward == {within, ("all_to_all_single", column)}
 
 
 def convert(group: dist.ProcessGroup, grid: list[list[int]], whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,51 +230,3 @@ def test_replicas_reset_and_grow_alike(ranks: RankPool, grid: list[list[int]], l
         )
         assert shrinking == "a table cannot shrink: it has 140 rows, and was to get 131"
         assert outside == "id 140 at position (0,) on rank 0 is outside [0, 140)"
-
-
-def build_differently(group: dist.ProcessGroup, grid: list[list[int]]) -> list[str]:
-    messages = []
-    differing = {"grad_reduction": "sum" if dist.get_rank() >= 2 else "mean"}
-    for settings in (differing, {"process_group": group}, {"max_norm": 1.0}):
-        with pytest.raises(ValueError, match=r"same|both|replicas") as error:
-            new_table(mesh_of(grid), **settings)
-        messages.append(str(error.value))
-    with pytest.raises(ValueError, match="dimensions") as error:
-        DistributedEmbedding(V, D, device_mesh=DeviceMesh("cpu", [0, 1, 2, 3]))
-    return [*messages, str(error.value)]
-
-
-def test_wrong_meshes_are_refused(ranks: RankPool):
-    expected = [
-        "grad_reduction must be the same on every rank, but is mean on rank 0 and sum on rank 1",
-        "give process_group or device_mesh, but not both",
-        "max_norm changes rows in a lookup, which other replicas do not see; leave out one",
-        "device_mesh must have 2 dimensions, replicas and shards, but has 1",
-    ]
-    assert ranks.run(build_differently, GRIDS[0]) == [expected] * 4
-
-
-def look_up_a_bad_id(group: dist.ProcessGroup, ahead: bool) -> str:
-    """The error on each rank of a step in which one rank has a bad id; and then a good step."""
-    rank = dist.get_rank()
-    mesh = mesh_of(GRIDS[0])
-    table = new_table(mesh)
-    plan_group = dist.new_group([0, 1]), dist.new_group([2, 3])
-    ids = torch.tensor([V if rank == 2 else 3])
-
-    def step() -> None:
-        if ahead:
-            [(_, [rows])] = Lookahead([table], [ids], lambda ids: [ids], plan_group[rank // 2])
-        else:
-            rows = table(ids)
-        rows.sum().backward()
-
-    with pytest.raises(IndexError) as error:
-        step()
-    table(torch.tensor([rank])).sum().backward()
-    return str(error.value)
-
-
-@pytest.mark.parametrize("ahead", [False, True])
-def test_a_bad_id_in_one_replica_is_an_error_in_all(ranks: RankPool, ahead: bool):
-    assert ranks.run(look_up_a_bad_id, ahead) == [f"id {V} at position (0,) on rank 0 is outside [0, {V})"] * 4

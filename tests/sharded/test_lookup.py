@@ -1,5 +1,6 @@
 """Several tables in one exchange, plans that are used again, and what the options of nn.Embedding do."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from dist_s2s.sharded import DistributedEmbedding, lookup, make_plan
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import counted_collectives
-from tests.sharded.reference import LAYOUTS, assemble, random_ids
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids
 
 SIZES = ((131, 5), (2, 3), (57, 1))  # of three tables; the second has fewer rows than there are ranks
 SHAPES = ((4, 7), (9,), (0, 2))  # of their ids; rotated from rank to rank
@@ -38,7 +39,7 @@ def gradient(table: DistributedEmbedding | nn.Embedding) -> Tensor:
     return table.weight.grad.to_dense().clone()
 
 
-def together_and_apart(group: dist.ProcessGroup) -> list[tuple[list[Tensor], list[Tensor]]]:
+def together_and_apart(group: dist.ProcessGroup, transport: str) -> list[tuple[list[Tensor], list[Tensor]]]:
     """Rows and gradients of three tables: of one lookup, of one by a plan, and of a lookup for each table."""
     ids = ids_of(dist.get_rank(group))
     ways: list[Callable[[list[DistributedEmbedding]], list[Tensor]]] = [
@@ -48,16 +49,17 @@ def together_and_apart(group: dist.ProcessGroup) -> list[tuple[list[Tensor], lis
     ]
     results = []
     for way in ways:
-        tables = build(group)
+        tables = build(group, transport=transport)
         rows = way(tables)
         loss_of(rows).backward()
         results.append(([block.detach() for block in rows], [gradient(table) for table in tables]))
     return results
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_tables_that_share_an_exchange_get_what_each_would_get_alone(ranks: RankPool, world_size: int):
-    for rank, (together, planned, apart) in enumerate(ranks.run(together_and_apart, world_size=world_size)):
+def test_tables_that_share_an_exchange_get_what_each_would_get_alone(ranks: RankPool, world_size: int, transport: str):
+    for rank, (together, planned, apart) in enumerate(ranks.run(together_and_apart, transport, world_size=world_size)):
         shapes = [(*ids.shape, size[1]) for ids, size in zip(ids_of(rank), SIZES, strict=True)]
         assert [block.shape for block in together[0]] == shapes
         for shared in (together, planned):
@@ -65,14 +67,14 @@ def test_tables_that_share_an_exchange_get_what_each_would_get_alone(ranks: Rank
                 assert torch.equal(mine, alone)
 
 
-def count(group: dist.ProcessGroup) -> list[int]:
+def count(group: dist.ProcessGroup, transport: str) -> list[Counter[str]]:
     """The collectives of a lookup, a plan, a lookup by it, another without gradients, and a backward."""
-    tables, ids, counts = build(group), ids_of(dist.get_rank(group)), []
+    tables, ids, counts = build(group, transport=transport), ids_of(dist.get_rank(group)), []
 
     def counted(action: Callable[[], Any]) -> Any:
         with counted_collectives() as by_thread:
             result = action()
-        counts.append(by_thread["main"].total())
+        counts.append(by_thread["main"])
         return result
 
     counted(lambda: lookup(tables, ids))
@@ -84,14 +86,21 @@ def count(group: dist.ProcessGroup) -> list[int]:
     return counts
 
 
-def test_the_number_of_collectives_does_not_depend_on_the_number_of_tables(ranks: RankPool):
-    assert ranks.run(count) == [[3, 2, 2, 2, 1]] * 4
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_number_of_collectives_does_not_depend_on_the_number_of_tables(ranks: RankPool, transport: str):
+    name, numbers = {
+        "collective": ("all_to_all_single", (3, 2, 2, 2, 1)),
+        "shared_memory": ("meet", (2, 1, 2, 2, 1)),  # counts and ids are one message
+    }[transport]
+    assert ranks.run(count, transport) == [[Counter({name: number}) for number in numbers]] * 4
 
 
-def freeze_the_second(group: dist.ProcessGroup) -> tuple[list[bool], list[Tensor | None], list[Tensor], int]:
+def freeze_the_second(
+    group: dist.ProcessGroup, transport: str
+) -> tuple[list[bool], list[Tensor | None], list[Tensor], int]:
     """Which rows have a graph, the gradients, those without frozen tables, and the collectives of backward."""
     ids = ids_of(dist.get_rank(group))
-    tables, unfrozen = build(group), build(group)
+    tables, unfrozen = (build(group, transport=transport) for _ in range(2))
     tables[1].weight.requires_grad_(False)
     rows = lookup(tables, ids)
     with counted_collectives() as counts:
@@ -101,8 +110,9 @@ def freeze_the_second(group: dist.ProcessGroup) -> tuple[list[bool], list[Tensor
     return [r.requires_grad for r in rows], gradients, [gradient(table) for table in unfrozen], counts["main"].total()
 
 
-def test_a_frozen_table_gets_no_gradient_and_changes_nobody_elses(ranks: RankPool):
-    for have_graph, gradients, expected, collectives in ranks.run(freeze_the_second, world_size=3):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_frozen_table_gets_no_gradient_and_changes_nobody_elses(ranks: RankPool, transport: str):
+    for have_graph, gradients, expected, collectives in ranks.run(freeze_the_second, transport, world_size=3):
         assert have_graph == [True, False, True]
         assert gradients[1] is None
         assert torch.equal(gradients[0], expected[0])

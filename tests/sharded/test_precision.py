@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from tests.rank_pool import RankPool
-from tests.sharded.reference import assemble, random_ids
+from tests.sharded.reference import TRANSPORTS, assemble, random_ids
 
 V, D = 131, 5
 IDS = [random_ids(V, shape, seed=7) for shape in ((4, 9), (0,), (40,))]  # by rank
@@ -58,18 +58,22 @@ def test_by_default_nothing_is_rounded(ranks: RankPool):
     torch.testing.assert_close(assemble(gradients, "contiguous"), whole.grad, rtol=0, atol=1e-9)
 
 
-def half_the_bytes(group: dist.ProcessGroup, comm_dtype: torch.dtype | None) -> int:
-    table = build(group, comm_dtype=comm_dtype)
-    plan = table.plan(IDS[dist.get_rank(group)])
-    table.statistics.reset()
-    table(IDS[dist.get_rank(group)], plan).sum().backward()
-    return table.statistics.bytes_sent
+def bytes_of_rows(group: dist.ProcessGroup, transport: str, comm_dtype: torch.dtype | None) -> int:
+    """What this rank sends of rows and gradients: all of a lookup but its requests."""
+    table, ids = build(group, transport=transport, comm_dtype=comm_dtype), IDS[dist.get_rank(group)]
+    table.plan(ids)
+    requests = table.statistics.bytes_sent
+    table(ids).sum().backward()
+    return table.statistics.bytes_sent - 2 * requests
 
 
-def test_reduced_rows_take_half_the_bytes(ranks: RankPool):
-    assert ranks.run(half_the_bytes, None, world_size=3) == [
-        2 * reduced for reduced in ranks.run(half_the_bytes, torch.bfloat16, world_size=3)
-    ]
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_reduced_rows_take_half_the_bytes(ranks: RankPool, transport: str):
+    full, reduced = (
+        ranks.run(bytes_of_rows, transport, comm_dtype, world_size=3) for comm_dtype in (None, torch.bfloat16)
+    )
+    assert full == [2 * number for number in reduced]
+    assert min(full) > 0
 
 
 def sum_many(group: dist.ProcessGroup, dtype: torch.dtype) -> Tensor:

@@ -1,9 +1,10 @@
-"""Any tables, any ids, any number of ranks: rows, gradients and updates are those of the unsharded tables.
+"""Any tables, ids, transport and number of ranks: rows, gradients and updates are those of the unsharded tables.
 
 Every buffer that something is received into is poisoned before, so what no peer has written would be seen.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from dist_s2s.sharded import DistributedEmbedding, lookup, make_plan
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import poisoned_buffers
-from tests.sharded.reference import LAYOUTS, assemble, random_rows
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_rows
 from tests.sharded.reference_optim import RULES
 from tests.sharded.reference_optim import Case as OptimizerCase
 
@@ -60,7 +61,7 @@ class TableCase:
         """By rank."""
         return [batch.ids(step, self.num_rows, self.padding_idx) for batch in self.batches]
 
-    def build(self, group: dist.ProcessGroup, seed: int) -> DistributedEmbedding:
+    def build(self, group: dist.ProcessGroup, seed: int, **settings: Any) -> DistributedEmbedding:
         return DistributedEmbedding(
             self.num_rows,
             self.dim,
@@ -70,6 +71,7 @@ class TableCase:
             process_group=group,
             seed=seed,
             dtype=torch.float64,
+            **settings,
         )
 
 
@@ -103,8 +105,10 @@ def loss_of(rows: Tensor) -> Tensor:
 History = tuple[list[list[tuple[Tensor, Tensor, Tensor]]], list[Tensor]]
 
 
-def train(group: dist.ProcessGroup, cases: list[TableCase], rule: str, planned: bool) -> History:
-    tables = [case.build(group, seed) for seed, case in enumerate(cases)]
+def train(
+    group: dist.ProcessGroup, cases: list[TableCase], rule: str, planned: bool, settings: dict[str, Any]
+) -> History:
+    tables = [case.build(group, seed, **settings) for seed, case in enumerate(cases)]
     optimizers = [OptimizerCase(rule).optimizer(table.weight) for table in tables]
     history = []
     with poisoned_buffers():
@@ -152,7 +156,8 @@ def compare(case: TableCase, rule: str, of_steps: list[list[tuple[Tensor, Tensor
 def test_sharded_tables_learn_as_whole_ones(ranks: RankPool, world_size: int, data: st.DataObject):
     cases = data.draw(st.lists(table_cases(world_size), min_size=1, max_size=2))
     rule, planned = data.draw(st.sampled_from(sorted(RULES))), data.draw(st.booleans())
-    histories, ends = zip(*ranks.run(train, cases, rule, planned, world_size=world_size), strict=True)
+    settings = {"transport": data.draw(st.sampled_from(TRANSPORTS)), "deduplicate": data.draw(st.booleans())}
+    histories, ends = zip(*ranks.run(train, cases, rule, planned, settings, world_size=world_size), strict=True)
     for number, case in enumerate(cases):
         of_steps = [[history[step][number] for history in histories] for step in range(STEPS)]
         compare(case, rule, of_steps, [end[number] for end in ends])

@@ -22,6 +22,8 @@ MISMATCHES = {
     "grad_reduction": ({"grad_reduction": "mean"}, {"grad_reduction": "sum"}),
     "comm_dtype": ({"comm_dtype": None}, {"comm_dtype": torch.float16}),
     "init_std": ({"init_std": 1.0}, {"init_std": 0.5}),
+    "transport": ({"transport": "auto"}, {"transport": "collective"}),
+    "deduplicate": ({"deduplicate": True}, {"deduplicate": False}),
 }
 
 
@@ -48,6 +50,7 @@ def test_ranks_that_build_different_tables_all_get_the_same_error(ranks: RankPoo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"transport": "mail"}, "transport must be one of auto, collective, shared_memory, but is 'mail'"),
         ({"padding_idx": V}, f"padding_idx {V} is outside [-{V}, {V})"),
         ({"padding_idx": -V - 1}, f"padding_idx {-V - 1} is outside [-{V}, {V})"),
         ({"layout": "striped"}, "layout must be one of contiguous, round_robin, but is 'striped'"),
@@ -73,7 +76,7 @@ def test_impossible_settings_are_refused(settings: dict[str, object], message: s
 
 
 def use_default_group(group: dist.ProcessGroup) -> tuple[bool, Tensor, str]:
-    table = DistributedEmbedding(V, D, seed=7)
+    table = DistributedEmbedding(V, D, seed=7, transport="collective")
     own = table.process_group
     output = table(torch.arange(V)).detach()
     dist.destroy_process_group(own)
@@ -86,16 +89,19 @@ def test_by_default_a_table_has_a_group_of_its_own(ranks: RankPool):
         assert is_own
         assert torch.equal(output, expected)
         rows = 33 if rank < 3 else 32
-        assert text == f"DistributedEmbedding({V}, {D}, layout=contiguous, rank {rank} of 4 holds {rows} rows)"
+        assert text == (
+            f"DistributedEmbedding({V}, {D}, layout=contiguous, transport=collective, "
+            f"rank {rank} of 4 holds {rows} rows)"
+        )
 
 
 def test_print_shows_what_is_unusual():
-    usual = f"layout=contiguous, rank 0 of 1 holds {V} rows)"
+    usual = f"layout=contiguous, transport=local, rank 0 of 1 holds {V} rows)"
     assert repr(DistributedEmbedding(V, D)) == f"DistributedEmbedding({V}, {D}, {usual}"
     settings = {"padding_idx": -1, "max_norm": 2.5, "norm_type": 1.0, "scale_grad_by_freq": True}
     shown = "padding_idx=130, max_norm=2.5, norm_type=1.0, scale_grad_by_freq=True, comm_dtype=torch.float16"
-    table = DistributedEmbedding(V, D, **settings, comm_dtype=torch.float16)
-    assert repr(table) == f"DistributedEmbedding({V}, {D}, {shown}, {usual}"
+    table = DistributedEmbedding(V, D, **settings, comm_dtype=torch.float16, deduplicate=False)
+    assert repr(table) == f"DistributedEmbedding({V}, {D}, {shown}, deduplicate=False, {usual}"
 
 
 def belong_to_another_group(group: dist.ProcessGroup) -> str:

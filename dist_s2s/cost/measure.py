@@ -1,0 +1,144 @@
+"""Times steps of DistributedEmbedding on ranks, part by part: what a calibration is fitted to."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dist_s2s import sharded
+from dist_s2s.cost.id_traffic import IdDistribution
+from dist_s2s.cost.problem import OPTIMIZERS, OptimizerName, Problem
+from dist_s2s.sharded.choose_transport import choose_transport
+from dist_s2s.sharded.lookup import lookup_planned
+
+_STEPS_PER_TURN = 4
+_ALL_OPTIMIZERS = (
+    1 << 25
+)  # elements of the largest table of which all optimizers are timed: all state takes 4 times that
+T = TypeVar("T")
+
+
+class Timing(TypedDict):
+    """One problem on one rank. step: seconds of each step. parts: by name those of its own work, in each step.
+
+    processor: seconds that its threads were at work in each step, those of gloo too. An optimizer's part has its name; those that are not the problem's have been timed beside the step.
+    """
+
+    step: list[float]
+    processor: list[float]
+    parts: dict[str, list[float]]
+
+
+class RankResult(TypedDict):
+    """What one rank measured. process_bytes: its largest resident memory before there was a table."""
+
+    process_bytes: int
+    timings: list[Timing | None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A table and its optimizers, which several problems may share."""
+
+    table: sharded.DistributedEmbedding
+    optimizers: dict[OptimizerName, Optimizer]
+
+
+def measure(group: dist.ProcessGroup, problems: Sequence[Problem], turns: int) -> RankResult:
+    """Times each problem on the first ranks of ``group``, as many as it asks for; all take turns (collective).
+
+    The timing of a problem in which this rank has no part is None.
+    """
+    rank, resident = dist.get_rank(group), _peak_resident_bytes()
+    groups = {size: dist.new_group(list(range(size))) for size in sorted({each.cluster.ranks for each in problems})}
+    mine = [rank < each.cluster.ranks for each in problems]
+    made: dict[Problem, Trained] = {}
+    timings = [Timing(step=[], processor=[], parts={}) if takes_part else None for takes_part in mine]
+    for turn in range(turns + 1):
+        for problem, timing in zip(problems, timings, strict=True):
+            if timing is not None:
+                trained = _trained(problem, groups[problem.cluster.ranks], made)
+                _take_turn(problem, trained, timing, turn)
+            dist.barrier(group)  # the others' ranks must be idle meanwhile
+    return RankResult(process_bytes=resident, timings=timings)
+
+
+def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Trained]) -> Trained:
+    """The problem's table, made if it is the first of such a problem (collective); with the problem's transport."""
+    key = replace(problem, ids=0, skew=0.0, moves="collective")
+    if key not in made:
+        table = sharded.DistributedEmbedding(
+            problem.num_embeddings,
+            problem.embedding_dim,
+            layout=problem.layout,
+            dtype=problem.dtype,
+            comm_dtype=problem.comm_dtype,
+            process_group=group,
+            seed=1,
+        )
+        small = problem.num_embeddings * problem.embedding_dim <= _ALL_OPTIMIZERS and problem.cluster.ranks == 2
+        names = OPTIMIZERS if small else (problem.optimizer,)
+        optimizers: dict[OptimizerName, Optimizer] = {
+            name: getattr(sharded, name)(table.parameters(), lr=1e-3) for name in names
+        }
+        made[key] = Trained(table, optimizers)
+    table = made[key].table
+    table.transport = choose_transport(problem.moves, table.process_group, table.weight.device)
+    return made[key]
+
+
+def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) -> None:
+    """Some steps with new ids (collective). Turn 0 is not timed."""
+    if turn == 0:
+        _step(problem, trained, Timing(step=[], processor=[], parts={}), 0, all_optimizers=True)
+        _touch_state(trained)
+        return
+    for number in range(_STEPS_PER_TURN):
+        last = number == _STEPS_PER_TURN - 1  # the others would take caches from the steps that follow
+        _step(problem, trained, timing, turn * _STEPS_PER_TURN + number, all_optimizers=last)
+
+
+def _step(problem: Problem, trained: Trained, timing: Timing, number: int, all_optimizers: bool) -> None:
+    table, optimizers = trained.table, trained.optimizers
+    generator = torch.Generator().manual_seed(1_000_003 * number + table.rank)
+    ids = IdDistribution(problem.num_embeddings, problem.skew).draw(problem.ids, generator)
+    gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
+
+    def part(name: str, run: Callable[[], T]) -> T:
+        waited, started = table.statistics.seconds, time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - started - (table.statistics.seconds - waited)
+        timing["parts"].setdefault(name, []).append(seconds)
+        return result
+
+    dist.barrier(table.process_group)
+    started, at_work = time.perf_counter(), time.process_time()
+    plan = part("plan", lambda: table.plan(ids))
+    [rows] = part("rows", lambda: lookup_planned([table], plan))
+    part("gradients", lambda: rows.backward(gradient))
+    part(problem.optimizer, optimizers[problem.optimizer].step)
+    timing["step"].append(time.perf_counter() - started)
+    timing["processor"].append(time.process_time() - at_work)
+    for name in optimizers:
+        if name != problem.optimizer and all_optimizers:
+            part(name, optimizers[name].step)
+    table.weight.grad = None
+
+
+def _touch_state(trained: Trained) -> None:
+    """State is made of pages that do not exist until they are written: in the long run all of them are."""
+    for optimizer in trained.optimizers.values():
+        for value in optimizer.state[trained.table.weight].values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
+def _peak_resident_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -26,9 +26,11 @@ T = TypeVar("T")
 
 
 class Timing(TypedDict):
-    """One problem on one rank. step: seconds of each step. parts: by name those of its own work, in each step.
+    """One problem on one rank.
 
-    processor: seconds that its threads were at work in each step, those of gloo too. An optimizer's part has its name; those that are not the problem's have been timed beside the step.
+    step: seconds of each step. processor: seconds that its threads were at work in each step, those of gloo too.
+    parts: by name the seconds of its own work, in each step. An optimizer's part has its name; those that are not the
+    problem's have been timed beside some steps.
     """
 
     step: list[float]

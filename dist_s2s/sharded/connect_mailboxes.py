@@ -2,15 +2,17 @@
 
 All ranks of the group call connect_mailboxes together; what is told to all travels by the group's own collectives:
 
-    1. listen    each rank makes its memfd, listens on a Unix socket of a random abstract name, and tells it to all
-    2. connect   each rank connects to all lower ones, and sends them the name that it was told, its rank and its memfd
-    3. accept    each rank accepts all higher ones, checks name and user, and sends them its own memfd
+    1. listen    each rank makes its memfd and a random secret, listens on a Unix socket whose abstract name is the
+                 secret's hash, as anybody can see it, and tells the secret to all
+    2. connect   each rank connects to all lower ones, and sends them their secret, its rank and its memfd
+    3. accept    each rank accepts all higher ones, checks user and secret, and sends them its own memfd
     4. prove     each rank writes a random text into its mailbox and tells it to all, who look whether it is there
 
 After each step all ranks learn of the first error of any, and then all give up. Ranks that merely have the same host
 name or the same numbers fail in step 2, as do containers that share a host but no network namespace.
 """
 
+import hashlib
 import os
 import secrets
 import socket
@@ -27,8 +29,9 @@ from dist_s2s.sharded.mailboxes import Mailboxes, check_memory, make_memory
 from dist_s2s.sharded.transport import rank_and_size
 
 _SETUP_SECONDS = 30.0
-_NAME_BYTES = 32
-_HELLO = struct.Struct(f"<{_NAME_BYTES}si")  # the listener's name, which only the group's ranks know; the sender's rank
+_SECRET_BYTES = 32
+_HELLO = struct.Struct(f"<{_SECRET_BYTES}si")  # the listener's secret; the sender's rank
+_HELLO_SECONDS = 2.0  # of a rank that has connected, and so has sent it already
 _CREDENTIALS = struct.Struct("3i")  # Linux's struct ucred: process, user, group
 
 Result = TypeVar("Result")
@@ -57,12 +60,12 @@ def connect_mailboxes(group: dist.ProcessGroup) -> Mailboxes:
         return result  # type: ignore[return-value]
 
     try:
-        name = together(connections.listen)
-        names = gather_texts(name, group, "cpu")
-        together(lambda: connections.connect_to_lower(names))
-        together(lambda: connections.accept_higher(name))
+        secret = together(connections.listen)
+        all_secrets = gather_texts(secret, group, "cpu")
+        together(lambda: connections.connect_to_lower(all_secrets))
+        together(lambda: connections.accept_higher(secret))
         mailboxes = together(lambda: connections.mailboxes(_timeout_of(group)))
-        proof = secrets.token_hex(_NAME_BYTES // 2)
+        proof = secrets.token_hex(_SECRET_BYTES // 2)
         mailboxes.leave_proof(proof.encode())
         proofs = gather_texts(proof, group, "cpu")
         together(lambda: mailboxes.check_proofs([text.encode() for text in proofs]))
@@ -84,38 +87,38 @@ class _Connections:
         self._listener: socket.socket | None = None
 
     def listen(self) -> str:
-        """Returns the name of this rank's socket."""
+        """Returns the secret of this rank's socket."""
         if sys.platform != "linux":
             raise OSError(f"shared memory needs Linux, but this is {sys.platform}")
         self._memories[self.rank] = make_memory()
-        name = secrets.token_hex(_NAME_BYTES // 2)
+        secret = secrets.token_hex(_SECRET_BYTES // 2)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.settimeout(_SETUP_SECONDS)
-        self._listener.bind(_address(name))
+        self._listener.bind(_address(secret))
         self._listener.listen(128 + self.world_size)  # strangers who wait must not keep ranks out
-        return name
+        return secret
 
-    def connect_to_lower(self, names: Sequence[str]) -> None:
-        """To each lower rank's name; its memfd comes when it has accepted."""
+    def connect_to_lower(self, all_secrets: Sequence[str]) -> None:
+        """To each lower rank; its memfd comes when it has accepted."""
         for rank in range(self.rank):
             self._sockets[rank] = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_SETUP_SECONDS)
-            sock.connect(_address(names[rank]))
-            hello = _HELLO.pack(names[rank].encode(), self.rank)
+            sock.connect(_address(all_secrets[rank]))
+            hello = _HELLO.pack(all_secrets[rank].encode(), self.rank)
             socket.send_fds(sock, [hello], [self._memories[self.rank]])
 
-    def accept_higher(self, name: str) -> None:
+    def accept_higher(self, secret: str) -> None:
         """All higher ranks, which have connected; others who may have found the socket are turned away."""
         assert self._listener is not None
         while len(self._sockets) < self.world_size - 1:
             sock, _ = self._listener.accept()
-            sock.settimeout(_SETUP_SECONDS)
-            hello, memories = _receive(sock)
+            hello, memories = _greeting(sock)
             given, rank = _HELLO.unpack(hello) if len(hello) == _HELLO.size else (b"", -1)
-            if not (secrets.compare_digest(given, name.encode()) and _user_of(sock) == os.getuid() and memories):
+            if not (secrets.compare_digest(given, secret.encode()) and memories):
                 sock.close()
                 continue
             self._sockets[rank], self._memories[rank] = sock, memories[0]
+            sock.settimeout(_SETUP_SECONDS)
             socket.send_fds(sock, [hello], [self._memories[self.rank]])
 
     def mailboxes(self, timeout: float) -> Mailboxes:
@@ -142,8 +145,20 @@ class _Connections:
             os.close(memory)
 
 
-def _address(name: str) -> str:
-    return f"\0dist_s2s-{name}"  # Linux's abstract namespace, of which nothing remains when the socket is closed
+def _address(secret: str) -> str:
+    """In Linux's abstract namespace, of which nothing remains when the socket is closed."""
+    return f"\0dist_s2s-{hashlib.blake2b(secret.encode(), digest_size=16).hexdigest()}"
+
+
+def _greeting(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """What comes first over a new connection; nothing if it is another user's, or silent."""
+    if _user_of(sock) != os.getuid():
+        return b"", []
+    sock.settimeout(_HELLO_SECONDS)
+    try:
+        return _receive(sock)
+    except TimeoutError:
+        return b"", []
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:

@@ -1,0 +1,140 @@
+"""Meetings of the ranks of a host: each tells each other one that it has come, and waits for all the others.
+
+A message goes over a Unix socket to each other rank. It holds the sender's state, the operation that it takes part in,
+a size, and the time. A rank that dies closes its sockets, which every other one notices at once; a rank that has
+noticed tells the others who it was before it gives up, lest they take it for the dead one.
+"""
+
+import os
+import select
+import socket
+import struct
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+OPERATIONS = ("requests", "growth", "rows", "gradients", "gather", "gather_rows", "return_rows")
+READY, NO_MEMORY, _GONE = range(3)
+_MESSAGE = struct.Struct("<iiqd")  # of a Message
+_SPINS = 20  # tries before a rank goes to sleep: waking it up takes longer, where each rank has a core to itself
+
+
+class Message(NamedTuple):
+    """What a rank tells each other one: its state, the operation, its mailbox's size, and the time.
+
+    If it has no memory the size is what it would need; if it knows of a rank that is gone the operation is that rank.
+    The clock is the host's, so that a rank can see that it has come too late.
+    """
+
+    state: int
+    operation: int
+    num_bytes: int
+    seconds: float
+
+
+class Meetings:
+    """One rank's part. sockets: a stream to each other rank, which this takes over. timeout: seconds to wait."""
+
+    def __init__(self, rank: int, world_size: int, sockets: Mapping[int, socket.socket], timeout: float) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._sockets, self._timeout = dict(sockets), timeout
+        self._spins = _SPINS if world_size <= len(os.sched_getaffinity(0)) else 0
+        self._end = ""  # what any further meeting raises
+        for sock in self._sockets.values():
+            sock.setblocking(True)
+        _all.add(self)
+
+    def close(self) -> None:
+        """Closes the sockets, which the other ranks take for this rank's death."""
+        for sock in self._sockets.values():
+            sock.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def meet(self, state: int, operation: str, num_bytes: int) -> dict[int, Message]:
+        """What all ranks have to tell, by rank, when all have come.
+
+        Raises RuntimeError on all ranks if one is gone, or does not come in time. After that there is no further
+        meeting: a message that nobody has waited for would be taken for one of that.
+        """
+        if self._end:
+            raise RuntimeError(self._end)
+        self._end = "an exchange of the table was interrupted; build the table anew, in a new process group"
+        mine = Message(state, OPERATIONS.index(operation), num_bytes, time.monotonic())
+        self._tell(mine)
+        messages = {self.rank: mine} | self._answers(operation)
+        last = min(message.seconds for message in messages.values()) + self._timeout
+        if late := sorted(rank for rank, message in messages.items() if message.seconds > last):
+            self._raise_late(late, operation)  # the first has given up waiting for them
+        self._end = ""
+        return messages
+
+    def _tell(self, message: Message) -> None:
+        packed = _MESSAGE.pack(*message)
+        for sock in self._sockets.values():
+            # A rank that is gone is noticed when it is waited for; it may have said why it went.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                sock.send(packed, socket.MSG_NOSIGNAL)
+
+    def _answers(self, operation: str) -> dict[int, Message]:
+        """The message of each other rank; raises RuntimeError if one is gone or late."""
+        answers: dict[int, Message] = {}
+        waiting = {sock.fileno(): rank for rank, sock in self._sockets.items()}
+        deadline = time.monotonic() + self._timeout
+        for _ in range(self._spins):
+            for descriptor, rank in list(waiting.items()):
+                with suppress(BlockingIOError):
+                    answers[rank] = self._receive(rank, operation, socket.MSG_DONTWAIT)
+                    del waiting[descriptor]
+            if not waiting:
+                break
+        while waiting:
+            poller = select.poll()  # of all at once: whoever dies is noticed, whoever else is late
+            for descriptor in waiting:
+                poller.register(descriptor, select.POLLIN)
+            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                self._raise_late(sorted(waiting.values()), operation)
+            for descriptor, _ in ready:
+                rank = waiting.pop(descriptor)
+                answers[rank] = self._receive(rank, operation, socket.MSG_WAITALL)
+        return answers
+
+    def _receive(self, rank: int, operation: str, flag: int) -> Message:
+        try:
+            packed = self._sockets[rank].recv(_MESSAGE.size, flag)
+        except ConnectionResetError:
+            packed = b""
+        message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0.0)
+        if message.state == _GONE:
+            self._tell(message)
+            self._end = (
+                f"rank {message.operation} of {self.world_size} left in the middle of an exchange of the table "
+                f"({operation}): it died, or raised an error of its own"
+            )
+            raise RuntimeError(self._end)
+        return message
+
+    def _raise_late(self, ranks: Sequence[int], operation: str) -> NoReturn:
+        names = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+        self._end = (
+            f"{names} of {self.world_size} did not take part in an exchange of the table ({operation}) within "
+            f"{self._timeout:g} s; all ranks must call the table equally often"
+        )
+        raise RuntimeError(self._end)
+
+
+_all: weakref.WeakSet[Meetings] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for meetings in list(_all):
+        meetings.close()
+
+
+# A child, such as a DataLoader's worker, would keep the sockets open, and hide its parent's death from the other ranks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

@@ -52,6 +52,7 @@ class Tables:
     def __init__(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> None:
         if "device_mesh" not in options:
             options["process_group"] = dist.new_group()
+        options["transport"] = "collective"  # what others use too, and what is counted
         self.tables = [DistributedEmbedding.from_pretrained(weight, freeze=False, **options) for weight in weights]
         self.optimizer = _OPTIMIZERS[optimizer]([table.weight for table in self.tables], lr=LEARNING_RATE)
 
@@ -202,7 +203,7 @@ PROBES = refusing(
         "replicated_shards": replicated_shards,
         "prefetch": prefetch,
         "sampled_softmax": sampled_softmax,
-        "pooled_lookups": _without("(?i)embedding_?bag"),
+        "pooled_lookups": _without(r"class \w*Bag|per_sample_weights"),
         "other_shardings": other_shardings,
         "automatic_placement": _without("(?i)planner"),
         "fused_optimizer": fused_optimizer,

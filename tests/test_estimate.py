@@ -166,6 +166,7 @@ def test_a_fit_finds_the_machine_that_was_measured() -> None:
     found = fit(asked, answers)
     assert found.process_bytes == 3e8
     assert found.crowded == pytest.approx(KNOWN.crowded, rel=0.02)
+    assert found.crowded_element == pytest.approx(KNOWN.crowded_element, rel=0.02)
     assert found.transports["collective"].peer == pytest.approx(KNOWN.transports["collective"].peer)
     byte = KNOWN.transports["collective"].byte
     assert found.transports["collective"].byte == pytest.approx(byte, rel=0.05)

@@ -32,6 +32,7 @@ KNOWN = Coefficients(
     },
     update=dict.fromkeys(OPTIMIZERS, PART),
     crowded=1.1,
+    crowded_element=1.5,
     cache_bytes=3e7,
     process_bytes=3e8,
 )
@@ -184,12 +185,11 @@ def test_less_travels_in_bfloat16() -> None:
 
 def test_ranks_share_cores_evenly() -> None:
     two_cores = Cluster(ranks=4, hosts=1, cores=2, bandwidth=1.0, latency=0.0)
-    assert busiest(np.full(4, 1.0), two_cores, crowded=1.0) == pytest.approx(2.0)
-    assert busiest(np.full(4, 1.0), two_cores, crowded=1.5) == pytest.approx(3.0)
+    assert busiest(np.full(4, 1.0), two_cores) == pytest.approx(2.0)
     # Three ranks are done after 2 seconds; then the last one has a core for itself.
-    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), two_cores, crowded=1.0) == pytest.approx(6.0)
-    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), HOST, crowded=1.5) == pytest.approx(5.0)
-    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), replace(two_cores, hosts=2), crowded=1.0) == pytest.approx(5.0)
+    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), two_cores) == pytest.approx(6.0)
+    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), HOST) == pytest.approx(5.0)
+    assert busiest(np.array([5.0, 1.0, 1.0, 1.0]), replace(two_cores, hosts=2)) == pytest.approx(5.0)
 
 
 def test_a_single_rank_sends_nothing() -> None:

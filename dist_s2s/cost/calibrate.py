@@ -15,7 +15,7 @@ from dist_s2s.cost.problem import Cluster, Problem
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded.partition import Layout
 
-TURNS = 12
+TURNS = 16
 _CALIBRATED_RANKS = (2, 4)
 
 # V, D, N, skew, layout, comm_dtype: little to do and much, of small tables and large ones, in different ratios of N to
@@ -26,6 +26,7 @@ _TABLES: tuple[tuple[int, int, int, float, Layout, torch.dtype | None], ...] = (
     (20_000, 64, 1_000, 0.0, "round_robin", None),
     (20_000, 64, 5_000, 1.0, "contiguous", None),
     (100_000, 32, 8_000, 1.0, "round_robin", None),
+    (150_000, 24, 5_000, 0.7, "contiguous", None),
     (500_000, 64, 2_500, 0.0, "contiguous", None),
     (500_000, 64, 5_000, 1.0, "contiguous", None),
     (1_500_000, 64, 5_000, 1.0, "round_robin", None),

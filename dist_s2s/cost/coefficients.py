@@ -18,7 +18,8 @@ from dist_s2s.errors import UserError
 class PartCost:
     """Seconds of a rank's own work in one part of a step, for each …
 
-    step: once. id: of its batch (N). id_element: N · D. distinct_element: U · D, of its distinct ids.
+    step: once. id: of its batch (N). dealt_id: of its batch, if rows are laid out round_robin, for the id's position.
+    id_element: N · D. distinct_element: U · D, of its distinct ids.
     request: row that ranks ask of it, once for each rank (R). request_element: R · D.
     row: distinct row that they ask of it (M). row_element: M · D.
     cold_row, cold_element: of these rows the share that the processor's cache does not hold.
@@ -30,6 +31,7 @@ class PartCost:
 
     step: float = 0.0
     id: float = 0.0
+    dealt_id: float = 0.0
     id_element: float = 0.0
     distinct_element: float = 0.0
     request: float = 0.0
@@ -75,8 +77,9 @@ class Coefficients:
     """All that the model knows of a machine.
 
     transports: of each. update: of each optimizer's step.
-    crowded: how much longer work takes while ranks share cores than it would with an even share of them. Measured: on
-    four ranks, against two, in shared memory.
+    crowded: how much longer a rank's work takes, beside the time that it waits for a core, where ranks share cores.
+    crowded_element: the same of what it does for each element, since ranks that take turns on a core drive each other's
+    rows from its caches. Measured: on four ranks, against two, in shared memory.
     cache_bytes: of a host's processor; the size with which the measured times of small and large tables fit best.
     process_bytes: largest resident memory of a rank that has joined its group, before it has a table.
     """
@@ -84,6 +87,7 @@ class Coefficients:
     transports: dict[Moves, TransportCost]
     update: dict[OptimizerName, PartCost]
     crowded: float
+    crowded_element: float
     cache_bytes: float
     process_bytes: float
 
@@ -94,6 +98,7 @@ class Coefficients:
             transports={name: TransportCost.from_json(values["transports"][name]) for name in TRANSPORTS},
             update={name: PartCost(**values["update"][name]) for name in OPTIMIZERS},
             crowded=float(values["crowded"]),
+            crowded_element=float(values["crowded_element"]),
             cache_bytes=float(values["cache_bytes"]),
             process_bytes=float(values["process_bytes"]),
         )

@@ -1,6 +1,6 @@
 """Finds the coefficients with which the model is nearest to what ranks have measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -38,6 +38,7 @@ def fit(asked: Sequence[Problem], answers: Sequence[RankResult]) -> Coefficients
         },
         update={name: parts[name] for name in OPTIMIZERS},
         crowded=1.0,
+        crowded_element=1.0,
         cache_bytes=cache_bytes,
         process_bytes=float(np.median([answer["process_bytes"] for answer in answers])),
     )
@@ -82,17 +83,23 @@ def _amounts(work: Work, rank: int) -> dict[str, float]:
 def _fit_exchanges(moves: Moves, measured: Sequence[tuple[Problem, list[Timing]]], known: Coefficients) -> Coefficients:
     """Known coefficients and those of the transport's exchanges, from what its steps take beyond their work.
 
-    With shared memory also ``crowded``, since work is all that takes longer there.
+    With shared memory also ``crowded`` and ``crowded_element``, since work is all that takes longer there.
     """
     shared, of_transport = moves == "shared_memory", [each for each in measured if each[0].moves == moves]
+    names = ["fixed", "switch", *(["crowded", "crowded_element"] if shared else ["byte"])]
     peer = _peer_seconds(of_transport)
 
-    def with_values(fixed: float, switch: float, last: float) -> Coefficients:
-        byte, crowded = (0.0, last) if shared else (last, 0.0)
+    def with_values(values: Mapping[str, float]) -> Coefficients:
+        fixed, switch, byte = (values.get(name, 0.0) for name in ("fixed", "switch", "byte"))
         cost = replace(known.transports[moves], fixed=fixed, peer=peer, switch=switch, byte=byte)
-        return replace(known, transports=known.transports | {moves: cost}, crowded=known.crowded + crowded)
+        return replace(
+            known,
+            transports=known.transports | {moves: cost},
+            crowded=known.crowded + values.get("crowded", 0.0),
+            crowded_element=known.crowded_element + values.get("crowded_element", 0.0),
+        )
 
-    without, *units = (with_values(*values) for values in ((0.0, 0.0, 0.0), *np.eye(3).tolist()))
+    without, units = with_values({}), [with_values({name: 1.0}) for name in names]
     columns, left, of_all = [], [], []
     for problem, of_ranks in of_transport:
         seconds = float(np.median(np.max([timing["step"] for timing in of_ranks], axis=0)))
@@ -101,7 +108,7 @@ def _fit_exchanges(moves: Moves, measured: Sequence[tuple[Problem, list[Timing]]
         left.append(seconds - work)
         of_all.append(seconds)
     solution, _ = solve(columns, left, of_all)
-    return with_values(*solution)
+    return with_values(dict(zip(names, solution, strict=True)))
 
 
 def _peer_seconds(measured: Sequence[tuple[Problem, list[Timing]]]) -> float:

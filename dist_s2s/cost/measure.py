@@ -29,8 +29,8 @@ class Timing(TypedDict):
     """One problem on one rank.
 
     step: seconds of each step. processor: seconds that its threads were at work in each step, those of gloo too.
-    parts: by name the seconds of its own work, in each step. An optimizer's part has its name; those that are not the
-    problem's have been timed beside some steps.
+    parts: by name the seconds of its own work, in other steps. An optimizer's part has its name; those that are not the
+    problem's have been timed beside a step.
     """
 
     step: list[float]
@@ -97,21 +97,40 @@ def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Tra
 
 
 def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) -> None:
-    """Some steps with new ids (collective). Turn 0 is not timed."""
-    if turn == 0:
-        _step(problem, trained, Timing(step=[], processor=[], parts={}), 0, all_optimizers=True)
-        _touch_state(trained)
-        return
+    """Some steps with new ids, each time one as a whole and one in parts (collective). Turn 0 is not timed."""
     for number in range(_STEPS_PER_TURN):
-        last = number == _STEPS_PER_TURN - 1  # the others would take caches from the steps that follow
-        _step(problem, trained, timing, turn * _STEPS_PER_TURN + number, all_optimizers=last)
+        table = trained.table
+        generator = torch.Generator().manual_seed(1_000_003 * (turn * _STEPS_PER_TURN + number) + table.rank)
+        ids = IdDistribution(problem.num_embeddings, problem.skew).draw(problem.ids, generator)
+        gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
+        dist.barrier(table.process_group)
+        if number % 2:
+            last = number == _STEPS_PER_TURN - 1  # before it the other optimizers would take the cache from a step
+            _time_parts(problem, trained, timing, ids, gradient, all_optimizers=last)
+        else:
+            _time_whole(problem, trained, timing, ids, gradient)
+    if turn == 0:
+        _touch_state(trained)
+        for values in (timing["step"], timing["processor"], *timing["parts"].values()):
+            values.clear()
 
 
-def _step(problem: Problem, trained: Trained, timing: Timing, number: int, all_optimizers: bool) -> None:
+def _time_whole(problem: Problem, trained: Trained, timing: Timing, ids: Tensor, gradient: Tensor) -> None:
+    """A step as a program writes it."""
+    optimizer = trained.optimizers[problem.optimizer]
+    started, at_work = time.perf_counter(), time.process_time()
+    trained.table(ids).backward(gradient)
+    optimizer.step()
+    optimizer.zero_grad()
+    timing["step"].append(time.perf_counter() - started)
+    timing["processor"].append(time.process_time() - at_work)
+
+
+def _time_parts(
+    problem: Problem, trained: Trained, timing: Timing, ids: Tensor, gradient: Tensor, all_optimizers: bool
+) -> None:
+    """A step's parts, without what they wait for others."""
     table, optimizers = trained.table, trained.optimizers
-    generator = torch.Generator().manual_seed(1_000_003 * number + table.rank)
-    ids = IdDistribution(problem.num_embeddings, problem.skew).draw(problem.ids, generator)
-    gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
 
     def part(name: str, run: Callable[[], T]) -> T:
         waited, started = table.statistics.seconds, time.perf_counter()
@@ -120,14 +139,10 @@ def _step(problem: Problem, trained: Trained, timing: Timing, number: int, all_o
         timing["parts"].setdefault(name, []).append(seconds)
         return result
 
-    dist.barrier(table.process_group)
-    started, at_work = time.perf_counter(), time.process_time()
     plan = part("plan", lambda: table.plan(ids))
     [rows] = part("rows", lambda: lookup_planned([table], plan))
     part("gradients", lambda: rows.backward(gradient))
     part(problem.optimizer, optimizers[problem.optimizer].step)
-    timing["step"].append(time.perf_counter() - started)
-    timing["processor"].append(time.process_time() - at_work)
     for name in optimizers:
         if name != problem.optimizer and all_optimizers:
             part(name, optimizers[name].step)

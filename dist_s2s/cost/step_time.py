@@ -23,6 +23,7 @@ from dist_s2s.cost.memory import STATE_TENSORS
 from dist_s2s.cost.problem import Cluster, Problem
 
 _ID_BYTES = 8
+_OF_ELEMENTS = {"id_element", "distinct_element", "request_element", "row_element", "cold_element", "converted"}
 _HEADER_NUMBERS = 4  # to each rank ahead of an all_to_all of requests
 
 
@@ -63,18 +64,21 @@ class Work:
     of_ids: dict[str, float]
     of_owners: dict[str, Floats]
 
-    def seconds(self, cost: PartCost) -> tuple[Floats, Floats]:
-        """Of both kinds, [W] each."""
-        owners = sum((getattr(cost, name) * amount for name, amount in self.of_owners.items()), np.zeros(1))
-        ids = sum(getattr(cost, name) * amount for name, amount in self.of_ids.items())
-        return np.full_like(owners, ids), owners
+    def seconds(self, cost: PartCost, slowdown: float = 1.0, element_slowdown: float = 1.0) -> tuple[Floats, Floats]:
+        """Of both kinds, [W] each. The slowdowns multiply the work for each element, and all other work."""
+
+        def each(name: str) -> float:
+            return float(getattr(cost, name)) * (element_slowdown if name in _OF_ELEMENTS else slowdown)
+
+        owners = sum((each(name) * amount for name, amount in self.of_owners.items()), np.zeros(1))
+        return np.full_like(owners, sum(each(name) * amount for name, amount in self.of_ids.items())), owners
 
 
 def step_time(problem: Problem, known: Coefficients) -> StepTime:
     """The time of a step of ``problem`` on machines with these coefficients."""
     work, of_transport = part_works(problem, known.cache_bytes), known.transports[problem.moves]
     parts = {
-        name: _work_time(work[name], cost, problem.cluster, known.crowded)
+        name: _work_time(work[name], cost, problem.cluster, known)
         for name, cost in {
             "plan": of_transport.plan,
             "rows": of_transport.rows,
@@ -99,10 +103,11 @@ def part_works(problem: Problem, cache_bytes: float) -> dict[str, Work]:
     state_bytes = per_host * (whole * dim + per_row) * problem.sum_dtype.itemsize
     cold = touched * _outside(cache_bytes, table_bytes)
     cold_update = touched * _outside(cache_bytes, table_bytes + state_bytes)
+    dealt = problem.layout == "round_robin" and problem.cluster.ranks > 1
     row_changes = problem.row_wire_dtype != problem.dtype
     sum_changes, wire_changes = problem.dtype != problem.sum_dtype, problem.gradient_wire_dtype != problem.sum_dtype
     return {
-        "plan": Work({"step": 1, "id": ids}, {"request": requests}),
+        "plan": Work({"step": 1, "id": ids, "dealt_id": dealt * ids}, {"request": requests}),
         "rows": Work(
             {"step": 1, "id": ids, "id_element": ids * dim * table, "converted": row_changes * traffic.distinct * dim},
             {
@@ -152,22 +157,22 @@ def part_messages(problem: Problem) -> dict[str, list[tuple[Floats, Floats]]]:
     }
 
 
-def busiest(work: Floats, cluster: Cluster, crowded: float) -> float:
+def busiest(work: Floats, cluster: Cluster) -> float:
     """When the last rank of all hosts is done with its work, seconds for each, [W] or [1] if it is the same for all.
 
-    As long as more ranks of a host are at work than it has cores, these are shared evenly, and ``crowded`` is lost.
+    As long as more ranks of a host are at work than it has cores, these are shared evenly.
     """
     hosts = np.sort(np.broadcast_to(work, cluster.ranks).reshape(cluster.hosts, cluster.ranks_per_host), axis=1)
     stretches = np.diff(hosts, axis=1, prepend=0.0)  # of work, at the end of each of which one more rank is done
     at_work = np.arange(cluster.ranks_per_host, 0, -1)
-    slowdown = np.where(at_work > cluster.cores, crowded * at_work / cluster.cores, 1.0)
-    return float((stretches @ slowdown).max())
+    return float((stretches @ np.maximum(at_work / cluster.cores, 1.0)).max())
 
 
-def _work_time(work: Work, cost: PartCost, cluster: Cluster, crowded: float) -> PartTime:
-    ids, owners = work.seconds(cost)
-    mean = float(ids.mean() + owners.mean())
-    return PartTime(mean, max(0.0, busiest(ids, cluster, crowded) + busiest(owners, cluster, crowded) - mean))
+def _work_time(work: Work, cost: PartCost, cluster: Cluster, known: Coefficients) -> PartTime:
+    crowded = (known.crowded, known.crowded_element) if cluster.crowding > 1 else (1.0, 1.0)
+    mean = float(sum(each.mean() for each in work.seconds(cost)))
+    longest = sum(busiest(each, cluster) for each in work.seconds(cost, *crowded))
+    return PartTime(mean, max(0.0, longest - mean))
 
 
 def _exchange_time(messages: list[tuple[Floats, Floats]], problem: Problem, cost: TransportCost) -> dict[str, float]:
@@ -182,7 +187,7 @@ def _exchange_time(messages: list[tuple[Floats, Floats]], problem: Problem, cost
         both = to_owner + from_owner
         # What a rank sends and receives, as one that asks and as an owner; all to and from W - 1 others.
         handled = (both.sum() - both) + both * (cluster.ranks - 1)
-        transfer += max(busiest(handled * cost.byte, cluster, 1.0), _network_seconds(to_owner, from_owner, cluster))
+        transfer += max(busiest(handled * cost.byte, cluster), _network_seconds(to_owner, from_owner, cluster))
     return {"latency": latency * len(messages), "transfer": transfer}
 
 

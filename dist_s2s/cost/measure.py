@@ -18,7 +18,7 @@ from dist_s2s.cost.problem import OPTIMIZERS, OptimizerName, Problem
 from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.lookup import lookup_planned
 
-_STEPS_PER_TURN = 4
+_STEPS_PER_TURN = 5  # the first of which finds in the caches what another problem has left there
 _ALL_OPTIMIZERS = (
     1 << 25
 )  # elements of the largest table of which all optimizers are timed: all state takes 4 times that
@@ -97,22 +97,22 @@ def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Tra
 
 
 def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) -> None:
-    """Some steps with new ids, each time one as a whole and one in parts (collective). Turn 0 is not timed."""
+    """Some steps with new ids, timed in turn as a whole and in parts, but not the first (collective), nor turn 0."""
+    untimed = Timing(step=[], processor=[], parts={})
     for number in range(_STEPS_PER_TURN):
         table = trained.table
         generator = torch.Generator().manual_seed(1_000_003 * (turn * _STEPS_PER_TURN + number) + table.rank)
         ids = IdDistribution(problem.num_embeddings, problem.skew).draw(problem.ids, generator)
         gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
         dist.barrier(table.process_group)
+        record = untimed if 0 in (turn, number) else timing
         if number % 2:
-            last = number == _STEPS_PER_TURN - 1  # before it the other optimizers would take the cache from a step
-            _time_parts(problem, trained, timing, ids, gradient, all_optimizers=last)
-        else:
-            _time_whole(problem, trained, timing, ids, gradient)
+            _time_whole(problem, trained, record, ids, gradient)
+        else:  # other optimizers at the end, since they too take the caches from the step that follows
+            last = number == _STEPS_PER_TURN - 1
+            _time_parts(problem, trained, record, ids, gradient, all_optimizers=last)
     if turn == 0:
         _touch_state(trained)
-        for values in (timing["step"], timing["processor"], *timing["parts"].values()):
-            values.clear()
 
 
 def _time_whole(problem: Problem, trained: Trained, timing: Timing, ids: Tensor, gradient: Tensor) -> None:

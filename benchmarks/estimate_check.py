@@ -77,9 +77,9 @@ def time_steps(group: dist.ProcessGroup, cases: Sequence[tuple[Problem, str]], t
         for (problem, _), contender, of_case in zip(cases, contenders, seconds, strict=True):
             for number in range(STEPS_PER_TURN):
                 batch = draw_batch(problem, dist.get_rank(group), turn * STEPS_PER_TURN + number)
-                _, step = timed_step(contender, batch, group)
+                began, _, ended = timed_step(contender, batch, group)
                 if turn > 0 and number > 0:  # the first turn makes buffers and state
-                    of_case.append(step)
+                    of_case.append(ended - began)
     return seconds
 
 

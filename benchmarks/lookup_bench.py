@@ -31,10 +31,11 @@ from lineup import OURS, SYSTEMS, default_names, fitting
 from lookup_plot import draw
 from lookup_report import Run, describe, print_run, print_sweep, skew_name, summarize
 from machine import provenance
-from memory_bench import available_bytes, peak_above_idle
+from memory_bench import peak_above_idle
 from peers import default_folder, run_again, torchrec_python
+from process_memory import available
 from race import MOST_STEPS, RankResult, race
-from ranks import run_on_ranks
+from ranks import memory_kept, run_on_ranks
 from rich.console import Console
 
 TOLERANCE = 1e-4  # of float32 sums, in another order, over ids that occur hundreds of times
@@ -92,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(names: Sequence[str], ranks: int, problem: Problem, repetitions: int) -> tuple[Run, str]:
     """Races those that fit into memory; also tells which of them disagree, if any."""
-    taking_part = fitting(names, problem, ranks, MEMORY_SHARE * available_bytes())
-    with Console(stderr=True).status(f"comparing and timing: {describe(problem, ranks)}"):
+    taking_part = fitting(names, problem, ranks, MEMORY_SHARE * available())
+    with Console(stderr=True).status(f"comparing and timing: {describe(problem, ranks)}"), memory_kept():
         answers: list[RankResult] = run_on_ranks(race, ranks, taking_part, problem, repetitions)
     run = summarize(ranks, problem, taking_part, [name for name in names if name not in taking_part], answers)
     return run, find_disagreement(run.differences)

@@ -91,12 +91,16 @@ class Run:
 def summarize(
     ranks: int, problem: Problem, names: Sequence[str], left_out: Sequence[str], answers: Sequence[RankResult]
 ) -> Run:
-    """Joins what the ranks measured; each step counts as long as its slowest rank took."""
+    """Joins what the ranks measured: a step lasts from when its first rank begins until its last has ended.
+
+    With more ranks than cores that is what counts: some then wait for a core before they begin.
+    """
     results = []
     for name in names:
         timings = [answer["timings"][name] for answer in answers]
-        forward = [max(seconds) for seconds in zip(*(timing["forward"] for timing in timings), strict=True)]
-        step = _spread([max(seconds) for seconds in zip(*(timing["step"] for timing in timings), strict=True)])
+        began = [min(moments) for moments in zip(*(timing["began"] for timing in timings), strict=True)]
+        forward = _seconds(began, [timing["looked_up"] for timing in timings])
+        step = _spread(_seconds(began, [timing["ended"] for timing in timings]))
         results.append(
             Result(
                 name,
@@ -110,6 +114,11 @@ def summarize(
             )
         )
     return Run(ranks, problem, results, list(left_out), worst_differences(answers))
+
+
+def _seconds(began: Sequence[float], moments: Sequence[Sequence[float]]) -> list[float]:
+    """Of each step, from when it began until the last rank's moment."""
+    return [max(of_step) - start for start, *of_step in zip(began, *moments, strict=True)]
 
 
 def worst_differences(answers: Sequence[RankResult]) -> dict[str, dict[str, float]]:

@@ -8,11 +8,9 @@ than --limit times that. Reads /proc/self/status, and so needs Linux.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypedDict
 
 import torch.distributed as dist
@@ -20,6 +18,7 @@ from arguments import new_file, positive
 from contenders import Problem, draw_batch
 from lineup import SYSTEMS, TRANSPORTS, build
 from machine import provenance
+from process_memory import peak, resident
 from ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
@@ -42,9 +41,8 @@ def measure_memory(group: dist.ProcessGroup, name: str, problem: Problem) -> Mem
     connections are made. Its resident size then is the baseline, not its peak, which would flatter the result.
     """
     _train(group, name, replace(problem, num_embeddings=1000, ids=16))
-    idle = resident("VmRSS")
-    _train(group, name, problem)
-    return {"idle": idle, "above_idle": resident("VmHWM") - idle}
+    idle = resident()
+    return {"idle": idle, "above_idle": _train(group, name, problem) - idle}
 
 
 def peak_above_idle(name: str, problem: Problem, ranks: int) -> list[Memory]:
@@ -92,27 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if verdict == "passed" else 1
 
 
-def _train(group: dist.ProcessGroup, name: str, problem: Problem) -> None:
+def _train(group: dist.ProcessGroup, name: str, problem: Problem) -> int:
+    """Peak memory so far, when all ranks have trained and none has let go of what they share."""
     contender = build(name, SYSTEMS[name].updates[-1], problem, group)
     for number in range(STEPS):
         contender.step(draw_batch(problem, dist.get_rank(group), number))
-
-
-def resident(field: str) -> int:
-    """Bytes: ``VmRSS``, resident now, or ``VmHWM``, the most so far. (ru_maxrss may be that of the parent.)"""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.removesuffix("kB")) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
-
-
-def available_bytes() -> float:
-    """Of memory, for new processes; infinity where the system does not tell."""
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else math.inf
+    dist.barrier(group)
+    most = peak()
+    dist.barrier(group)
+    return most
 
 
 def _parser() -> argparse.ArgumentParser:

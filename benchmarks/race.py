@@ -19,10 +19,14 @@ _FEWEST_TURNS = 3
 
 
 class Timing(TypedDict):
-    """One contender on one rank: seconds of each step, and what it hands to collectives in a step."""
+    """One contender on one rank: when each step began, had looked up and ended, and its exchanges in a step.
 
-    forward: list[float]
-    step: list[float]
+    Seconds of the host's clock, which all ranks share.
+    """
+
+    began: list[float]
+    looked_up: list[float]
+    ended: list[float]
     collectives: int
     bytes_sent: int
 
@@ -48,7 +52,9 @@ def race(group: dist.ProcessGroup, names: Sequence[str], problem: Problem, repet
     timings: dict[str, Timing] = {}
     for name, contender in running.items():
         counted = traffic(contender, problem, group)
-        timings[name] = Timing(forward=[], step=[], collectives=counted.collectives, bytes_sent=counted.bytes_sent)
+        timings[name] = Timing(
+            began=[], looked_up=[], ended=[], collectives=counted.collectives, bytes_sent=counted.bytes_sent
+        )
     for turn in range(repetitions):
         for name, contender in running.items():
             if turn % paces[name].period:
@@ -56,9 +62,10 @@ def race(group: dist.ProcessGroup, names: Sequence[str], problem: Problem, repet
             for number in range(paces[name].steps):
                 # Each contender meets the same ids in the same turn, and new ones in each step.
                 batch = draw_batch(problem, dist.get_rank(group), turn * MOST_STEPS + number)
-                forward, step = timed_step(contender, batch, group)
-                timings[name]["forward"].append(forward)
-                timings[name]["step"].append(step)
+                began, looked_up, ended = timed_step(contender, batch, group)
+                timings[name]["began"].append(began)
+                timings[name]["looked_up"].append(looked_up)
+                timings[name]["ended"].append(ended)
     return {"differences": differences, "timings": timings}
 
 
@@ -86,7 +93,8 @@ def compare(
 def warm_up(contender: Contender, problem: Problem, repetitions: int, group: dist.ProcessGroup) -> Pace:
     """Takes a step to find the contender's pace, and as many as it will take in a turn (collective)."""
     batch = draw_batch(problem, dist.get_rank(group), 0)
-    slowest = torch.tensor(timed_step(contender, batch, group)[1], dtype=torch.float64)
+    began, _, ended = timed_step(contender, batch, group)
+    slowest = torch.tensor(ended - began, dtype=torch.float64)
     dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group)
     pace = pace_of(float(slowest), repetitions)
     for _ in range(pace.steps):
@@ -113,13 +121,13 @@ def traffic(contender: Contender, problem: Problem, group: dist.ProcessGroup) ->
     return Traffic(contender.statistics.collectives, contender.statistics.bytes_sent)
 
 
-def timed_step(contender: Contender, batch: Batch, group: dist.ProcessGroup) -> tuple[float, float]:
-    """A step of training, from a barrier on (collective): seconds of its lookup, and of all of it."""
+def timed_step(contender: Contender, batch: Batch, group: dist.ProcessGroup) -> tuple[float, float, float]:
+    """A step of training, from a barrier on (collective): when it began, when rows were looked up, when it ended."""
     ids, gradient = contender.prepare(batch.ids), batch.gradient * contender.gradient_scale
     dist.barrier(group)
-    start = time.perf_counter()
+    began = time.perf_counter()
     rows = contender.lookup(ids)
     looked_up = time.perf_counter()
     rows.backward(gradient)
     contender.update()
-    return looked_up - start, time.perf_counter() - start
+    return began, looked_up, time.perf_counter()

@@ -9,7 +9,7 @@ replicated   Each rank holds all classes in an nn.Linear, computes the whole log
 Both are forward and backward of the same N tokens, divided evenly among ranks of one thread each, in float32. First
 they must agree on the loss and on every gradient of a few tokens. Then each is measured in processes of its own. Exits
 with status 1 if they disagree, or if a rank of ``sharded`` takes more than --limit times the logits' size, N · V · 4
-bytes, above what it takes when idle. Reads /proc/self/status, and so needs Linux.
+bytes, above what it takes when idle. Reads /proc/self, and so needs Linux.
 """
 
 import argparse
@@ -24,7 +24,8 @@ import torch
 import torch.distributed as dist
 from arguments import new_file, positive
 from machine import provenance
-from memory_bench import MIB, resident
+from memory_bench import MIB
+from process_memory import peak, resident
 from ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
@@ -123,7 +124,7 @@ def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions:
     contender, batch = Contender(kind, tiny, group), draw_batch(tiny, rank, ranks)
     for _ in range(3):
         contender.step(batch)
-    idle = resident("VmRSS")
+    idle = resident()
     contender, batch = Contender(kind, problem, group), draw_batch(problem, rank, ranks)
     seconds = []
     for _ in range(repetitions):
@@ -131,7 +132,7 @@ def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions:
         started = time.perf_counter()
         contender.step(batch)
         seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds, "above_idle": resident("VmHWM") - idle}
+    return {"seconds": seconds, "above_idle": peak() - idle}
 
 
 def draw_batch(problem: Problem, rank: int, ranks: int) -> Batch:

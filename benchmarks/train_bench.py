@@ -31,12 +31,12 @@ from typing import get_args
 from arguments import new_file, positive
 from machine import provenance
 from peers import default_folder
+from process_memory import available
 from rich.console import Console
 from train_breakdown import WARM_UP
 from train_data import file_examples, make_config, predicted_bytes, zipf_examples
 from train_job import OURS, Contender, Job, Measurement, run_on_ranks
 from train_joeynmt import joeynmt_python, run_joeynmt, segment
-from train_memory import available
 from train_race import Disagreement, Problem, Result, race
 from train_report import plot, print_breakdowns, print_results, title
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from process_memory import peak
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, Optimizer
@@ -52,11 +53,17 @@ class Record:
 
 
 class Records(list[Record]):
-    """Of all steps of a run, which began at ``start``."""
+    """Of all steps of a run, which began at ``start``. peak_bytes: the most memory that this process took."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.start = time.perf_counter()
+        self.start, self.peak_bytes = time.perf_counter(), 0
+
+    def finish(self) -> None:
+        """Notes the peak, when all ranks are through and none has let go of what they share (collective)."""
+        dist.barrier()
+        self.peak_bytes = peak()
+        dist.barrier()
 
 
 class NumberedVocabulary(Vocabulary):
@@ -102,6 +109,7 @@ class _BoundedTrainer(Trainer):
         ):
             self._records = Records()
             self._train()
+        self._records.finish()
         return self._records
 
     def _noting_loss(self, add: Callable[[float, int], None]) -> Callable[[float, int], None]:
@@ -195,6 +203,7 @@ def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
             optimizer.step()
             optimizer.zero_grad()
         records.append(Record(loss.item(), norm, step.batch.global_target_tokens, time.perf_counter()))
+    records.finish()
     return records, count_parameters(translator)
 
 

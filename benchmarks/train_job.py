@@ -1,7 +1,6 @@
 """One turn of a contender of train_bench.py: what it is to do, the processes that do it, and what they measured."""
 
 import json
-import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 from dist_s2s.config import Config
 from dist_s2s.text.corpus import Example
@@ -46,6 +47,15 @@ class Job:
     examples: list[Example]
     steps: int
     breakdown: bool = False
+
+    def to_json(self) -> str:
+        """From which ``from_json`` makes an equal job."""
+        return TypeAdapter(Job).dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """The job of ``to_json``."""
+        return TypeAdapter(Job).validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def run_on_ranks(job: Job) -> Measurement:
     """Starts ``job.ranks`` new processes with torchrun, as a user does. Raises RuntimeError if one of them fails."""
     with TemporaryDirectory(prefix="train-bench-") as name:
         folder = Path(name)
-        (folder / "job").write_bytes(pickle.dumps(job))
+        (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.ranks}"]
         run_python(sys.executable, [*torchrun, str(Path(__file__).with_name("train_rank.py")), name])
         answers = [(folder / f"rank-{rank}.json").read_text(encoding="utf-8") for rank in range(job.ranks)]

@@ -21,9 +21,9 @@ from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
+from process_memory import peak, resident
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-from train_memory import resident
 
 # JoeyNMT's ids of its four special tokens, by ours: <pad>, <sos>, <eos>, <unk>.
 SPECIALS = {"pad": 1, "bos": 2, "eos": 3, "unk": 0}
@@ -37,8 +37,8 @@ def measure(job_file: str, threads: str) -> dict[str, Any]:
 
     torch.set_num_threads(int(threads))
     torch.set_flush_denormal(True)
-    job: dict[str, Any] = torch.load(job_file)
-    idle = resident("VmRSS")
+    job: dict[str, Any] = torch.load(job_file, weights_only=True)
+    idle = resident()
     model = build(job)
     autocast = {"device_type": "cpu", "enabled": job["precision"] == "bf16", "dtype": torch.bfloat16}
     settings = parse_train_args(job["training"])
@@ -53,7 +53,7 @@ def measure(job_file: str, threads: str) -> dict[str, Any]:
     output = count(model.decoder.output_layer)
     sizes = {name: count(part) for name, part in parts.items()}
     sizes |= {"decoder": count(model.decoder) - output, "output layer": output}
-    return {**found, "idle_bytes": [idle], "peak_bytes": [resident("VmHWM")], "parameters": sizes}
+    return {**found, "idle_bytes": [idle], "peak_bytes": [peak()], "parameters": sizes}
 
 
 def optimizers(manager: Any, tables: list[str], table_learning_rate: float | None) -> list[Optimizer]:

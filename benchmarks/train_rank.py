@@ -4,16 +4,15 @@ It runs as the `train` command does: the same process groups, thread count, auto
 """
 
 import json
-import pickle
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from process_memory import resident
 from train_breakdown import Stopwatch
 from train_contenders import train_ours, train_replicated
 from train_job import Job, Measurement
-from train_memory import resident
 
 from dist_s2s.distributed import Ranks, joined_ranks
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(folder: Path) -> None:
     """Does this rank's part of the job."""
-    job: Job = pickle.loads((folder / "job").read_bytes())
+    job = Job.from_json((folder / "job.json").read_text(encoding="utf-8"))
     training = job.config.training
     mixed_precision = "bf16" if training.precision == "bf16" else "no"
     with joined_ranks(mixed_precision, training.threads_per_rank) as (accelerator, ranks):
@@ -33,7 +32,7 @@ def main(folder: Path) -> None:
 
 def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
     """Trains (collective)."""
-    idle = resident("VmRSS")
+    idle = resident()
     stopwatch = Stopwatch() if job.breakdown else None
     if job.contender.kind == "ours":
         records, parameters = train_ours(job, accelerator, ranks, stopwatch)
@@ -46,7 +45,7 @@ def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
         seconds=[end - start for start, end in zip([records.start, *ends], ends, strict=False)],
         tokens=[record.tokens for record in records],
         idle_bytes=[idle],
-        peak_bytes=[resident("VmHWM")],
+        peak_bytes=[records.peak_bytes],
         parts={} if stopwatch is None else stopwatch.parts(),
         parameters=parameters,
     )

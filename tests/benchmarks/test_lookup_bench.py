@@ -140,7 +140,7 @@ def test_not_a_number_is_a_disagreement() -> None:
 def test_what_does_not_fit_into_memory_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lookup_bench, "available_bytes", lambda: 8 * 131 * 8 * 4 / lookup_bench.MEMORY_SHARE)
+    monkeypatch.setattr(lookup_bench, "available", lambda: 8 * 131 * 8 * 4 / lookup_bench.MEMORY_SHARE)
     assert lookup_bench.main([*TINY, *FEW, "ddp_dense"]) == 0
     assert "DDP, dense gradient, SGD: left out" in capsys.readouterr().out
 

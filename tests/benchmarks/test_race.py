@@ -79,8 +79,9 @@ def test_race_counts_steps_and_traffic(ranks: RankPool) -> None:
     for answer in ranks.run(race.race, names, PROBLEM, 3, world_size=2):
         assert list(answer["timings"]) == names
         for timing in answer["timings"].values():
-            assert len(timing["forward"]) == len(timing["step"]) >= 3
-            assert all(0 < f < s for f, s in zip(timing["forward"], timing["step"], strict=True))
+            moments = [timing[name] for name in ("began", "looked_up", "ended")]
+            assert len(timing["began"]) >= 3
+            assert all(began < looked_up < ended for began, looked_up, ended in zip(*moments, strict=True))
         traffic = {name: (t["collectives"], t["bytes_sent"]) for name, t in answer["timings"].items()}
         ids, rows = 40 * 8, 40 * 8 * 4
         assert traffic[FLOOR] == (0, 0)

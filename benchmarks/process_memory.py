@@ -1,0 +1,31 @@
+"""Memory of this process as Linux tells it. Without dist_s2s, since programs in a peer's environment use it too.
+
+A page that several processes have mapped, such as a row of another rank's shard, is resident in each of them. It counts
+here as the kernel's "proportional set size" does: divided among them, so that ranks add up to what the machine spends.
+"""
+
+from pathlib import Path
+
+_SELF = Path("/proc/self")
+
+
+def resident() -> int:
+    """Bytes now."""
+    return _field("smaps_rollup", "Pss")
+
+
+def peak() -> int:
+    """The most bytes so far; shared ones are divided among those who share them now, so they must still be there."""
+    private = _field("status", "VmHWM") - _field("status", "RssShmem")
+    return private + _field("smaps_rollup", "Pss_Shmem")
+
+
+def available() -> int:
+    """Bytes that new processes may take without swapping."""
+    return _field("../meminfo", "MemAvailable")
+
+
+def _field(file: str, name: str) -> int:
+    lines = (_SELF / file).read_text(encoding="utf-8").splitlines()
+    [value] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(value) * 1024

@@ -158,10 +158,13 @@ def segment(source_file: str, target_file: str, size: str) -> None:
     for side in zip(*pairs, strict=True):
         with TemporaryDirectory() as folder:
             prefix = str(Path(folder) / "bpe")
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(side), model_prefix=prefix, vocab_size=int(size), model_type="bpe",
-                minloglevel=2,
-            )  # fmt: skip
+            try:
+                sentencepiece.SentencePieceTrainer.train(
+                    sentence_iterator=iter(side), model_prefix=prefix, vocab_size=int(size), model_type="bpe",
+                    minloglevel=2,
+                )  # fmt: skip
+            except RuntimeError as error:  # such as too small a vocabulary for all characters
+                sys.exit(f"sentencepiece cannot learn {size} pieces from this text: {error}")
             model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
         sides.append([" ".join(pieces) for pieces in model.encode(list(side), out_type=str)])
     lines = "".join(f"{source}\t{target}\n" for source, target in zip(*sides, strict=True))

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s.sharded.agreement import gather_texts
-from dist_s2s.sharded.mailboxes import Mailboxes, check_memory, make_memory
+from dist_s2s.sharded.mailboxes import HALF_BYTES, Mailboxes, check_memory, make_memory
 from dist_s2s.sharded.transport import rank_and_size
 
 _SETUP_SECONDS = 30.0
@@ -90,7 +90,7 @@ class _Connections:
         """Returns the secret of this rank's socket."""
         if sys.platform != "linux":
             raise OSError(f"shared memory needs Linux, but this is {sys.platform}")
-        self._memories[self.rank] = make_memory()
+        self._memories[self.rank] = make_memory(2 * HALF_BYTES)
         secret = secrets.token_hex(_SECRET_BYTES // 2)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.settimeout(_SETUP_SECONDS)
@@ -129,7 +129,7 @@ class _Connections:
                 raise OSError(f"rank {rank} sent no memory")
             self._memories[rank] = memories[0]
         for memory in self._memories.values():
-            check_memory(memory)
+            check_memory(memory, 2 * HALF_BYTES)
         return Mailboxes(self.rank, [self._memories[rank] for rank in range(self.world_size)], self._sockets, timeout)
 
     def close_sockets(self) -> None:

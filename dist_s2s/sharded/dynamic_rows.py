@@ -34,7 +34,7 @@ def grow(table: "DistributedEmbedding", num_embeddings: int, optimizer: Optimize
     # does torch make a new one.
     table.weight.data = shard.new_empty(0, dtype=torch.float16)
     table.weight.data = shard
-    table.num_embeddings, table.partition = num_embeddings, new
+    table.num_embeddings, table.partition, table.shared_rows = num_embeddings, new, None
     if optimizer is not None:
         optimizer.state[table.weight].update(moved)
     table.reset_parameters(first_row=kept)

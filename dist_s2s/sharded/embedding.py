@@ -118,9 +118,10 @@ class DistributedEmbedding(nn.Module):
         self.partition = RowPartition(num_embeddings, self.world_size, layout)
         self.statistics = ExchangeStatistics()
         self.plans_made = 0
-        rows = self.partition.shard_size(self.rank)
-        self.weight = nn.Parameter(torch.empty(rows, embedding_dim, device=device, dtype=dtype))
-        self.transport: Transport = choose_transport(transport, self.process_group, self.weight.device)
+        shard = torch.empty(self.partition.shard_size(self.rank), embedding_dim, device=device, dtype=dtype)
+        self.transport: Transport = choose_transport(transport, self.process_group, shard.device)
+        self.shared_rows = self.transport.share_rows(self.partition, embedding_dim, dtype)
+        self.weight = nn.Parameter(shard if self.shared_rows is None else self.shared_rows.shard)
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
         self.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         self.reset_parameters()
@@ -260,6 +261,7 @@ class DistributedEmbedding(nn.Module):
         shared = (self.process_group, self.replicate_group, self.transport)
         clone = type(self).__new__(type(self))
         memo.update({id(self): clone, **{id(each): each for each in shared if each is not None}})
+        memo[id(self.shared_rows)] = None  # the copy has rows of its own
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
         clone.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         return clone

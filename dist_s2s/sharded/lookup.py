@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dist_s2s.sharded.agreement import raise_first, status_of
-from dist_s2s.sharded.exchange import plan_exchange
+from dist_s2s.sharded.exchange import check_ids, plan_exchange
 from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import ExchangePlan, TablePlan
 from dist_s2s.sharded.replicas import agree_on_counts, sum_over_replicas
 from dist_s2s.sharded.transport import ExchangeStatistics, Transport
+
+MOVED = 100  # a status beside those of errors: this rank's shard is no longer in the memory that the ranks share
 
 if TYPE_CHECKING:
     from dist_s2s.sharded.embedding import DistributedEmbedding
@@ -32,10 +34,35 @@ def lookup(
     share an exchange, for a plan of other ids or tables, and if the ranks bring plans that were not made together.
     """
     if plan is None:
+        rows = _lookup_in_place(tables, ids)
+        if rows is not None:
+            return rows
         plan = make_plan(tables, ids)
     else:
         _check_plan(plan, tables, ids)
     return lookup_planned(tables, plan)
+
+
+def _lookup_in_place(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> list[Tensor] | None:
+    """Rows read from memory that all ranks share; None on every rank if they do not share it, or not any more."""
+    first = tables[0]
+    if any(table.shared_rows is None or table.max_norm is not None for table in tables):
+        return None
+    problems = (check_ids(mine, table.num_embeddings, table.rank) for mine, table in zip(ids, tables, strict=False))
+    error = _check_tables(tables, ids) or next((problem for problem in problems if problem is not None), None)
+    moved = any(table.shared_rows is None or not table.shared_rows.holds(table.weight) for table in tables)
+    statuses = first.transport.begin_reading(status_of(error) or moved * MOVED, first.statistics)
+    if MOVED in statuses:
+        for table in tables:
+            table.shared_rows = None
+        return None
+    try:
+        raise_first(statuses, error, first.process_group, first.weight.device)
+    except (IndexError, TypeError, ValueError) as found:
+        raise_with_replicas(found, tables)
+    for table, mine in zip(tables, ids, strict=True):
+        table.statistics.ids += mine.numel()
+    return list(_LookupInPlace.apply(tuple(tables), tuple(ids), *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
 
 
 def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -168,6 +195,41 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if 10 <= number % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
+class _LookupInPlace(torch.autograd.Function):
+    """As _Lookup, but rows are read from memory that all ranks share, and only backward needs a plan."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tables: tuple["DistributedEmbedding", ...], ids: tuple[Tensor, ...], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        first = tables[0]
+        rows = []
+        for table, mine in zip(tables, ids, strict=True):
+            assert table.shared_rows is not None
+            positions = table.partition.positions(mine.reshape(-1).long())
+            block = table.shared_rows.whole.index_select(0, positions)
+            rows.append(block.view(*mine.shape, table.embedding_dim))
+        first.transport.end_reading(first.statistics)
+        dtype = _wire_dtype(tables)
+        if dtype is not None:
+            rows = [block.to(dtype).to(block.dtype) for block in rows]
+        ctx.tables, ctx.ids = tables, ids if not any(ctx.needs_input_grad) else tuple(mine.clone() for mine in ids)
+        ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
+        return tuple(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
+        tables, ids = [ctx.tables[number] for number in needed], [ctx.ids[number] for number in needed]
+        first = tables[0]
+        partitions = [table.partition for table in tables]
+        parts = plan_in_group(tables, ids, partitions, first.transport, first.process_group, first.statistics)
+        for table, part in zip(tables, parts, strict=True):
+            table.statistics.distinct_ids += part.num_wanted
+        return None, None, *_return_gradients(ctx.tables, needed, parts, grad_outputs)
+
+
 class _Lookup(torch.autograd.Function):
     """From the local shards to the rows of this rank's ids; backward is the dual exchange."""
 
@@ -193,18 +255,31 @@ class _Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
-        tables, parts = [ctx.tables[number] for number in needed], [ctx.parts[number] for number in needed]
-        blocks = [
-            _sum_by_id(grad_outputs[number], part, table)
-            for number, table, part in zip(needed, tables, parts, strict=True)
-        ]
-        first = tables[0]
-        dtype = _wire_dtype(ctx.tables) or _sum_dtype(first)
-        returned = first.transport.return_gradients(parts, blocks, dtype, first.statistics)
-        gradients: list[Tensor | None] = [None] * len(ctx.tables)
-        for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
-            gradients[number] = _sparse_gradient(table, part, gradient)
-        return None, None, *gradients
+        parts = [ctx.parts[number] for number in needed]
+        return None, None, *_return_gradients(ctx.tables, needed, parts, grad_outputs)
+
+
+def _return_gradients(
+    all_tables: Sequence["DistributedEmbedding"],
+    needed: Sequence[int],
+    parts: Sequence[TablePlan],
+    grad_outputs: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Of each table the gradient of its shard, from those of the rows that were looked up; None if it needs none.
+
+    needed: the numbers of the tables that need one; parts: their plans.
+    """
+    tables = [all_tables[number] for number in needed]
+    blocks = [
+        _sum_by_id(grad_outputs[number], part, table) for number, table, part in zip(needed, tables, parts, strict=True)
+    ]
+    first = tables[0]
+    dtype = _wire_dtype(all_tables) or _sum_dtype(first)
+    returned = first.transport.return_gradients(parts, blocks, dtype, first.statistics)
+    gradients: list[Tensor | None] = [None] * len(all_tables)
+    for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
+        gradients[number] = _sparse_gradient(table, part, gradient)
+    return gradients
 
 
 def _sum_by_id(output_gradient: Tensor, part: TablePlan, table: "DistributedEmbedding") -> Tensor:

@@ -34,23 +34,23 @@ _PAGE_BYTES = 1 << 20  # halves grow by multiples of it
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; Python has no name for it
 
 
-def make_memory() -> int:
-    """A new memfd of two empty halves, of a size that nobody can change any more. Raises OSError."""
+def make_memory(num_bytes: int) -> int:
+    """A new, empty memfd of a size that nobody can change any more. Raises OSError."""
     import fcntl
 
-    memory = os.memfd_create("dist_s2s-mailbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, 2 * HALF_BYTES)
+    memory = os.memfd_create("dist_s2s", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, num_bytes)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return memory
 
 
-def check_memory(memory: int) -> None:
+def check_memory(memory: int, num_bytes: int) -> None:
     """Raises OSError if another rank's memfd could shrink, or has another size: to read it might then kill us."""
     import fcntl
 
     seals, size = fcntl.fcntl(memory, fcntl.F_GET_SEALS), os.fstat(memory).st_size
-    if not seals & fcntl.F_SEAL_SHRINK or size != 2 * HALF_BYTES:
-        raise OSError(f"a mailbox must be sealed and have {2 * HALF_BYTES} bytes, but has seals {seals}, {size} bytes")
+    if not seals & fcntl.F_SEAL_SHRINK or size != num_bytes:
+        raise OSError(f"shared memory must be sealed and have {num_bytes} bytes, but has seals {seals}, {size} bytes")
 
 
 class Mailboxes:
@@ -115,14 +115,14 @@ class Mailboxes:
         self.meet("growth")
         return True
 
-    def meet(self, operation: str) -> float:
-        """Waits until all ranks have written; returns the seconds waited.
+    def meet(self, operation: str, status: int = 0) -> tuple[float, list[int]]:
+        """Waits until all ranks have written; returns the seconds waited, and the status of each rank.
 
         Raises RuntimeError on all ranks if one has no memory, or takes part in another operation, and as Meetings.meet.
         """
         started = time.perf_counter()
         state = NO_MEMORY if self._lacking else READY
-        messages = self._meetings.meet(state, operation, self._lacking or self._capacities[self.rank])
+        messages = self._meetings.meet(state, operation, status, self._lacking or self._capacities[self.rank])
         self._exchange += 1
         self._lacking = 0
         for rank, message in messages.items():  # also if the exchange fails: all must know the same of each mailbox
@@ -130,7 +130,11 @@ class Mailboxes:
                 self._prefault(rank, message.num_bytes)
         if len({message.operation for message in messages.values()}) > 1 or any(m.state for m in messages.values()):
             _raise_problem(messages)
-        return time.perf_counter() - started
+        return time.perf_counter() - started, [messages[rank].status for rank in range(self.world_size)]
+
+    def pass_on(self, memory: int | None) -> int:
+        """Rank 0's ``memory``, a descriptor, on every rank: on the others as one of their own (collective)."""
+        return self._meetings.pass_on(memory)
 
     def _grow(self, num_bytes: int) -> bool:
         old = self._capacities[self.rank]

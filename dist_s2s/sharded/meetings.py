@@ -1,8 +1,8 @@
 """Meetings of the ranks of a host: each tells each other one that it has come, and waits for all the others.
 
 A message goes over a Unix socket to each other rank. It holds the sender's state, the operation that it takes part in,
-a size, and the time. A rank that dies closes its sockets, which every other one notices at once; a rank that has
-noticed tells the others who it was before it gives up, lest they take it for the dead one.
+a status, a size, and the time. A rank that dies closes its sockets, which every other one notices at once; a rank that
+has noticed tells the others who it was before it gives up, lest they take it for the dead one.
 """
 
 import os
@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-OPERATIONS = ("requests", "growth", "rows", "gradients", "gather", "gather_rows", "return_rows")
+OPERATIONS = ("reading", "read", "requests", "growth", "rows", "gradients", "gather", "gather_rows", "return_rows")
 READY, NO_MEMORY, _GONE = range(3)
-_MESSAGE = struct.Struct("<iiqd")  # of a Message
+_MESSAGE = struct.Struct("<iiiqd")  # of a Message
 _SPINS = 20  # tries before a rank goes to sleep: waking it up takes longer, where each rank has a core to itself
 
 
 class Message(NamedTuple):
-    """What a rank tells each other one: its state, the operation, its mailbox's size, and the time.
+    """What a rank tells each other one: its state, the operation, a status, its mailbox's size, and the time.
 
     If it has no memory the size is what it would need; if it knows of a rank that is gone the operation is that rank.
     The clock is the host's, so that a rank can see that it has come too late.
@@ -30,6 +30,7 @@ class Message(NamedTuple):
 
     state: int
     operation: int
+    status: int
     num_bytes: int
     seconds: float
 
@@ -54,7 +55,7 @@ class Meetings:
     def __del__(self) -> None:
         self.close()
 
-    def meet(self, state: int, operation: str, num_bytes: int) -> dict[int, Message]:
+    def meet(self, state: int, operation: str, status: int, num_bytes: int) -> dict[int, Message]:
         """What all ranks have to tell, by rank, when all have come.
 
         Raises RuntimeError on all ranks if one is gone, or does not come in time. After that there is no further
@@ -63,7 +64,7 @@ class Meetings:
         if self._end:
             raise RuntimeError(self._end)
         self._end = "an exchange of the table was interrupted; build the table anew, in a new process group"
-        mine = Message(state, OPERATIONS.index(operation), num_bytes, time.monotonic())
+        mine = Message(state, OPERATIONS.index(operation), status, num_bytes, time.monotonic())
         self._tell(mine)
         messages = {self.rank: mine} | self._answers(operation)
         last = min(message.seconds for message in messages.values()) + self._timeout
@@ -71,6 +72,20 @@ class Meetings:
             self._raise_late(late, operation)  # the first has given up waiting for them
         self._end = ""
         return messages
+
+    def pass_on(self, descriptor: int | None) -> int:
+        """Rank 0's open file, on the other ranks as a descriptor of their own. Raises RuntimeError as meet."""
+        if self.rank == 0:
+            assert descriptor is not None
+            for sock in self._sockets.values():
+                with suppress(BrokenPipeError, ConnectionResetError):  # the next meeting tells
+                    socket.send_fds(sock, [b" "], [descriptor])
+            return descriptor
+        _, descriptors, _, _ = socket.recv_fds(self._sockets[0], 1, 1)
+        if not descriptors:
+            raise RuntimeError(f"rank 0 of {self.world_size} left while a table was built")
+        os.set_inheritable(descriptors[0], False)
+        return int(descriptors[0])
 
     def _tell(self, message: Message) -> None:
         packed = _MESSAGE.pack(*message)
@@ -108,7 +123,7 @@ class Meetings:
             packed = self._sockets[rank].recv(_MESSAGE.size, flag)
         except ConnectionResetError:
             packed = b""
-        message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0.0)
+        message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0, 0.0)
         if message.state == _GONE:
             self._tell(message)
             self._end = (

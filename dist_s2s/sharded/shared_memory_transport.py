@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.mailboxes import Mailboxes
+from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import TablePlan
+from dist_s2s.sharded.shared_rows import SharedRows, share_rows
 from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport
 
 
@@ -132,6 +134,18 @@ class SharedMemoryTransport(Transport):
         shape, first = (counts[self.rank], block.shape[1]), sum(counts[: self.rank]) * block.shape[1]
         return [self._read(rank, first, shape, block.dtype) for rank in range(self.world_size)]
 
+    def share_rows(self, partition: RowPartition, width: int, dtype: torch.dtype) -> SharedRows | None:
+        """Two meetings."""
+        return share_rows(self._mailboxes, partition, width, dtype)
+
+    def begin_reading(self, status: int, statistics: ExchangeStatistics) -> list[int]:
+        """One meeting."""
+        return self._meet("reading", statistics, status)
+
+    def end_reading(self, statistics: ExchangeStatistics) -> None:
+        """One meeting."""
+        self._meet("read", statistics)
+
     def _places(self, parts: Sequence[TablePlan], widths: Sequence[int], rank: int) -> list[int]:
         """Of a rank's rows: the element at which those of each table begin in its mailbox, and where the last end."""
         sizes = [part.receive_totals[rank] * width for part, width in zip(parts, widths, strict=True)]
@@ -149,9 +163,11 @@ class SharedMemoryTransport(Transport):
     def _read(self, rank: int, place: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return _view(self._mailboxes.to_read(rank), place, shape, dtype)
 
-    def _meet(self, operation: str, statistics: ExchangeStatistics) -> None:
-        statistics.seconds += self._mailboxes.meet(operation)
+    def _meet(self, operation: str, statistics: ExchangeStatistics, status: int = 0) -> list[int]:
+        seconds, statuses = self._mailboxes.meet(operation, status)
+        statistics.seconds += seconds
         statistics.collectives += 1
+        return statuses
 
 
 def _view(memory: Tensor, place: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

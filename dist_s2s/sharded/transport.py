@@ -8,6 +8,7 @@ nothing to send. Transports differ in how they move bytes, never in the bits tha
     return_gradients                       its dual: I send you the gradients of those rows
     gather, gather_rows                    what each rank has, on every rank
     return_rows                            the dual of gather_rows: what every rank has made of the rows of each
+    share_rows, begin_reading, end_reading where ranks share memory: rows that all ranks read for themselves
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +20,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import TablePlan
+from dist_s2s.sharded.shared_rows import SharedRows
 
 TransportName = Literal["auto", "collective", "shared_memory"]
 
@@ -119,6 +122,18 @@ class Transport(ABC):
 
         block: [sum of counts, D], what this rank has made of the rows of all ranks. With a sum it is a reduce_scatter.
         """
+
+    def share_rows(self, partition: RowPartition, width: int, dtype: torch.dtype) -> SharedRows | None:
+        """Rows that every rank can read, or None if this transport has none."""
+        return None
+
+    def begin_reading(self, status: int, statistics: ExchangeStatistics) -> list[int]:
+        """Waits until no rank changes shared rows any more; returns the status of each rank."""
+        raise NotImplementedError(f"the transport {self.name} shares no rows")
+
+    def end_reading(self, statistics: ExchangeStatistics) -> None:
+        """Waits until all ranks have read what they want of shared rows."""
+        raise NotImplementedError(f"the transport {self.name} shares no rows")
 
 
 class LocalTransport(Transport):

@@ -32,7 +32,7 @@ def failing(target: Any, name: str, number: int) -> AbstractContextManager[Any]:
 def memory_that(seals: int, num_bytes: int) -> AbstractContextManager[Any]:
     """In place of a mailbox memory of another size, or without seals."""
 
-    def make() -> int:
+    def make(_: int) -> int:
         memory = os.memfd_create("dist_s2s-mailbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(memory, num_bytes)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
@@ -42,7 +42,7 @@ def memory_that(seals: int, num_bytes: int) -> AbstractContextManager[Any]:
 
 
 WHOLE, SEALS = 2 * mailboxes.HALF_BYTES, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-REFUSED = f"a mailbox must be sealed and have {WHOLE} bytes, but has seals"
+REFUSED = f"shared memory must be sealed and have {WHOLE} bytes, but has seals"
 # What rank 1 cannot do, and which rank says so.
 TROUBLES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], str]] = {
     "no memfd": (lambda: failing(os, "memfd_create", errno.ENOSYS), "rank 1: [Errno 38] Function not implemented"),

@@ -32,6 +32,7 @@ def build(group: dist.ProcessGroup, *size: int, **settings: Any) -> DistributedE
     options = {"transport": "shared_memory", "dtype": torch.float64, "grad_reduction": "sum", **settings}
     table = DistributedEmbedding(*(size or (V, D)), process_group=group, **options)
     table.weight.detach().copy_(rows_of(table.partition.ids(table.rank), table))
+    table.shared_rows = None  # rows are to travel by mailboxes, as those of a table that has grown
     return table
 
 

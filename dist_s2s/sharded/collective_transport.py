@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dist_s2s.sharded.agreement import gather, missing_ranks_named
 from dist_s2s.sharded.plan import TablePlan
-from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport, rank_and_size
+from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport, divide, rank_and_size
 
 
 class CollectiveTransport(Transport):
@@ -62,12 +62,14 @@ class CollectiveTransport(Transport):
         self,
         parts: Sequence[TablePlan],
         blocks: Sequence[Tensor],
+        divisors: Sequence[float],
         dtype: torch.dtype,
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One all_to_all."""
         asked, wanted = [part.receive_counts for part in parts], [part.send_counts for part in parts]
-        return self._exchange_blocks([block.to(dtype) for block in blocks], wanted, asked, statistics)
+        divided = [divide(block, divisor).to(dtype) for block, divisor in zip(blocks, divisors, strict=True)]
+        return self._exchange_blocks(divided, wanted, asked, statistics)
 
     def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
         """One all_to_all, see agreement.gather."""

@@ -13,7 +13,9 @@ and raise that of the first such rank.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -23,7 +25,7 @@ from dist_s2s.sharded.agreement import raise_first, status_of
 from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import TablePlan
 from dist_s2s.sharded.runs import Runs
-from dist_s2s.sharded.transport import ExchangeStatistics, Transport
+from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport
 
 _INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -53,42 +55,61 @@ def plan_exchange(
         error = next((problem for problem in problems if problem is not None), None)
     device = next((mine.device for mine in ids if isinstance(mine, Tensor)), torch.device("cpu"))
     usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(partitions)
-    wanted, blocks, send_counts = zip(
-        *(
-            _wanted(mine, part, count, deduplicate)
-            for mine, part, count in zip(usable, partitions, counted, strict=True)
-        ),
-        strict=True,
+    wanted = [WantedRows.of(*each, deduplicate) for each in zip(usable, partitions, counted, strict=True)]
+    requests = transport.exchange_requests(
+        [mine.requests for mine in wanted], [mine.send_counts for mine in wanted], status_of(error), statistics
     )
-    requests = transport.exchange_requests(blocks, list(send_counts), status_of(error), statistics)
     raise_first(requests.statuses, error, group, device)
+    return table_plans(wanted, requests, transport.rank)
+
+
+@dataclass(frozen=True)
+class WantedRows:
+    """What this rank asks of a table.
+
+    ids, partition, counted, deduplicated: as of plan_exchange.
+    runs: of the positions that are looked up, U distinct ones.
+    requests: int64 [U, 1 or 2], these and, if counted, how often each is wanted, ordered by owner. They are positions;
+    an owner knows how far they are from its rows.
+    send_counts: how many go to each owner.
+    """
+
+    ids: Tensor
+    partition: RowPartition
+    counted: bool
+    deduplicated: bool
+    runs: Runs
+    requests: Tensor
+    send_counts: list[int]
+
+    @classmethod
+    def of(cls, ids: Tensor, partition: RowPartition, counted: bool, deduplicate: bool) -> Self:
+        """What the ids, all within range, make this rank ask for."""
+        runs = Runs.of(partition.positions(ids.reshape(-1).long()), deduplicate)
+        starts = [0, len(runs.distinct)]
+        if partition.num_shards > 1:
+            starts[:1] = torch.searchsorted(runs.distinct, partition.offsets.to(ids.device)).tolist()
+        requests = torch.stack((runs.distinct, runs.counts), dim=1) if counted else runs.distinct[:, None]
+        send_counts = [end - start for start, end in pairwise(starts)]
+        return cls(ids.clone(), partition, counted, deduplicate, runs, requests, send_counts)
+
+
+def table_plans(wanted: Sequence[WantedRows], requests: Requests, rank: int) -> tuple[TablePlan, ...]:
+    """For each table what this rank asks for and what is asked of it, together."""
     return tuple(
         TablePlan(
-            ids=mine.clone(),
-            wanted=runs,
-            send_counts=sent,
+            ids=mine.ids,
+            wanted=mine.runs,
+            send_counts=mine.send_counts,
             receive_counts=requests.counts[table],
             receive_starts=requests.starts[table],
             receive_totals=requests.totals[table],
-            requested_rows=requests.blocks[table][:, 0] - partitions[table].offset(transport.rank),
-            frequencies=requests.blocks[table][:, 1] if counted[table] else None,
-            requested_once=deduplicate and transport.world_size == 1,
+            requested_rows=requests.blocks[table][:, 0] - mine.partition.offset(rank),
+            frequencies=requests.blocks[table][:, 1] if mine.counted else None,
+            requested_once=mine.deduplicated and mine.partition.num_shards == 1,
         )
-        for table, (mine, runs, sent) in enumerate(zip(ids, wanted, send_counts, strict=True))
+        for table, mine in enumerate(wanted)
     )
-
-
-def _wanted(ids: Tensor, partition: RowPartition, counted: bool, deduplicate: bool) -> tuple[Runs, Tensor, list[int]]:
-    """The runs of positions, the requests [U, 1 or 2] ordered by owner, and how many go to each owner, W numbers.
-
-    What is asked for are positions; an owner knows how far they are from its rows.
-    """
-    runs = Runs.of(partition.positions(ids.reshape(-1).long()), deduplicate)
-    starts = [0, len(runs.distinct)]
-    if partition.num_shards > 1:
-        starts[:1] = torch.searchsorted(runs.distinct, partition.offsets.to(ids.device)).tolist()
-    requests = torch.stack((runs.distinct, runs.counts), dim=1) if counted else runs.distinct[:, None]
-    return runs, requests, [end - start for start, end in pairwise(starts)]
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

@@ -1,18 +1,18 @@
 """Rows of one or several tables in one exchange, and the way back of their gradients."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dist_s2s.sharded.agreement import raise_first, status_of
 from dist_s2s.sharded.exchange import check_ids, plan_exchange
+from dist_s2s.sharded.lookup_function import Lookup, LookupInPlace
 from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import ExchangePlan, TablePlan
-from dist_s2s.sharded.replicas import agree_on_counts, sum_over_replicas
+from dist_s2s.sharded.replicas import agree_on_counts
 from dist_s2s.sharded.transport import ExchangeStatistics, Transport
 
 MOVED = 100  # a status beside those of errors: this rank's shard is no longer in the memory that the ranks share
@@ -62,7 +62,7 @@ def _lookup_in_place(tables: Sequence["DistributedEmbedding"], ids: Sequence[Ten
         raise_with_replicas(found, tables)
     for table, mine in zip(tables, ids, strict=True):
         table.statistics.ids += mine.numel()
-    return list(_LookupInPlace.apply(tuple(tables), tuple(ids), *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
+    return list(LookupInPlace.apply(tuple(tables), tuple(ids), *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
 
 
 def make_plan(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -106,7 +106,7 @@ def count_ids(tables: Sequence["DistributedEmbedding"], parts: Sequence[TablePla
 
 def lookup_planned(tables: Sequence["DistributedEmbedding"], plan: ExchangePlan) -> list[Tensor]:
     """Rows by a plan that all ranks are known to use now (collective: one all_to_all, one more in backward)."""
-    return list(_Lookup.apply(tuple(tables), plan.parts, *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
+    return list(Lookup.apply(tuple(tables), plan.parts, *(table.weight for table in tables)))  # type: ignore[no-untyped-call]
 
 
 def _check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor]) -> Exception | None:
@@ -122,16 +122,6 @@ def _check_tables(tables: Sequence["DistributedEmbedding"], ids: Sequence[Tensor
     if any(table.deduplicate != first.deduplicate for table in tables):
         return ValueError("tables that share an exchange must have the same deduplicate")
     return None
-
-
-def _wire_dtype(tables: Sequence["DistributedEmbedding"]) -> torch.dtype | None:
-    """The comm_dtype that any of the tables has; the rows of the others are of that dtype already."""
-    return next((table.comm_dtype for table in tables if table.comm_dtype is not None), None)
-
-
-def _sum_dtype(table: "DistributedEmbedding") -> torch.dtype:
-    """In which gradients are summed: the table's, but at least float32."""
-    return torch.promote_types(table.weight.dtype, torch.float32)
 
 
 def raise_with_replicas(error: Exception, tables: Sequence["DistributedEmbedding"]) -> NoReturn:
@@ -193,125 +183,3 @@ def _plan_error(
 
 def _ordinal(number: int) -> str:
     return f"{number}{'th' if 10 <= number % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
-
-
-class _LookupInPlace(torch.autograd.Function):
-    """As _Lookup, but rows are read from memory that all ranks share, and only backward needs a plan."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, tables: tuple["DistributedEmbedding", ...], ids: tuple[Tensor, ...], *weights: Tensor
-    ) -> tuple[Tensor, ...]:
-        first = tables[0]
-        rows = []
-        for table, mine in zip(tables, ids, strict=True):
-            assert table.shared_rows is not None
-            positions = table.partition.positions(mine.reshape(-1).long())
-            block = table.shared_rows.whole.index_select(0, positions)
-            rows.append(block.view(*mine.shape, table.embedding_dim))
-        first.transport.end_reading(first.statistics)
-        dtype = _wire_dtype(tables)
-        if dtype is not None:
-            rows = [block.to(dtype).to(block.dtype) for block in rows]
-        ctx.tables, ctx.ids = tables, ids if not any(ctx.needs_input_grad) else tuple(mine.clone() for mine in ids)
-        ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
-        return tuple(rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
-        tables, ids = [ctx.tables[number] for number in needed], [ctx.ids[number] for number in needed]
-        first = tables[0]
-        partitions = [table.partition for table in tables]
-        parts = plan_in_group(tables, ids, partitions, first.transport, first.process_group, first.statistics)
-        for table, part in zip(tables, parts, strict=True):
-            table.statistics.distinct_ids += part.num_wanted
-        return None, None, *_return_gradients(ctx.tables, needed, parts, grad_outputs)
-
-
-class _Lookup(torch.autograd.Function):
-    """From the local shards to the rows of this rank's ids; backward is the dual exchange."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, tables: tuple["DistributedEmbedding", ...], parts: tuple[TablePlan, ...], *weights: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.tables, ctx.parts = tables, parts
-        for table, part, weight in zip(tables, parts, weights, strict=True):
-            if table.max_norm is not None:
-                torch.embedding_renorm_(weight.detach(), part.requested_rows, table.max_norm, table.norm_type)
-        first = tables[0]
-        dtype = _wire_dtype(tables) or first.weight.dtype
-        fetched = first.transport.fetch_rows(parts, [weight.detach() for weight in weights], dtype, first.statistics)
-        rows = tuple(
-            block.to(weight.dtype).index_select(0, part.wanted.inverse).view(*part.ids.shape, block.shape[1])
-            for block, part, weight in zip(fetched, parts, weights, strict=True)
-        )
-        ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
-        return rows
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
-        parts = [ctx.parts[number] for number in needed]
-        return None, None, *_return_gradients(ctx.tables, needed, parts, grad_outputs)
-
-
-def _return_gradients(
-    all_tables: Sequence["DistributedEmbedding"],
-    needed: Sequence[int],
-    parts: Sequence[TablePlan],
-    grad_outputs: Sequence[Tensor],
-) -> list[Tensor | None]:
-    """Of each table the gradient of its shard, from those of the rows that were looked up; None if it needs none.
-
-    needed: the numbers of the tables that need one; parts: their plans.
-    """
-    tables = [all_tables[number] for number in needed]
-    blocks = [
-        _sum_by_id(grad_outputs[number], part, table) for number, table, part in zip(needed, tables, parts, strict=True)
-    ]
-    first = tables[0]
-    dtype = _wire_dtype(all_tables) or _sum_dtype(first)
-    returned = first.transport.return_gradients(parts, blocks, dtype, first.statistics)
-    gradients: list[Tensor | None] = [None] * len(all_tables)
-    for number, table, part, gradient in zip(needed, tables, parts, returned, strict=True):
-        gradients[number] = _sparse_gradient(table, part, gradient)
-    return gradients
-
-
-def _sum_by_id(output_gradient: Tensor, part: TablePlan, table: "DistributedEmbedding") -> Tensor:
-    """The gradients of the U rows that this rank has asked for, [U, D], in the dtype of sums."""
-    gradient = output_gradient.reshape(-1, table.embedding_dim).to(_sum_dtype(table)).contiguous()
-    total = part.wanted.sums(gradient)
-    return total if table.grad_divisor == 1 else total.div_(table.grad_divisor)
-
-
-def _sparse_gradient(table: "DistributedEmbedding", part: TablePlan, returned: Tensor) -> Tensor:
-    """The gradient of the shard, from those of the R requested rows, [R, D]."""
-    rows, values, frequencies = part.requested_rows, returned.to(_sum_dtype(table)), part.frequencies
-    if not part.requested_once:
-        runs = part.requested
-        rows, values = runs.distinct, runs.sums(values)
-        if frequencies is not None:
-            frequencies = frequencies.new_zeros(len(rows)).index_add_(0, runs.places, frequencies[runs.order])
-    if table.replicate_group is not None:
-        rows, values, frequencies = sum_over_replicas(rows, values, frequencies, table.replicate_group)
-    if frequencies is not None:
-        values.div_(frequencies[:, None])
-    if table.padding_row is not None:
-        rows, values = _without(table.padding_row, rows, values)
-    values = values.to(table.weight.dtype)
-    return torch.sparse_coo_tensor(rows[None], values, table.weight.shape, is_coalesced=True, check_invariants=False)
-
-
-def _without(row: int, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows, sorted, and their values but for one row. Only where it is in the middle does that take a copy."""
-    place = int(torch.searchsorted(rows, row))
-    if place == len(rows) or int(rows[place]) != row:
-        return rows, values
-    if place == 0:
-        return rows[1:], values[1:]
-    return torch.cat((rows[:place], rows[place + 1 :])), torch.cat((values[:place], values[place + 1 :]))

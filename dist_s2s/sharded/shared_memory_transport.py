@@ -7,7 +7,12 @@
     return_gradients    the dual: a rank writes gradients into its own mailbox, and owners read theirs from there
     all others          a rank writes what it has into its mailbox; the others read it
 
-Each is one meeting of all ranks, and one more when a mailbox grows for rows.
+Each is one meeting of all ranks, and one more when a mailbox grows for rows. Where all shards of a table are in memory
+that the ranks share (shared_rows.py), rows are not fetched but read where they are:
+
+    begin_reading       nobody changes rows any more
+    end_reading         everybody has read what it wants: rows may change
+    push_gradients      a rank writes both, which rows it has read and their gradients, into its own mailbox
 """
 
 import math
@@ -23,6 +28,8 @@ from dist_s2s.sharded.plan import TablePlan
 from dist_s2s.sharded.shared_rows import SharedRows, share_rows
 from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport
 
+_Asked = tuple[list[int], list[int], list[int]]  # of a table: receive_counts, receive_starts, receive_totals
+
 
 class SharedMemoryTransport(Transport):
     """Mailboxes of CPU ranks on one host."""
@@ -37,30 +44,54 @@ class SharedMemoryTransport(Transport):
         self, blocks: Sequence[Tensor], send_counts: list[list[int]], status: int, statistics: ExchangeStatistics
     ) -> Requests:
         """One meeting."""
-        header = torch.tensor([status, *(count for counts in send_counts for count in counts)])
-        columns = [block.shape[1] for block in blocks]
-        self._write([header, *blocks], torch.int64, statistics)
+        header = _header(send_counts, status)
+        self._write([header, *blocks], torch.int64, self._claim(_size([header, *blocks], torch.int64), statistics))
         self._meet("requests", statistics)
+        return self._read_requests(header, [block.shape[1] for block in blocks])
+
+    def push_gradients(
+        self,
+        requests: Sequence[Tensor],
+        send_counts: list[list[int]],
+        blocks: Sequence[Tensor],
+        divisors: Sequence[float],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> tuple[Requests, list[Tensor]]:
+        """One meeting. A mailbox holds the requests and then the gradients."""
+        columns = [block.shape[1] for block in requests]
+        header = _header(send_counts, 0)
+        first = _size([header, *requests], torch.int64)
+        memory = self._claim(first + _size(blocks, dtype), statistics)
+        self._write([header, *requests], torch.int64, memory)
+        self._write(blocks, dtype, memory[first:], divisors)
+        self._meet("gradients", statistics)
+        got = self._read_requests(header, columns)
+        sizes = [
+            len(header) + sum(total[rank] * width for total, width in zip(got.totals, columns, strict=True))
+            for rank in range(self.world_size)
+        ]
+        behind = [size * torch.int64.itemsize for size in sizes]
+        asked = list(zip(got.counts, got.starts, got.totals, strict=True))
+        return got, self._read_blocks(asked, [block.shape[1] for block in blocks], dtype, behind)
+
+    def _read_requests(self, header: Tensor, columns: Sequence[int]) -> Requests:
+        """What the ranks have written behind headers like this rank's; ``columns``: of each table's requests."""
         statuses = []
         sent_by: list[list[list[int]]] = []  # by rank and table the counts for each owner
         for rank in range(self.world_size):
             status, *numbers = self._read(rank, 0, header.shape, torch.int64).tolist()
             statuses.append(status)
             sent_by.append([list(counts) for counts in zip(*[iter(numbers)] * self.world_size, strict=True)])
-        tables = range(len(blocks))
+        tables = range(len(columns))
         counts = [[sent[table][self.rank] for sent in sent_by] for table in tables]
         starts = [[sum(sent[table][: self.rank]) for sent in sent_by] for table in tables]
         totals = [[sum(sent[table]) for sent in sent_by] for table in tables]
         if any(statuses):
             return Requests(statuses, counts, starts, totals, [])
-        received: list[list[Tensor]] = [[] for _ in blocks]
-        for rank in range(self.world_size):
-            place = len(header)
-            for table, width in enumerate(columns):
-                first = place + starts[table][rank] * width
-                received[table].append(self._read(rank, first, (counts[table][rank], width), torch.int64))
-                place += totals[table][rank] * width
-        return Requests(statuses, counts, starts, totals, [torch.cat(pieces) for pieces in received])
+        asked = list(zip(counts, starts, totals, strict=True))
+        behind = [len(header) * torch.int64.itemsize] * self.world_size
+        return Requests(statuses, counts, starts, totals, self._read_blocks(asked, columns, torch.int64, behind))
 
     def fetch_rows(
         self,
@@ -71,14 +102,14 @@ class SharedMemoryTransport(Transport):
     ) -> list[Tensor]:
         """One meeting, or two if a mailbox must grow."""
         widths = [shard.shape[1] for shard in shards]
-        places = [self._places(parts, widths, rank) for rank in range(self.world_size)]
-        if self._mailboxes.make_room([size * dtype.itemsize for *_, size in places]):
+        places = [_places(parts, widths, rank, dtype) for rank in range(self.world_size)]
+        if self._mailboxes.make_room([size for *_, size in places]):
             statistics.collectives += 1
         asked = [part.requested_rows.split(part.receive_counts) for part in parts]
         for rank in range(self.world_size):
             memory = self._mailboxes.to_write(rank)
             for part, shard, rows, place in zip(parts, shards, asked, places[rank], strict=False):
-                first = place + part.receive_starts[rank] * shard.shape[1]
+                first = place + part.receive_starts[rank] * shard.shape[1] * dtype.itemsize
                 target = _view(memory, first, (part.receive_counts[rank], shard.shape[1]), dtype)
                 if shard.dtype == dtype:
                     torch.index_select(shard, 0, rows[rank], out=target)
@@ -95,33 +126,25 @@ class SharedMemoryTransport(Transport):
         self,
         parts: Sequence[TablePlan],
         blocks: Sequence[Tensor],
+        divisors: Sequence[float],
         dtype: torch.dtype,
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One meeting."""
-        self._write(blocks, dtype, statistics)
+        self._write(blocks, dtype, self._claim(_size(blocks, dtype), statistics), divisors)
         self._meet("gradients", statistics)
-        widths = [block.shape[1] for block in blocks]
-        places = [self._places(parts, widths, rank) for rank in range(self.world_size)]
-        return [
-            torch.cat(
-                [
-                    self._read(rank, places[rank][table] + start * widths[table], (count, widths[table]), dtype)
-                    for rank, (start, count) in enumerate(zip(part.receive_starts, part.receive_counts, strict=True))
-                ]
-            )
-            for table, part in enumerate(parts)
-        ]
+        asked = [(part.receive_counts, part.receive_starts, part.receive_totals) for part in parts]
+        return self._read_blocks(asked, [block.shape[1] for block in blocks], dtype, [0] * self.world_size)
 
     def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
         """One meeting."""
-        self._write([tensor], tensor.dtype, statistics)
+        self._write([tensor], tensor.dtype, self._claim(_size([tensor], tensor.dtype), statistics))
         self._meet("gather", statistics)
         return [self._read(rank, 0, tensor.shape, tensor.dtype).clone() for rank in range(self.world_size)]
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> Tensor:
         """One meeting."""
-        self._write([rows], rows.dtype, statistics)
+        self._write([rows], rows.dtype, self._claim(_size([rows], rows.dtype), statistics))
         self._meet("gather_rows", statistics)
         return torch.cat(
             [self._read(rank, 0, (count, *rows.shape[1:]), rows.dtype) for rank, count in enumerate(counts)]
@@ -129,9 +152,10 @@ class SharedMemoryTransport(Transport):
 
     def return_rows(self, block: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> list[Tensor]:
         """One meeting."""
-        self._write([block], block.dtype, statistics)
+        self._write([block], block.dtype, self._claim(_size([block], block.dtype), statistics))
         self._meet("return_rows", statistics)
-        shape, first = (counts[self.rank], block.shape[1]), sum(counts[: self.rank]) * block.shape[1]
+        shape = counts[self.rank], block.shape[1]
+        first = sum(counts[: self.rank]) * block.shape[1] * block.dtype.itemsize
         return [self._read(rank, first, shape, block.dtype) for rank in range(self.world_size)]
 
     def share_rows(self, partition: RowPartition, width: int, dtype: torch.dtype) -> SharedRows | None:
@@ -146,22 +170,44 @@ class SharedMemoryTransport(Transport):
         """One meeting."""
         self._meet("read", statistics)
 
-    def _places(self, parts: Sequence[TablePlan], widths: Sequence[int], rank: int) -> list[int]:
-        """Of a rank's rows: the element at which those of each table begin in its mailbox, and where the last end."""
-        sizes = [part.receive_totals[rank] * width for part, width in zip(parts, widths, strict=True)]
-        return list(accumulate(sizes, initial=0))
-
-    def _write(self, tensors: Sequence[Tensor], dtype: torch.dtype, statistics: ExchangeStatistics) -> None:
-        """Puts tensors into this rank's mailbox, one after the other, as ``dtype``."""
-        place, num_bytes = 0, sum(tensor.numel() for tensor in tensors) * dtype.itemsize
-        memory = self._mailboxes.claim(num_bytes)
+    def _claim(self, num_bytes: int, statistics: ExchangeStatistics) -> Tensor:
+        """This rank's mailbox, to write so many bytes."""
         statistics.bytes_sent += num_bytes
-        for tensor in tensors:
-            _view(memory, place, tensor.shape, dtype).copy_(tensor)
-            place += tensor.numel()
+        return self._mailboxes.claim(num_bytes)
 
-    def _read(self, rank: int, place: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return _view(self._mailboxes.to_read(rank), place, shape, dtype)
+    def _write(
+        self, tensors: Sequence[Tensor], dtype: torch.dtype, memory: Tensor, divisors: Sequence[float] = ()
+    ) -> None:
+        """Puts tensors into memory, one after the other, as ``dtype``, each divided by its divisor, if it has one."""
+        place = 0
+        for tensor, divisor in zip(tensors, divisors or [1] * len(tensors), strict=True):
+            target = _view(memory, place, tensor.shape, dtype)
+            if divisor == 1:
+                target.copy_(tensor)
+            else:
+                torch.div(tensor, divisor, out=target)
+            place += tensor.numel() * dtype.itemsize
+
+    def _read_blocks(
+        self, asked: Sequence[_Asked], widths: Sequence[int], dtype: torch.dtype, behind: Sequence[int]
+    ) -> list[Tensor]:
+        """For each table what all ranks have written for this one, [R, its width], by the rank that wrote it.
+
+        behind: for each rank, after how many bytes of its mailbox the first table's block begins.
+        """
+        places, blocks = list(behind), []
+        for (counts, starts, totals), width in zip(asked, widths, strict=True):
+            size = width * dtype.itemsize
+            pieces = [
+                self._read(rank, places[rank] + starts[rank] * size, (counts[rank], width), dtype)
+                for rank in range(self.world_size)
+            ]
+            blocks.append(torch.cat(pieces))
+            places = [place + total * size for place, total in zip(places, totals, strict=True)]
+        return blocks
+
+    def _read(self, rank: int, first: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return _view(self._mailboxes.to_read(rank), first, shape, dtype)
 
     def _meet(self, operation: str, statistics: ExchangeStatistics, status: int = 0) -> list[int]:
         seconds, statuses = self._mailboxes.meet(operation, status)
@@ -170,7 +216,21 @@ class SharedMemoryTransport(Transport):
         return statuses
 
 
-def _view(memory: Tensor, place: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A tensor in memory, uint8, that begins ``place`` of its elements behind the start."""
-    first, size = place * dtype.itemsize, math.prod(shape) * dtype.itemsize
-    return memory[first : first + size].view(dtype).view(shape)
+def _places(parts: Sequence[TablePlan], widths: Sequence[int], rank: int, dtype: torch.dtype) -> list[int]:
+    """Of a rank's rows: the byte at which those of each table begin in its mailbox, and where the last end."""
+    sizes = [part.receive_totals[rank] * width * dtype.itemsize for part, width in zip(parts, widths, strict=True)]
+    return list(accumulate(sizes, initial=0))
+
+
+def _header(send_counts: list[list[int]], status: int) -> Tensor:
+    return torch.tensor([status, *(count for counts in send_counts for count in counts)])
+
+
+def _size(tensors: Sequence[Tensor], dtype: torch.dtype) -> int:
+    """Bytes of tensors as ``dtype``."""
+    return sum(tensor.numel() for tensor in tensors) * dtype.itemsize
+
+
+def _view(memory: Tensor, first: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor in memory, uint8, that begins with byte ``first``."""
+    return memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)

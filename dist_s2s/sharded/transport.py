@@ -9,6 +9,7 @@ nothing to send. Transports differ in how they move bytes, never in the bits tha
     gather, gather_rows                    what each rank has, on every rank
     return_rows                            the dual of gather_rows: what every rank has made of the rows of each
     share_rows, begin_reading, end_reading where ranks share memory: rows that all ranks read for themselves
+    push_gradients                         then: requests and gradients at once, since nothing was asked for before
 """
 
 from abc import ABC, abstractmethod
@@ -100,12 +101,14 @@ class Transport(ABC):
         self,
         parts: Sequence[TablePlan],
         blocks: Sequence[Tensor],
+        divisors: Sequence[float],
         dtype: torch.dtype,
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """For each table the gradients of the R rows that were asked of this rank, [R, D] in ``dtype``.
 
-        blocks: for each table the gradients of the U rows that this rank has asked for, [U, D].
+        blocks: for each table the gradients of the U rows that this rank has asked for, [U, D]. They are divided by
+        the table's ``divisors`` before they travel, and may be changed.
         """
 
     @abstractmethod
@@ -135,6 +138,23 @@ class Transport(ABC):
         """Waits until all ranks have read what they want of shared rows."""
         raise NotImplementedError(f"the transport {self.name} shares no rows")
 
+    def push_gradients(
+        self,
+        requests: Sequence[Tensor],
+        send_counts: list[list[int]],
+        blocks: Sequence[Tensor],
+        divisors: Sequence[float],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+    ) -> tuple[Requests, list[Tensor]]:
+        """As exchange_requests and then return_gradients, in one, for rows that were read without being asked for."""
+        raise NotImplementedError(f"the transport {self.name} shares no rows")
+
+
+def divide(block: Tensor, divisor: float) -> Tensor:
+    """The block, divided in place."""
+    return block if divisor == 1 else block.div_(divisor)
+
 
 class LocalTransport(Transport):
     """A single rank, which communicates with nobody."""
@@ -162,11 +182,12 @@ class LocalTransport(Transport):
         self,
         parts: Sequence[TablePlan],
         blocks: Sequence[Tensor],
+        divisors: Sequence[float],
         dtype: torch.dtype,
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
-        """The blocks themselves."""
-        return list(blocks)
+        """The blocks themselves, divided."""
+        return [divide(block, divisor) for block, divisor in zip(blocks, divisors, strict=True)]
 
     def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
         """The tensor itself."""

@@ -125,7 +125,7 @@ def round_trip(
     parts = plan_exchange([ids[rank], ids[rank].t()], partitions, [False, False], transport, group, statistics)
     fetched = [block.clone() for block in transport.fetch_rows(parts, shards, torch.float64, statistics)]
     rows = [block[part.wanted.inverse] for block, part in zip(fetched, parts, strict=True)]
-    returned = transport.return_gradients(parts, fetched, torch.float64, statistics)
+    returned = transport.return_gradients(parts, fetched, [1], torch.float64, statistics)
     same = [
         torch.equal(block, shard[part.requested_rows])
         for block, shard, part in zip(returned, shards, parts, strict=True)
@@ -227,5 +227,5 @@ def test_local_exchange_returns_what_it_is_given():
     parts, statistics, transport = [plan_alone(torch.tensor([[4, 2], [4, 0]]))], ExchangeStatistics(), LocalTransport()
     (rows,) = transport.fetch_rows(parts, [random_rows((5, D), seed=0)], torch.float64, statistics)
     assert torch.equal(rows, random_rows((5, D), seed=0)[[0, 2, 4]])
-    (returned,) = transport.return_gradients(parts, [rows], torch.float64, statistics)
+    (returned,) = transport.return_gradients(parts, [rows], [1], torch.float64, statistics)
     assert torch.equal(returned, rows)

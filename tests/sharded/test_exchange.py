@@ -125,7 +125,7 @@ def round_trip(
     parts = plan_exchange([ids[rank], ids[rank].t()], partitions, [False, False], transport, group, statistics)
     fetched = [block.clone() for block in transport.fetch_rows(parts, shards, torch.float64, statistics)]
     rows = [block[part.wanted.inverse] for block, part in zip(fetched, parts, strict=True)]
-    returned = transport.return_gradients(parts, fetched, [1], torch.float64, statistics)
+    returned = transport.return_gradients(parts, fetched, [1, 1], torch.float64, statistics)
     same = [
         torch.equal(block, shard[part.requested_rows])
         for block, shard, part in zip(returned, shards, parts, strict=True)

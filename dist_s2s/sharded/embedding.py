@@ -258,10 +258,10 @@ class DistributedEmbedding(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of the rows and settings on the same process groups (not collective)."""
-        shared = (self.process_group, self.replicate_group, self.transport)
+        # The next lookup finds that the copy's rows are not the shared ones, and tells the ranks that have not copied.
+        shared = (self.process_group, self.replicate_group, self.transport, self.shared_rows)
         clone = type(self).__new__(type(self))
         memo.update({id(self): clone, **{id(each): each for each in shared if each is not None}})
-        memo[id(self.shared_rows)] = None  # the copy has rows of its own
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
         clone.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         return clone

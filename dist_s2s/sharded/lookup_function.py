@@ -100,7 +100,7 @@ class Lookup(torch.autograd.Function):
             _sum_by_id(grad_outputs[number], part.wanted, ctx.tables[number])
             for number, part in zip(needed, parts, strict=True)
         ]
-        first = ctx.tables[0]
+        first = ctx.tables[needed[0]]
         dtype = _wire_dtype(ctx.tables) or _sum_dtype(first)
         divisors = [ctx.tables[number].grad_divisor for number in needed]
         returned = first.transport.return_gradients(parts, blocks, divisors, dtype, first.statistics)

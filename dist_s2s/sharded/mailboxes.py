@@ -39,8 +39,12 @@ def make_memory(num_bytes: int) -> int:
     import fcntl
 
     memory = os.memfd_create("dist_s2s", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, num_bytes)
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.ftruncate(memory, num_bytes)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(memory)
+        raise
     return memory
 
 
@@ -132,9 +136,9 @@ class Mailboxes:
             _raise_problem(messages)
         return time.perf_counter() - started, [messages[rank].status for rank in range(self.world_size)]
 
-    def pass_on(self, memory: int | None) -> int:
-        """Rank 0's ``memory``, a descriptor, on every rank: on the others as one of their own (collective)."""
-        return self._meetings.pass_on(memory)
+    def pass_on(self, memory: int | None, operation: str) -> int | None:
+        """Rank 0's ``memory``, a descriptor, on all ranks, right after a meeting (collective); see Meetings.pass_on."""
+        return self._meetings.pass_on(memory, operation)
 
     def _grow(self, num_bytes: int) -> bool:
         old = self._capacities[self.rank]

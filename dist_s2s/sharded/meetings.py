@@ -15,7 +15,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-OPERATIONS = ("reading", "read", "requests", "growth", "rows", "gradients", "gather", "gather_rows", "return_rows")
+OPERATIONS = (
+    "sharing",
+    "reading",
+    "read",
+    "requests",
+    "growth",
+    "rows",
+    "gradients",
+    "gather",
+    "gather_rows",
+    "return_rows",
+)
 READY, NO_MEMORY, _GONE = range(3)
 _MESSAGE = struct.Struct("<iiiqd")  # of a Message
 _SPINS = 20  # tries before a rank goes to sleep: waking it up takes longer, where each rank has a core to itself
@@ -73,26 +84,39 @@ class Meetings:
         self._end = ""
         return messages
 
-    def pass_on(self, descriptor: int | None) -> int:
-        """Rank 0's open file, on the other ranks as a descriptor of their own. Raises RuntimeError as meet."""
+    def pass_on(self, descriptor: int | None, operation: str) -> int | None:
+        """Rank 0's open file, on each other rank as a descriptor of its own; None on one that can have no more of them.
+
+        For use right after a meeting. Raises RuntimeError as meet, but only on the ranks that wait for rank 0.
+        """
         if self.rank == 0:
             assert descriptor is not None
-            for sock in self._sockets.values():
-                with suppress(BrokenPipeError, ConnectionResetError):  # the next meeting tells
-                    socket.send_fds(sock, [b" "], [descriptor])
+            self._tell(Message(READY, OPERATIONS.index(operation), 0, 0, time.monotonic()), [descriptor])
             return descriptor
-        _, descriptors, _, _ = socket.recv_fds(self._sockets[0], 1, 1)
-        if not descriptors:
-            raise RuntimeError(f"rank 0 of {self.world_size} left while a table was built")
-        os.set_inheritable(descriptors[0], False)
-        return int(descriptors[0])
+        sock, packed = self._sockets[0], b""
+        descriptors: list[int] = []
+        sock.settimeout(self._timeout)
+        try:
+            with suppress(ConnectionResetError):
+                packed, descriptors, _, _ = socket.recv_fds(sock, _MESSAGE.size, 1)
+        except TimeoutError:
+            self._raise_late([0], operation)
+        finally:
+            sock.setblocking(True)
+        for each in descriptors:
+            os.set_inheritable(each, False)
+        self._message_of(0, operation, packed)
+        return descriptors[0] if descriptors else None
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         packed = _MESSAGE.pack(*message)
         for sock in self._sockets.values():
             # A rank that is gone is noticed when it is waited for; it may have said why it went.
             with suppress(BrokenPipeError, ConnectionResetError):
-                sock.send(packed, socket.MSG_NOSIGNAL)
+                if descriptors:
+                    socket.send_fds(sock, [packed], descriptors)
+                else:
+                    sock.send(packed, socket.MSG_NOSIGNAL)
 
     def _answers(self, operation: str) -> dict[int, Message]:
         """The message of each other rank; raises RuntimeError if one is gone or late."""
@@ -123,6 +147,10 @@ class Meetings:
             packed = self._sockets[rank].recv(_MESSAGE.size, flag)
         except ConnectionResetError:
             packed = b""
+        return self._message_of(rank, operation, packed)
+
+    def _message_of(self, rank: int, operation: str, packed: bytes) -> Message:
+        """What a rank has sent; raises RuntimeError if that is nothing, or that another rank is gone."""
         message = Message(*_MESSAGE.unpack(packed)) if packed else Message(_GONE, rank, 0, 0, 0.0)
         if message.state == _GONE:
             self._tell(message)

@@ -6,6 +6,7 @@ change only between lookups, so the ranks meet before they read, when all have f
 
 import mmap
 import os
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class SharedRows:
         self.shard = (
             torch.frombuffer(mapped, dtype=dtype, offset=first, count=rows * width).view(rows, width)
             if rows
-            else torch.empty(0, width, dtype=dtype)
+            else torch.empty(0, width, dtype=dtype, device="cpu")
         )
 
     def holds(self, weight: Tensor) -> bool:
@@ -35,26 +36,25 @@ class SharedRows:
 
 
 def share_rows(mailboxes: Mailboxes, partition: RowPartition, width: int, dtype: torch.dtype) -> SharedRows | None:
-    """Memory for a table, on all ranks or, where it cannot be had, on none (collective; rows are zeros)."""
+    """Memory for a table, on all ranks or, where one of them cannot have it, on none (collective; rows are zeros)."""
     rank, size = mailboxes.rank, partition.num_rows * width * dtype.itemsize
     memory: int | None = None
     rows: SharedRows | None = None
     try:
-        memory = make_memory(size) if rank == 0 else None
-        failed = 0
-    except OSError:
-        failed = 1
-    if any(mailboxes.meet("gather", failed)[1]):
-        return None
-    memory = mailboxes.pass_on(memory)
-    try:
-        check_memory(memory, size)
-        first, end = (partition.offset(owner) * width * dtype.itemsize for owner in (rank, rank + 1))
-        if end > first:
-            os.posix_fallocate(memory, first, end - first)
-        rows = SharedRows(memory, partition, rank, width, dtype)
-    except (OSError, ValueError):
-        failed = 1
+        if rank == 0:
+            with suppress(OSError):  # then there is none
+                memory = make_memory(size)
+        if any(mailboxes.meet("sharing", rank == 0 and memory is None)[1]):
+            return None
+        memory = mailboxes.pass_on(memory, "sharing")
+        if memory is not None:
+            with suppress(OSError, ValueError):  # likewise
+                check_memory(memory, size)
+                first, end = (partition.offset(owner) * width * dtype.itemsize for owner in (rank, rank + 1))
+                if end > first:
+                    os.posix_fallocate(memory, first, end - first)
+                rows = SharedRows(memory, partition, rank, width, dtype)
+        return None if any(mailboxes.meet("sharing", rows is None)[1]) else rows
     finally:
-        os.close(memory)
-    return None if any(mailboxes.meet("gather", failed)[1]) else rows
+        if memory is not None:
+            os.close(memory)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from dist_s2s.sharded import DistributedEmbedding, connect_mailboxes, mailboxes
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS
-from tests.sharded.remains import descriptors, mapped_mailboxes
+from tests.sharded.remains import descriptors, mapped_memory
 
 pytestmark = pytest.mark.skipif("shared_memory" not in TRANSPORTS, reason="shared memory needs Linux")
 V, D = 131, 4
@@ -33,7 +33,7 @@ def memory_that(seals: int, num_bytes: int) -> AbstractContextManager[Any]:
     """In place of a mailbox memory of another size, or without seals."""
 
     def make(_: int) -> int:
-        memory = os.memfd_create("dist_s2s-mailbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        memory = os.memfd_create("dist_s2s", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(memory, num_bytes)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         return memory
@@ -68,7 +68,7 @@ TROUBLES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], str]] = {
 
 def build_in_trouble(_: dist.ProcessGroup, trouble: str) -> str:
     """The error of a table that insists on shared memory; one that does not works without. Nothing is left of them."""
-    before = descriptors(), mapped_mailboxes()
+    before = descriptors(), mapped_memory()
     group, rank = dist.new_group(), dist.get_rank()
     with TROUBLES[trouble][0]() if rank == 1 else nullcontext():
         table = DistributedEmbedding(V, D, process_group=group, seed=0)
@@ -81,7 +81,7 @@ def build_in_trouble(_: dist.ProcessGroup, trouble: str) -> str:
     text = str(error.value)
     del table, group, error
     gc.collect()
-    assert mapped_mailboxes() <= before[1]
+    assert mapped_memory() <= before[1]
     assert descriptors() <= before[0]
     return text
 

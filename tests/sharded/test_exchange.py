@@ -192,13 +192,16 @@ def test_statistics_start_again_after_reset():
 
 
 def look_up_poisoned(
-    group: dist.ProcessGroup, ids: list[Tensor], transport: str
+    group: dist.ProcessGroup, ids: list[Tensor], transport: str, in_place: bool
 ) -> list[tuple[Tensor, Tensor, Counter[str]]]:
     """Output, gradient of the shard and poisoned elements by name, in each layout."""
     results = []
     for layout in LAYOUTS:
         settings = {"layout": layout, "transport": transport, "dtype": torch.float64, "grad_reduction": "sum"}
         table = DistributedEmbedding(V, D, process_group=group, seed=0, **settings)
+        assert (table.shared_rows is not None) == (transport == "shared_memory")
+        if not in_place:
+            table.shared_rows = None
         with poisoned_buffers() as elements:
             output = table(ids[dist.get_rank(group)])
             output.sum().backward()
@@ -207,18 +210,21 @@ def look_up_poisoned(
     return results
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: str):
+@pytest.mark.parametrize(
+    ("transport", "in_place"), [(name, False) for name in TRANSPORTS] + [(name, True) for name in TRANSPORTS[1:]]
+)
+def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: str, in_place: bool):
     ids = uneven_ids(4)
     number, distinct = sum(batch.numel() for batch in ids), sum(len(batch.unique()) for batch in ids)
-    for results in zip(*ranks.run(look_up_poisoned, ids, transport), strict=True):
+    for results in zip(*ranks.run(look_up_poisoned, ids, transport, in_place), strict=True):
         outputs, gradients, poisoned = zip(*results, strict=True)
         elements = sum(poisoned, Counter())
         if transport == "collective":
             assert elements["torch.float64"] == 2 * D * distinct  # rows and gradients
         else:
             header = 4 * (1 + 4)
-            assert elements == {"rows": 8 * D * distinct, "own": 8 * (header + distinct + D * distinct)}
+            rows = {} if in_place else {"rows": 8 * D * distinct}
+            assert elements == {**rows, "own": 8 * (header + distinct + D * distinct)}
         assert all(output.isfinite().all() for output in outputs)
         assert sum(gradient.sum() for gradient in gradients) == number * D  # each a sum of ones, so not NaN
 

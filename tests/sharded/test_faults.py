@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, lookup
+from dist_s2s.sharded.shared_memory_transport import SharedMemoryTransport
 from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS
@@ -33,6 +36,24 @@ def in_lookup(build: Build, background: dist.ProcessGroup, fault: Fault) -> None
     lookup(tables, IDS)
     fault()
     lookup(tables, IDS)
+
+
+def while_rows_are_read(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+    end_reading = SharedMemoryTransport.end_reading
+
+    def fault_then_end(*args: Any) -> None:
+        fault()
+        end_reading(*args)
+
+    with patch.object(SharedMemoryTransport, "end_reading", fault_then_end):
+        lookup(build(), IDS)
+
+
+def in_lookup_by_mailboxes(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+    tables = build()
+    for table in tables:
+        table.shared_rows = None
+    in_lookup(lambda: tables, background, fault)
 
 
 def between_plan_and_rows(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
@@ -59,12 +80,16 @@ def in_lookahead(build: Build, background: dist.ProcessGroup, fault: Fault) -> N
 
 
 # Each with the exchange that waits for the rank that does not come; by a lookahead that dies two are interrupted.
-PLACES = {
-    in_lookup: ["requests"],
+EXCHANGES = {
+    in_lookup: ["reading"],
     between_plan_and_rows: ["gather"],
     in_backward: ["gradients"],
     in_lookahead: ["gather", "gradients"],
+    while_rows_are_read: ["read"],
+    in_lookup_by_mailboxes: ["requests"],
 }
+# The last two are of shared memory alone.
+PLACES: dict[str, list[Place]] = {"collective": list(EXCHANGES)[:4], "shared_memory": list(EXCHANGES)}
 
 
 def verdicts(rank: int, world_size: int, transport: str, place: Place, died: bool) -> list[str]:
@@ -76,9 +101,11 @@ def verdicts(rank: int, world_size: int, transport: str, place: Place, died: boo
         ]
     if died:
         reason = "it died, or raised an error of its own"
-        return [f"{name} left in the middle of an exchange of the table ({each}): {reason}" for each in PLACES[place]]
+        return [
+            f"{name} left in the middle of an exchange of the table ({each}): {reason}" for each in EXCHANGES[place]
+        ]
     return [
-        f"{name} did not take part in an exchange of the table ({PLACES[place][0]}) within {TIMEOUT_SECONDS:g} s; "
+        f"{name} did not take part in an exchange of the table ({EXCHANGES[place][0]}) within {TIMEOUT_SECONDS:g} s; "
         "all ranks must call the table equally often"
     ]
 
@@ -120,9 +147,11 @@ def come_late(pool: dist.ProcessGroup, place: Place, transport: str, late: int) 
     return result
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize(("place", "late"), list(zip(PLACES, (2, 0, 3, 1), strict=True)))
-def test_a_rank_that_comes_too_late_is_named_on_every_rank(ranks: RankPool, place: Place, late: int, transport: str):
+@pytest.mark.parametrize(
+    ("transport", "place", "late"),
+    [(name, place, (number + 2) % 4) for name in TRANSPORTS for number, place in enumerate(PLACES[name])],
+)
+def test_a_rank_that_comes_too_late_is_named_on_every_rank(ranks: RankPool, transport: str, place: Place, late: int):
     for rank, (error, seconds) in enumerate(ranks.run(come_late, place, transport, late)):
         assert error in verdicts(late, 4, transport, place, died=False)
         assert rank == late or TIMEOUT_SECONDS <= seconds < TIMEOUT_SECONDS + GRACE_SECONDS
@@ -162,14 +191,15 @@ def die_one_after_another(pipe: Connection, transport: str) -> None:
         if dist.get_rank() == number - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for place, number, of_place in zip(PLACES, numbers, groups, strict=True):
+    for place, number, of_place in zip(PLACES[transport], numbers, groups, strict=True):
         pipe.send(error_and_seconds(place, of_place, transport, lambda number=number: die_if_last(number)))
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_rank_that_is_killed_is_named_on_every_other_rank(transport: str):
-    with mortal_ranks(die_one_after_another, len(PLACES) + 1, transport) as mortals:
-        for last, place in zip(range(len(PLACES), 0, -1), PLACES, strict=True):
+    places = PLACES[transport]
+    with mortal_ranks(die_one_after_another, len(places) + 1, transport) as mortals:
+        for last, place in zip(range(len(places), 0, -1), places, strict=True):
             for mortal in mortals[:last]:
                 error, seconds = mortal.receive()
                 assert error in verdicts(last, last + 1, transport, place, died=True), place.__name__

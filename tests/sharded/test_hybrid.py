@@ -153,9 +153,9 @@ def recorded_groups() -> Iterator[set[tuple[str, tuple[int, ...]]]]:
         calls.add(("all_to_all_single", tuple(dist.get_process_group_ranks(group))))
         all_to_all_single(*args, group=group)
 
-    def record_meeting(mailboxes: Mailboxes, operation: str) -> float:
+    def record_meeting(mailboxes: Mailboxes, *args: Any) -> tuple[float, list[int]]:
         calls.add(("meet", (mailboxes.rank, mailboxes.world_size)))
-        return meet(mailboxes, operation)
+        return meet(mailboxes, *args)
 
     with patch.object(dist, "all_to_all_single", record), patch.object(Mailboxes, "meet", record_meeting):
         yield calls

@@ -2,22 +2,26 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_
+from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
 from tests.mortal_ranks import mortal_ranks
 from tests.sharded.reference import TRANSPORTS, random_ids
-from tests.sharded.remains import descriptors, mailboxes_mapped_anywhere, mapped_mailboxes, named_sockets
+from tests.sharded.remains import descriptors, mapped_memory, memory_mapped_anywhere, named_sockets
 
 pytestmark = pytest.mark.skipif("shared_memory" not in TRANSPORTS, reason="shared memory needs Linux")
 V, D, RANKS = 131, 16, 4
@@ -25,8 +29,11 @@ V, D, RANKS = 131, 16, 4
 SECONDS = {"quick": 10.0, "nightly": 2.0}
 
 
-def train_forever(pipe: Connection) -> None:
-    """Sends "training" after a few steps, and in the end the text of the error and when it came."""
+def train_forever(pipe: Connection, ahead: bool, operation: str, told: int) -> None:
+    """Sends "training" after a few steps, and in the end the text of the error and when it came.
+
+    ahead: rows come by mailboxes and not in place. operation, told: see die_if_asked.
+    """
     rank, settings = dist.get_rank(), {"seed": 0, "transport": "shared_memory", "process_group": dist.new_group()}
     source, output = DistributedEmbedding(V, D, **settings), DistributedEmbedding(V, D, **settings)
     loss, optimizer = VocabParallelCrossEntropy(output), RowWiseAdagrad([source.weight, output.weight])
@@ -37,32 +44,62 @@ def train_forever(pipe: Connection) -> None:
             yield random_ids(V, ((rank + step) % 3 * 20,), seed=step)
             step += 1
 
+    steps = ((ids, lookup([source], [ids])) for ids in batches())
+    if ahead:
+        steps = iter(Lookahead([source], batches(), lambda ids: [ids], dist.new_group()))
     try:
-        for step, (ids, [rows]) in enumerate(Lookahead([source], batches(), lambda ids: [ids], dist.new_group())):
-            optimizer.zero_grad()
-            loss(rows, ids).backward()
-            clip_grad_norm_(torch.nn.Module(), [source, output], 1.0)
-            optimizer.step()
-            if step == 3:
-                pipe.send("training")
+        with die_if_asked(pipe, operation, told):
+            for step, (ids, [rows]) in enumerate(steps):
+                optimizer.zero_grad()
+                loss(rows, ids).backward()
+                clip_grad_norm_(torch.nn.Module(), [source, output], 1.0)
+                optimizer.step()
+                if step == 3:
+                    pipe.send("training")
     except RuntimeError as error:
         pipe.send((str(error), time.monotonic()))
 
 
-def kill_one(random: Random, limit: float) -> None:
-    """One trial, with a victim and a moment drawn at random."""
+@contextmanager
+def die_if_asked(pipe: Connection, operation: str, told: int) -> Iterator[None]:
+    """After SIGUSR1 this rank dies when next it comes to a meeting, of which it has told so many others by then.
+
+    It sends when that was.
+    """
+    asked, tell = threading.Event(), Meetings._tell
+
+    def tell_and_die(self: Meetings, message: Message) -> None:
+        if not asked.is_set() or OPERATIONS[message.operation] != operation:
+            return tell(self, message)
+        sockets = self._sockets
+        self._sockets = dict(list(sockets.items())[:told])
+        tell(self, message)
+        pipe.send(time.monotonic())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, lambda *_: asked.set())
+    with patch.object(Meetings, "_tell", tell_and_die):
+        yield
+
+
+def kill_one(random: Random, limit: float, ahead: bool, operation: str = "", told: int = 0) -> None:
+    """One trial, with a victim drawn at random, and the moment too if no operation is given."""
     files = set(os.listdir("/dev/shm"))
-    victim = random.randrange(RANKS)
-    with mortal_ranks(train_forever, RANKS) as ranks:
+    victim, connections = random.randrange(RANKS), 2 if ahead else 1  # of the tables, and of the background
+    with mortal_ranks(train_forever, RANKS, ahead, operation, told) as ranks:
         for rank in ranks:
             assert rank.receive() == "training"
         held = {link for rank in ranks for link in descriptors(rank.process.pid)}
-        mapped = {inode for rank in ranks for inode in mapped_mailboxes(rank.process.pid)}
-        assert len(mapped) == 2 * RANKS  # of the tables, and of the background
-        assert len(held & {f"socket:[{inode}]" for inode in named_sockets()}) == RANKS * (RANKS - 1)
-        time.sleep(random.uniform(0.0, 0.1))
-        os.kill(ranks[victim].process.pid, signal.SIGKILL)
-        killed = time.monotonic()
+        mapped = {inode for rank in ranks for inode in mapped_memory(rank.process.pid)}
+        assert len(mapped) == connections * RANKS + 2  # mailboxes, and the rows of two tables
+        assert len(held & {f"socket:[{inode}]" for inode in named_sockets()}) == connections * RANKS * (RANKS - 1) // 2
+        if operation:
+            os.kill(ranks[victim].process.pid, signal.SIGUSR1)
+            killed = ranks[victim].receive()
+        else:
+            time.sleep(random.uniform(0.0, 0.1))
+            os.kill(ranks[victim].process.pid, signal.SIGKILL)
+            killed = time.monotonic()
         for number, rank in enumerate(ranks):
             if number != victim:
                 text, seconds = rank.receive()
@@ -72,7 +109,7 @@ def kill_one(random: Random, limit: float) -> None:
             assert rank.process.exitcode == (-signal.SIGKILL if number == victim else 0)
             assert not Path(f"/proc/{rank.process.pid}").exists()
     # Whoever else uses the machine has other mailboxes and sockets, but might make files that are gone soon.
-    assert not mapped & mailboxes_mapped_anywhere()
+    assert not mapped & memory_mapped_anywhere()
     assert not held & {f"socket:[{inode}]" for inode in named_sockets()}
     deadline = time.monotonic() + limit
     while (left := set(os.listdir("/dev/shm")) - files) and time.monotonic() < deadline:
@@ -80,15 +117,24 @@ def kill_one(random: Random, limit: float) -> None:
     assert not left
 
 
-def test_a_rank_killed_while_training_is_named_and_nothing_is_left():
+@pytest.mark.parametrize("ahead", [True, False], ids=["by mailboxes", "in place"])
+def test_a_rank_killed_while_training_is_named_and_nothing_is_left(ahead: bool):
     random = Random(0)
     for _ in range(3):
-        kill_one(random, SECONDS["quick"])
+        kill_one(random, SECONDS["quick"], ahead)
+
+
+@pytest.mark.parametrize("operation", ["reading", "read", "gradients"])
+def test_a_rank_killed_in_an_exchange_of_rows_that_are_read_in_place(operation: str):
+    random = Random(0)
+    for told in (0, 1):
+        kill_one(random, SECONDS["quick"], False, operation, told)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_twenty_ranks_killed_while_training():
+@pytest.mark.parametrize("ahead", [True, False], ids=["by mailboxes", "in place"])
+def test_twenty_ranks_killed_while_training(ahead: bool):
     random = Random(1)
     for _ in range(20):
-        kill_one(random, SECONDS["nightly"])
+        kill_one(random, SECONDS["nightly"], ahead)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, lookup
+from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, lookup, make_plan
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import counted_collectives
 from tests.sharded.reference import TRANSPORTS, random_ids, random_rows
@@ -120,7 +120,7 @@ def test_tables_on_some_of_the_ranks_need_a_second_group(ranks: RankPool):
 def count(group: dist.ProcessGroup, transport: str) -> tuple[list[tuple[Counter[str], Counter[str]]], Counter[str]]:
     """The collectives of the main thread in each step, forward and backward; those of the background in all."""
     tables, batches = build(group, transport), batches_of(dist.get_rank(group))
-    lookup(tables, batches[0])  # mailboxes grow now, which takes a meeting
+    lookup(tables, batches[0], make_plan(tables, batches[0]))  # mailboxes grow now, which takes a meeting
     steps = iter(Lookahead(tables, batches, themselves))
     in_steps = []
     with counted_collectives() as counts:

@@ -20,7 +20,7 @@ from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.lookup import lookup_planned
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids
-from tests.sharded.remains import descriptors, mapped_mailboxes
+from tests.sharded.remains import descriptors, mapped_memory
 
 pytestmark = pytest.mark.skipif("shared_memory" not in TRANSPORTS, reason="shared memory needs Linux")
 V, D = 2000, 200
@@ -210,19 +210,20 @@ def test_shared_memory_is_for_the_cpu(ranks: RankPool):
 
 
 def use_and_forget(_: dist.ProcessGroup) -> None:
-    before = descriptors(), mapped_mailboxes()
+    before = descriptors(), mapped_memory()
     group = dist.new_group()
-    table = build(group)
-    rows = table(torch.arange(dist.get_rank() * 500))
-    rows.sum().backward()
-    during = descriptors(), mapped_mailboxes()
+    tables = [build(group), DistributedEmbedding(V, D, process_group=group)]  # the latter's rows are read in place
+    for table in tables:
+        rows = table(torch.arange(dist.get_rank() * 500))
+        rows.sum().backward()
+    during = descriptors(), mapped_memory()
     assert len(during[0] - before[0]) > 2 * dist.get_world_size() - 2  # memory and sockets of this and the others
-    assert len(during[1] - before[1]) == dist.get_world_size()
+    assert len(during[1] - before[1]) == dist.get_world_size() + len(tables)
     dist.barrier()
     dist.destroy_process_group(group)
-    del table, rows, group
+    del tables, table, rows, group
     gc.collect()
-    assert mapped_mailboxes() <= before[1]
+    assert mapped_memory() <= before[1]
     assert descriptors() <= before[0]
 
 

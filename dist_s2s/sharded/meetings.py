@@ -23,6 +23,7 @@ OPERATIONS = (
     "growth",
     "rows",
     "gradients",
+    "pushed_gradients",
     "gather",
     "gather_rows",
     "return_rows",

@@ -65,7 +65,7 @@ class SharedMemoryTransport(Transport):
         memory = self._claim(first + _size(blocks, dtype), statistics)
         self._write([header, *requests], torch.int64, memory)
         self._write(blocks, dtype, memory[first:], divisors)
-        self._meet("gradients", statistics)
+        self._meet("pushed_gradients", statistics)
         got = self._read_requests(header, columns)
         sizes = [
             len(header) + sum(total[rank] * width for total, width in zip(got.totals, columns, strict=True))

@@ -83,7 +83,7 @@ def in_lookahead(build: Build, background: dist.ProcessGroup, fault: Fault) -> N
 EXCHANGES = {
     in_lookup: ["reading"],
     between_plan_and_rows: ["gather"],
-    in_backward: ["gradients"],
+    in_backward: ["pushed_gradients"],
     in_lookahead: ["gather", "gradients"],
     while_rows_are_read: ["read"],
     in_lookup_by_mailboxes: ["requests"],

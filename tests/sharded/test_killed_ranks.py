@@ -124,7 +124,7 @@ def test_a_rank_killed_while_training_is_named_and_nothing_is_left(ahead: bool):
         kill_one(random, SECONDS["quick"], ahead)
 
 
-@pytest.mark.parametrize("operation", ["reading", "read", "gradients"])
+@pytest.mark.parametrize("operation", ["reading", "read", "pushed_gradients"])
 def test_a_rank_killed_in_an_exchange_of_rows_that_are_read_in_place(operation: str):
     random = Random(0)
     for told in (0, 1):

@@ -95,8 +95,8 @@ def part_ways(group: dist.ProcessGroup) -> list[str]:
 def test_ranks_in_different_exchanges_all_get_the_same_error(ranks: RankPool):
     text = "all ranks must take part in the same exchange of the table, but it is "
     expected = [
-        text + "reading on rank 0, gradients on rank 1, gather on rank 2",
-        text + "gradients on rank 0, gather on rank 1, reading on rank 2",
+        text + "reading on rank 0, pushed_gradients on rank 1, gather on rank 2",
+        text + "pushed_gradients on rank 0, gather on rank 1, reading on rank 2",
     ]
     assert ranks.run(part_ways, world_size=3) == [expected] * 3
 

@@ -16,8 +16,8 @@ def resident() -> int:
 
 def peak() -> int:
     """The most bytes so far; shared ones are divided among those who share them now, so they must still be there."""
-    private = _field("status", "VmHWM") - _field("status", "RssShmem")
-    return private + _field("smaps_rollup", "Pss_Shmem")
+    private = _field("status", "VmHWM") - _field("status", "RssShmem") - _field("status", "RssFile")
+    return private + _field("smaps_rollup", "Pss_Shmem") + _field("smaps_rollup", "Pss_File")
 
 
 def available() -> int:

@@ -59,11 +59,10 @@ class Records(list[Record]):
         super().__init__()
         self.start, self.peak_bytes = time.perf_counter(), 0
 
-    def finish(self) -> None:
+    def finish(self, ranks: Ranks) -> None:
         """Notes the peak, when all ranks are through and none has let go of what they share (collective)."""
-        dist.barrier()
-        self.peak_bytes = peak()
-        dist.barrier()
+        ranks.together(lambda: None)
+        self.peak_bytes = ranks.together(peak)
 
 
 class NumberedVocabulary(Vocabulary):
@@ -109,7 +108,7 @@ class _BoundedTrainer(Trainer):
         ):
             self._records = Records()
             self._train()
-        self._records.finish()
+        self._records.finish(self.ranks)
         return self._records
 
     def _noting_loss(self, add: Callable[[float, int], None]) -> Callable[[float, int], None]:
@@ -203,7 +202,7 @@ def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
             optimizer.step()
             optimizer.zero_grad()
         records.append(Record(loss.item(), norm, step.batch.global_target_tokens, time.perf_counter()))
-    records.finish()
+    records.finish(ranks)
     return records, count_parameters(translator)
 
 

@@ -3,9 +3,9 @@
     python benchmarks/estimate_check.py --ranks 2 4 --json estimate.json
 
 The problems are none of those that a calibration measures, and neither is the program: steps of lookup_bench.py's
-contenders, of one thread for each rank, joined by gloo over loopback. All problems take turns, and a step lasts, from a
-barrier on, as long as its slowest rank; its median is compared. Exits with 1 if a prediction is off by more than
---limit per cent.
+contenders, of one thread for each rank, joined by gloo over loopback. All problems take turns. A step lasts, behind a
+barrier, from when its first rank begins until its last has ended; its median is compared. Exits with 1 if a prediction
+is off by more than --limit per cent.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from contenders import Problem, draw_batch
 from lineup import OURS, build
 from machine import provenance
 from race import timed_step
-from ranks import run_on_ranks
+from ranks import memory_kept, run_on_ranks
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +33,7 @@ from dist_s2s.cost import problem as cost
 from dist_s2s.cost.coefficients import Calibration, Coefficients, read_calibration
 from dist_s2s.cost.step_time import step_time
 
+Moments = tuple[float, float]  # at which a rank's step began and ended, on the host's clock, which all ranks share
 STEPS_PER_TURN = 5  # the first of which does not count: it finds in the caches what another problem has left there
 
 # What is predicted: V, D, N and skew, and how the table is laid out and its rows travel.
@@ -69,18 +70,18 @@ class Result:
     error: float
 
 
-def time_steps(group: dist.ProcessGroup, cases: Sequence[tuple[Problem, str]], turns: int) -> list[list[float]]:
-    """One rank's part: seconds of each case's steps; all ranks of ``group`` call it together."""
+def time_steps(group: dist.ProcessGroup, cases: Sequence[tuple[Problem, str]], turns: int) -> list[list[Moments]]:
+    """One rank's part: when each step of each case began and ended; all ranks of ``group`` call it together."""
     contenders = [build(name, "RowWiseAdagrad", problem, group) for problem, name in cases]
-    seconds: list[list[float]] = [[] for _ in cases]
+    moments: list[list[Moments]] = [[] for _ in cases]
     for turn in range(turns + 1):
-        for (problem, _), contender, of_case in zip(cases, contenders, seconds, strict=True):
+        for (problem, _), contender, of_case in zip(cases, contenders, moments, strict=True):
             for number in range(STEPS_PER_TURN):
                 batch = draw_batch(problem, dist.get_rank(group), turn * STEPS_PER_TURN + number)
                 began, _, ended = timed_step(contender, batch, group)
                 if turn > 0 and number > 0:  # the first turn makes buffers and state
-                    of_case.append(ended - began)
-    return seconds
+                    of_case.append((began, ended))
+    return moments
 
 
 def predict(problem: Problem, contender: str, ranks: int, known: Coefficients) -> float:
@@ -103,11 +104,14 @@ def predict(problem: Problem, contender: str, ranks: int, known: Coefficients) -
 
 def check(ranks: int, cases: Sequence[tuple[Problem, str]], calibration: Calibration, turns: int) -> list[Result]:
     """Measures all cases on so many ranks, and compares."""
-    answers: list[list[list[float]]] = run_on_ranks(time_steps, ranks, cases, turns)
+    answers: list[list[list[Moments]]] = run_on_ranks(time_steps, ranks, cases, turns)
     results = []
     for (problem, contender), *of_ranks in zip(cases, *answers, strict=True):
-        slowest = [max(step) for step in zip(*of_ranks, strict=True)]
-        first, median, third = statistics.quantiles(slowest, n=4, method="inclusive")
+        steps = [
+            max(ended for _, ended in moments) - min(began for began, _ in moments)
+            for moments in zip(*of_ranks, strict=True)
+        ]
+        first, median, third = statistics.quantiles(steps, n=4, method="inclusive")
         predicted = predict(problem, contender, ranks, calibration.coefficients)
         results.append(Result(ranks, problem, contender, first, median, third, predicted, predicted / median - 1))
     return results
@@ -126,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calibration = read_calibration(options.calibration)
     results: dict[int, list[Result]] = {}
     for ranks in options.ranks:
-        with Console(stderr=True).status(f"measuring {len(CASES)} problems on {ranks} ranks"):
+        with Console(stderr=True).status(f"measuring {len(CASES)} problems on {ranks} ranks"), memory_kept():
             results[ranks] = check(ranks, CASES, calibration, options.turns)
         _print(results[ranks])
     if options.json is not None:
@@ -169,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ranks", type=positive, nargs="+", default=[2, 4])
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="default: the package's own")
     parser.add_argument(
-        "--turns", type=positive, default=15, help=f"of {STEPS_PER_TURN} steps of each problem; default: 15"
+        "--turns", type=positive, default=30, help=f"of {STEPS_PER_TURN} steps of each problem; default: 30"
     )
     parser.add_argument("--limit", type=float, default=20.0, metavar="PER_CENT", help="of an error; default: 20")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="writes all figures there")

@@ -2,7 +2,7 @@
 
 Predicts memory, bytes and time per step, and the best layout and transport, for one table with lookup, backward and
 update; the rest of a model is not part of it. Times are those of the machine whose calibration is used, by default the
-one that the package brings along: --calibrate FILE makes one here, in about a minute, on an otherwise idle machine.
+one that the package brings along: --calibrate FILE makes one here, in three minutes, on an otherwise idle machine.
 """
 
 import argparse

@@ -13,12 +13,13 @@ import torch
 from dist_s2s import estimate
 from dist_s2s.cost import calibrate as calibration_of
 from dist_s2s.cost.calibrate import calibrate, problems
-from dist_s2s.cost.coefficients import Coefficients, read_calibration
+from dist_s2s.cost.coefficients import Coefficients, PartCost, read_calibration
 from dist_s2s.cost.fit import fit, solve
 from dist_s2s.cost.measure import RankResult, Timing
 from dist_s2s.cost.problem import OPTIMIZERS, Problem
 from dist_s2s.cost.ranks import run_on_ranks
-from dist_s2s.cost.step_time import part_works, step_time
+from dist_s2s.cost.step_time import part_messages, step_time
+from dist_s2s.cost.work import Work, part_works
 from dist_s2s.errors import UserError
 from tests.commands import run
 from tests.rank_pool import RankPool
@@ -149,13 +150,21 @@ def as_measured(problem: Problem, rank: int) -> Timing | None:
     works = part_works(problem, KNOWN.cache_bytes)
     transport = KNOWN.transports[problem.moves]
     costs = {"plan": transport.plan, "rows": transport.rows, "gradients": transport.gradients}
-    parts = {name: [sum(each[rank] for each in works[name].seconds(cost))] for name, cost in costs.items()}
+    parts = {name: [seconds_of(works[name], cost, rank)] for name, cost in costs.items() if name in works}
     for name in OPTIMIZERS:
         work = part_works(replace(problem, optimizer=name), KNOWN.cache_bytes)["update"]
-        parts[name] = [sum(each[rank] for each in work.seconds(KNOWN.update[name]))]
-    exchanges = 3 if problem.moves == "shared_memory" else 4
+        parts[name] = [seconds_of(work, KNOWN.update[name], rank)]
+    exchanges = sum(len(messages) for messages in part_messages(problem).values())
     processor = 1e-3 + transport.peer * exchanges * (problem.cluster.ranks - 1)
-    return Timing(step=[step_time(problem, KNOWN).total], processor=[processor], parts=parts)
+    ended = 5.0 + step_time(problem, KNOWN).total
+    # Neither rank 0 is the first to begin, nor is it the last to end.
+    return Timing(
+        began=[5.0 + (rank == 0) * 1e-4], ended=[ended - (rank == 0) * 1e-4], processor=[processor], parts=parts
+    )
+
+
+def seconds_of(work: Work, cost: PartCost, rank: int) -> float:
+    return float(sum(each[rank if len(each) > 1 else 0] for each in work.seconds(cost)))
 
 
 def test_a_fit_finds_the_machine_that_was_measured() -> None:
@@ -184,7 +193,7 @@ def test_calibrating_works_end_to_end_in_small(
 
     assert calibration_of.run_on_ranks is run_on_ranks
     monkeypatch.setattr(calibration_of, "run_on_ranks", on_the_pool)
-    monkeypatch.setattr(estimate, "calibrate", lambda asked: calibrate(asked, turns=1))
+    monkeypatch.setattr(estimate, "calibrate", lambda asked: calibrate(asked, turns=2))
     monkeypatch.setattr(estimate, "problems", lambda: [replace(each, num_embeddings=500) for each in problems()[::5]])
     file = tmp_path / "machine.json"
     assert estimate.main([f"--calibrate={file}"]) == 0
@@ -192,7 +201,7 @@ def test_calibrating_works_end_to_end_in_small(
     assert calibration.torch == torch.__version__
     assert calibration.coefficients.process_bytes > 2**20
     shared_memory = calibration.coefficients.transports["shared_memory"]
-    for cost in (shared_memory.plan, *calibration.coefficients.update.values()):
+    for cost in (shared_memory.rows, *calibration.coefficients.update.values()):
         assert 0 < cost.step < 1
     assert str(tmp_path) not in file.read_text(encoding="utf-8")
     assert estimate.main([*BILLION, f"--calibration={file}"]) == 0

@@ -27,7 +27,7 @@ PART = PartCost(
 PARTS = (replace(PART, row=0, row_element=0, cold_row=0), PART, replace(PART, distinct_element=1e-9))
 KNOWN = Coefficients(
     transports={
-        "shared_memory": TransportCost(*PARTS, fixed=5e-5, peer=1e-5, switch=2e-5),
+        "shared_memory": TransportCost(PartCost(), *PARTS[1:], fixed=5e-5, peer=1e-5, switch=2e-5),
         "collective": TransportCost(*PARTS, fixed=3e-4, peer=5e-5, switch=1e-4, byte=5e-10),
     },
     update=dict.fromkeys(OPTIMIZERS, PART),
@@ -49,7 +49,7 @@ def test_expected_requests_are_those_of_simulated_batches(
 ) -> None:
     distribution, partition = IdDistribution(num_ids, skew), RowPartition(num_ids, ranks, layout)
     generator = torch.Generator().manual_seed(5)
-    trials, asked, touched = 400 if ids < 100 else 20, np.zeros(ranks), np.zeros(ranks)
+    trials, asked, touched, fresh, fresh_of_rank = 400 if ids < 100 else 20, *np.zeros((3, ranks)), 0.0
 
     def owners(rows: torch.Tensor) -> np.ndarray[Any, Any]:
         of_rows = rows % ranks if layout == "round_robin" else torch.bucketize(rows, partition.offsets, right=True) - 1
@@ -58,11 +58,17 @@ def test_expected_requests_are_those_of_simulated_batches(
     for _ in range(trials):
         batches = [distribution.draw(ids, generator) for _ in range(ranks)]
         asked += sum(owners(batch.unique()) for batch in batches) / ranks / trials
-        touched += owners(torch.cat(batches).unique()) / trials
+        rows, before = torch.cat(batches).unique(), distribution.draw(ranks * ids, generator)
+        touched += owners(rows) / trials
+        fresh += owners(rows[~torch.isin(rows, before)]) / trials
+        mine = batches[0].unique()
+        fresh_of_rank += len(mine[~torch.isin(mine, before)]) / trials
     expected = expected_traffic(distribution, ids, partition)
     # The number of distinct ids varies less than that of as many independent events: 4 standard deviations of these.
     assert (np.abs(expected.asked - asked) <= 4 * np.sqrt(expected.asked / trials)).all()
     assert (np.abs(expected.touched - touched) <= 4 * np.sqrt(expected.touched / trials)).all()
+    assert (np.abs(expected.fresh - fresh) <= 4 * np.sqrt(expected.fresh / trials)).all()
+    assert abs(expected.fresh_of_rank - fresh_of_rank) <= 4 * np.sqrt(expected.fresh_of_rank / trials)
     assert expected.distinct == pytest.approx(asked.sum(), rel=0.02)
 
 
@@ -143,10 +149,18 @@ def test_memory_and_bytes_are_those_of_a_real_table(
 
 
 def test_a_skewed_contiguous_table_is_asked_on_its_first_rank() -> None:
-    contiguous = replace(PROBLEM, layout="contiguous")
+    dealt = replace(PROBLEM, moves="collective")
+    contiguous = replace(dealt, layout="contiguous")
     assert contiguous.traffic.requests[0] > 3 * contiguous.traffic.requests[1:].max()
-    assert bytes_sent(contiguous).rows > 2 * bytes_sent(PROBLEM).rows
-    assert step_time(contiguous, KNOWN).total > 1.3 * step_time(PROBLEM, KNOWN).total
+    assert bytes_sent(contiguous).rows > 2 * bytes_sent(dealt).rows
+    assert step_time(contiguous, KNOWN).total > 1.3 * step_time(dealt, KNOWN).total
+
+
+def test_rows_that_are_read_in_place_are_not_sent() -> None:
+    sent, time = bytes_sent(PROBLEM), step_time(PROBLEM, KNOWN)
+    assert sent.rows == 0 < sent.gradients
+    assert time.plan.total == 0 < time.rows.total
+    assert bytes_sent(replace(PROBLEM, moves="collective")).rows > 0
 
 
 @pytest.mark.parametrize(

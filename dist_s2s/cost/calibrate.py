@@ -15,12 +15,11 @@ from dist_s2s.cost.problem import Cluster, Problem
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded.partition import Layout
 
-TURNS = 16
+TURNS = 32
 _CALIBRATED_RANKS = (2, 4)
 
 # V, D, N, skew, layout, comm_dtype: little to do and much, of small tables and large ones, in different ratios of N to
-# U, of U to R and of R to M. benchmarks/estimate_check.py has others. A batch's rows have not much more than 2 MiB: for
-# larger ones malloc may need new pages in one step and none in the next, and that takes as long as the work itself.
+# U, of U to R and of R to M. benchmarks/estimate_check.py has others.
 _TABLES: tuple[tuple[int, int, int, float, Layout, torch.dtype | None], ...] = (
     (1_000, 16, 100, 0.0, "round_robin", None),
     (20_000, 64, 1_000, 0.0, "round_robin", None),

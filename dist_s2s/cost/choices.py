@@ -55,7 +55,7 @@ def possible_transports(problem: Problem, asked: Moves | None) -> list[Moves]:
     if problem.cluster.hosts > 1 or too_large:
         if asked == "shared_memory":
             why = (
-                f"a step's rows do not fit into a mailbox of {HALF_BYTES} bytes"
+                f"a step's gradients do not fit into a mailbox of {HALF_BYTES} bytes"
                 if too_large
                 else (f"ranks on {problem.cluster.hosts} hosts do not share memory")
             )

@@ -19,10 +19,12 @@ class PartCost:
     """Seconds of a rank's own work in one part of a step, for each …
 
     step: once. id: of its batch (N). dealt_id: of its batch, if rows are laid out round_robin, for the id's position.
-    id_element: N · D. distinct_element: U · D, of its distinct ids.
+    id_element: N · D; also in plan, which finds the caches full of the rows of the step before.
+    distinct: distinct id of its batch (U). distinct_element: U · D.
     request: row that ranks ask of it, once for each rank (R). request_element: R · D.
     row: distinct row that they ask of it (M). row_element: M · D.
-    cold_row, cold_element: of these rows the share that the processor's cache does not hold.
+    cold_row, cold_element: of the rows that are read or updated those that were not asked for in the step before, times
+    the share of the table that the processor's cache does not hold.
     converted: element that changes its dtype.
 
     An element counts once for each 4 bytes of it. Measured: the time of this part between meetings, on ranks that have
@@ -33,6 +35,7 @@ class PartCost:
     id: float = 0.0
     dealt_id: float = 0.0
     id_element: float = 0.0
+    distinct: float = 0.0
     distinct_element: float = 0.0
     request: float = 0.0
     request_element: float = 0.0
@@ -48,7 +51,7 @@ class TransportCost:
     """What a step costs with one transport, all but the update.
 
     plan, rows, gradients: a rank's own work in make_plan, in the lookup by that plan, and in backward. In shared memory
-    that is also what copies bytes from rank to rank.
+    there is no plan, and work is also what copies bytes from rank to rank.
     fixed, peer, switch, byte: seconds of an exchange, which is a meeting in shared memory, or an all_to_all of gloo.
     peer: of work for each other rank. Measured: the processor time of a small step of four ranks, against two.
     fixed: of each exchange. switch: of each, for every rank but one that shares a core. byte: for each byte that a rank

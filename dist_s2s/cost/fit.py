@@ -9,10 +9,10 @@ from dist_s2s.cost.coefficients import Coefficients, PartCost, TransportCost
 from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.measure import RankResult, Timing
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Moves, Problem
-from dist_s2s.cost.step_time import Work, part_messages, part_works, step_time
+from dist_s2s.cost.step_time import part_messages, step_time
+from dist_s2s.cost.work import Work, part_works
 
 _CACHE_SIZES = [2.0**power for power in range(20, 30)]  # that are tried, bytes
-_TRANSPORT_PARTS = ("plan", "rows", "gradients")
 
 
 def fit(asked: Sequence[Problem], answers: Sequence[RankResult]) -> Coefficients:
@@ -33,7 +33,9 @@ def fit(asked: Sequence[Problem], answers: Sequence[RankResult]) -> Coefficients
     parts, cache_bytes = fitted[best][0], _CACHE_SIZES[best]
     known = Coefficients(
         transports={
-            moves: TransportCost(parts[f"plan {moves}"], parts[f"rows {moves}"], parts[f"gradients {moves}"])
+            moves: TransportCost(
+                parts.get(f"plan {moves}", PartCost()), parts[f"rows {moves}"], parts[f"gradients {moves}"]
+            )
             for moves in TRANSPORTS
         },
         update={name: parts[name] for name in OPTIMIZERS},
@@ -55,7 +57,7 @@ def _fit_parts(
     """
     of_parts: dict[str, list[tuple[dict[str, float], float]]] = {}  # work and seconds of each problem and rank
     for problem, of_ranks in measured:
-        works = {f"{name} {problem.moves}": part_works(problem, cache_bytes)[name] for name in _TRANSPORT_PARTS}
+        works = {f"{name} {problem.moves}": work for name, work in part_works(problem, cache_bytes).items()}
         works |= {name: part_works(replace(problem, optimizer=name), cache_bytes)["update"] for name in OPTIMIZERS}
         for rank, timing in enumerate(of_ranks):
             for name, seconds in timing["parts"].items():
@@ -102,13 +104,22 @@ def _fit_exchanges(moves: Moves, measured: Sequence[tuple[Problem, list[Timing]]
     without, units = with_values({}), [with_values({name: 1.0}) for name in names]
     columns, left, of_all = [], [], []
     for problem, of_ranks in of_transport:
-        seconds = float(np.median(np.max([timing["step"] for timing in of_ranks], axis=0)))
+        seconds = float(np.median(step_seconds(of_ranks)))
         work = step_time(problem, without).total
         columns.append([step_time(problem, unit).total - work for unit in units])
         left.append(seconds - work)
         of_all.append(seconds)
     solution, _ = solve(columns, left, of_all)
     return with_values(dict(zip(names, solution, strict=True)))
+
+
+def step_seconds(of_ranks: Sequence[Timing]) -> Floats:
+    """Of each step: from when its first rank began until its last has ended.
+
+    With more ranks than cores that is what counts: some then wait for a core before they begin.
+    """
+    began, ended = ([timing[name] for timing in of_ranks] for name in ("began", "ended"))
+    return np.asarray(np.max(ended, axis=0) - np.min(began, axis=0), dtype=np.float64)
 
 
 def _peer_seconds(measured: Sequence[tuple[Problem, list[Timing]]]) -> float:

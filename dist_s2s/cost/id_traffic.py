@@ -51,10 +51,14 @@ class Traffic:
 
     asked: float64 [W], how many rows one rank asks of each owner. Their sum is U, the distinct ids of a rank.
     touched: float64 [W], how many distinct rows all ranks together ask of each owner: its M.
+    fresh: float64 [W], how many of these they have not asked for in the step before.
+    fresh_of_rank: how many rows one rank asks for that no rank has asked for in the step before.
     """
 
     asked: Floats
     touched: Floats
+    fresh: Floats
+    fresh_of_rank: float
 
     @property
     def distinct(self) -> float:
@@ -74,9 +78,16 @@ def expected_traffic(distribution: IdDistribution, ids: int, partition: RowParti
     probability = np.diff(distribution.below(edges)) / width
     with np.errstate(divide="ignore"):  # an id that always comes
         log_missing = np.log1p(-np.minimum(probability, 1.0))
-    asked = -np.expm1(log_missing * ids) * width
-    touched = -np.expm1(log_missing * (ids * partition.num_shards)) * width
-    return Traffic(_by_owner(asked, edges[:-1], partition), _by_owner(touched, edges[:-1], partition))
+
+    def owners(draws: int) -> Floats:
+        """Of each the number of rows that so many ids name."""
+        return _by_owner(-np.expm1(log_missing * draws) * width, edges[:-1], partition)
+
+    of_all = ids * partition.num_shards
+    asked, touched = owners(ids), owners(of_all)
+    return Traffic(
+        asked, touched, owners(2 * of_all) - touched, fresh_of_rank=float((owners(of_all + ids) - touched).sum())
+    )
 
 
 def _bucket_edges(partition: RowPartition) -> Floats:

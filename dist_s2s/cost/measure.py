@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from dist_s2s import sharded
 from dist_s2s.cost.id_traffic import IdDistribution
 from dist_s2s.cost.problem import OPTIMIZERS, OptimizerName, Problem
-from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.lookup import lookup_planned
 
 _STEPS_PER_TURN = 5  # the first of which finds in the caches what another problem has left there
@@ -28,12 +27,14 @@ T = TypeVar("T")
 class Timing(TypedDict):
     """One problem on one rank.
 
-    step: seconds of each step. processor: seconds that its threads were at work in each step, those of gloo too.
+    began, ended: of each step, by the host's clock, which all ranks share. processor: seconds that its threads were at
+    work in each step, those of gloo too.
     parts: by name the seconds of its own work, in other steps. An optimizer's part has its name; those that are not the
     problem's have been timed beside a step.
     """
 
-    step: list[float]
+    began: list[float]
+    ended: list[float]
     processor: list[float]
     parts: dict[str, list[float]]
 
@@ -62,7 +63,7 @@ def measure(group: dist.ProcessGroup, problems: Sequence[Problem], turns: int) -
     groups = {size: dist.new_group(list(range(size))) for size in sorted({each.cluster.ranks for each in problems})}
     mine = [rank < each.cluster.ranks for each in problems]
     made: dict[Problem, Trained] = {}
-    timings = [Timing(step=[], processor=[], parts={}) if takes_part else None for takes_part in mine]
+    timings = [Timing(began=[], ended=[], processor=[], parts={}) if takes_part else None for takes_part in mine]
     for turn in range(turns + 1):
         for problem, timing in zip(problems, timings, strict=True):
             if timing is not None:
@@ -73,8 +74,8 @@ def measure(group: dist.ProcessGroup, problems: Sequence[Problem], turns: int) -
 
 
 def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Trained]) -> Trained:
-    """The problem's table, made if it is the first of such a problem (collective); with the problem's transport."""
-    key = replace(problem, ids=0, skew=0.0, moves="collective")
+    """The problem's table, made if it is the first of such a problem (collective)."""
+    key = replace(problem, ids=0, skew=0.0)
     if key not in made:
         table = sharded.DistributedEmbedding(
             problem.num_embeddings,
@@ -82,6 +83,7 @@ def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Tra
             layout=problem.layout,
             dtype=problem.dtype,
             comm_dtype=problem.comm_dtype,
+            transport=problem.moves,
             process_group=group,
             seed=1,
         )
@@ -91,14 +93,12 @@ def _trained(problem: Problem, group: dist.ProcessGroup, made: dict[Problem, Tra
             name: getattr(sharded, name)(table.parameters(), lr=1e-3) for name in names
         }
         made[key] = Trained(table, optimizers)
-    table = made[key].table
-    table.transport = choose_transport(problem.moves, table.process_group, table.weight.device)
     return made[key]
 
 
 def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) -> None:
-    """Some steps with new ids, timed in turn as a whole and in parts, but not the first (collective), nor turn 0."""
-    untimed = Timing(step=[], processor=[], parts={})
+    """Some steps with new ids, timed as a whole in odd turns, else in parts; not the first, nor turn 0 (collective)."""
+    untimed = Timing(began=[], ended=[], processor=[], parts={})
     for number in range(_STEPS_PER_TURN):
         table = trained.table
         generator = torch.Generator().manual_seed(1_000_003 * (turn * _STEPS_PER_TURN + number) + table.rank)
@@ -106,7 +106,7 @@ def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) ->
         gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
         dist.barrier(table.process_group)
         record = untimed if 0 in (turn, number) else timing
-        if number % 2:
+        if turn % 2:
             _time_whole(problem, trained, record, ids, gradient)
         else:  # other optimizers at the end, since they too take the caches from the step that follows
             last = number == _STEPS_PER_TURN - 1
@@ -118,11 +118,12 @@ def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) ->
 def _time_whole(problem: Problem, trained: Trained, timing: Timing, ids: Tensor, gradient: Tensor) -> None:
     """A step as a program writes it."""
     optimizer = trained.optimizers[problem.optimizer]
-    started, at_work = time.perf_counter(), time.process_time()
+    began, at_work = time.perf_counter(), time.process_time()
     trained.table(ids).backward(gradient)
     optimizer.step()
     optimizer.zero_grad()
-    timing["step"].append(time.perf_counter() - started)
+    timing["began"].append(began)
+    timing["ended"].append(time.perf_counter())
     timing["processor"].append(time.process_time() - at_work)
 
 
@@ -139,8 +140,11 @@ def _time_parts(
         timing["parts"].setdefault(name, []).append(seconds)
         return result
 
-    plan = part("plan", lambda: table.plan(ids))
-    [rows] = part("rows", lambda: lookup_planned([table], plan))
+    if problem.in_place:
+        rows = part("rows", lambda: table(ids))
+    else:
+        plan = part("plan", lambda: table.plan(ids))
+        [rows] = part("rows", lambda: lookup_planned([table], plan))
     part("gradients", lambda: rows.backward(gradient))
     part(problem.optimizer, optimizers[problem.optimizer].step)
     for name in optimizers:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from dist_s2s.cost.problem import OptimizerName, Problem
 
 _ID_BYTES = 8
-_PAGE_BYTES = 1 << 20  # mailboxes grow by multiples of it, and
-_GROWTH = 1.25  # at least so much; both as in sharded/mailboxes.py
+_PAGE_BYTES = 1 << 20  # mailboxes grow by multiples of it, as in sharded/mailboxes.py
 _HALVES = 2  # of a mailbox
 
 # State tensors of each optimizer in sharded/optim.py: of shape [rows, D], and of shape [rows].
@@ -23,7 +22,8 @@ STATE_TENSORS: dict[OptimizerName, tuple[int, int]] = {
 class Memory:
     """Bytes of the rank that needs most.
 
-    rows: its shard. optimizer_state: of these rows. mailboxes: its own in shared memory. step: the largest sum of
+    rows: its shard, also if it lies in memory that all ranks map. optimizer_state: of these rows. mailboxes: its own in
+    shared memory. step: the largest sum of
     tensors that live at once during a step, the rows and gradients that the model sees included. process: Python, torch
     and the process group, as calibrated; pages of libraries that ranks of a host share count for each.
     """
@@ -44,7 +44,8 @@ class Memory:
 class BytesSent:
     """Bytes that the rank which sends most hands to others in a step, by what they are. Its own share is ``to_itself``.
 
-    requests: counts and ids. rows: for the others. gradients: of others' rows.
+    requests: counts and ids. rows: for the others, which in shared memory read them for themselves. gradients: of
+    others' rows.
     """
 
     requests: float
@@ -73,18 +74,12 @@ def memory(problem: Problem, process_bytes: float) -> Memory:
 
 
 def mailbox_capacity(problem: Problem) -> int:
-    """To what half a mailbox has grown after a step: it holds the requests, then rows, then gradients of a rank."""
+    """To what half a mailbox has grown after a step: it holds a rank's requests and, behind them, their gradients."""
     if problem.cluster.ranks == 1:
         return 0
-    distinct, capacity = problem.traffic.distinct, 0
-    for message in (
-        (1 + problem.cluster.ranks + distinct) * _ID_BYTES,
-        distinct * problem.embedding_dim * problem.row_wire_dtype.itemsize,
-        distinct * problem.embedding_dim * problem.gradient_wire_dtype.itemsize,
-    ):
-        if message > capacity:
-            capacity = -(-int(max(message, capacity * _GROWTH)) // _PAGE_BYTES) * _PAGE_BYTES
-    return capacity
+    gradient = problem.embedding_dim * problem.gradient_wire_dtype.itemsize
+    message = (1 + problem.cluster.ranks) * _ID_BYTES + problem.traffic.distinct * (_ID_BYTES + gradient)
+    return -(-int(message) // _PAGE_BYTES) * _PAGE_BYTES
 
 
 def _step_bytes(problem: Problem) -> float:
@@ -98,7 +93,7 @@ def _step_bytes(problem: Problem) -> float:
     arrived = requests * dim * problem.gradient_wire_dtype.itemsize
     converted = requests * dim * size if problem.gradient_wire_dtype != problem.sum_dtype else 0
     backward = distinct * dim * size + arrived + converted + touched * dim * size
-    if problem.moves == "collective":
+    if not problem.in_place:
         backward += distinct * dim * (problem.gradient_wire_dtype.itemsize if converted else 0)
     whole, _ = STATE_TENSORS[problem.optimizer]
     update = (2 + whole) * touched * dim * size
@@ -111,8 +106,9 @@ def bytes_sent(problem: Problem) -> BytesSent:
     if ranks == 1:
         return BytesSent(0.0, 0.0, 0.0, 0.0)
     # What travels ahead of the ids: in shared memory for all ranks to read, else to each of them.
-    header = _ID_BYTES * ((1 + ranks) if problem.moves == "shared_memory" else 4 * (ranks - 1))
-    row, gradient = dim * problem.row_wire_dtype.itemsize, dim * problem.gradient_wire_dtype.itemsize
+    header = _ID_BYTES * ((1 + ranks) if problem.in_place else 4 * (ranks - 1))
+    row = 0 if problem.in_place else dim * problem.row_wire_dtype.itemsize
+    gradient = dim * problem.gradient_wire_dtype.itemsize
     to_others = asked.sum() - asked
     per_rank = to_others * (_ID_BYTES + gradient) + asked * (ranks - 1) * row
     most = int(per_rank.argmax())
@@ -120,5 +116,5 @@ def bytes_sent(problem: Problem) -> BytesSent:
         requests=header + to_others[most] * _ID_BYTES,
         rows=asked[most] * (ranks - 1) * row,
         gradients=to_others[most] * gradient,
-        to_itself=asked[most] * (_ID_BYTES + row + gradient) + (4 * _ID_BYTES if problem.moves == "collective" else 0),
+        to_itself=asked[most] * (_ID_BYTES + row + gradient) + (0 if problem.in_place else 4 * _ID_BYTES),
     )

@@ -72,6 +72,11 @@ class Problem:
         return expected_traffic(IdDistribution(self.num_embeddings, self.skew), self.ids, self.partition)
 
     @property
+    def in_place(self) -> bool:
+        """Whether ranks read rows where they are, in memory that they share; a single rank has no such memory."""
+        return self.moves == "shared_memory" and self.cluster.ranks > 1
+
+    @property
     def sum_dtype(self) -> torch.dtype:
         """In which gradients are summed."""
         return torch.promote_types(self.dtype, torch.float32)

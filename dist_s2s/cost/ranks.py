@@ -1,9 +1,14 @@
-"""The ranks in which a calibration measures: fresh processes of one thread each, joined by gloo over loopback."""
+"""The ranks in which a calibration measures: fresh processes of one thread each, joined by gloo over loopback.
+
+They keep memory that they free. glibc gives temporaries of a few MiB back to the system or not, as a process's past
+decides, and to get them anew, page by page, can take as long as a step's work itself: no model could tell.
+"""
 
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
+
 
 def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """Calls ``function(group, *args)`` in ``world_size`` new processes; returns what each returned, by rank.
@@ -19,9 +26,23 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> l
     function: stands at the top of a module; its result is made of what JSON knows. If a rank raises, the others are
     ended, and torch.multiprocessing's ProcessRaisedException is raised.
     """
-    with TemporaryDirectory(prefix="calibration-") as folder:
+    with TemporaryDirectory(prefix="calibration-") as folder, _environment(_KEEP_MEMORY):
         spawn(_serve, (function, world_size, Path(folder), args), nprocs=world_size)
         return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """For processes that are started in it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Path, args: tuple[Any, ...]) -> None:

@@ -109,7 +109,8 @@ def _time_table(choice: Choice) -> Table:
     parts = {"ids and plan": time.plan, "rows": time.rows, "gradients": time.gradients, "update": time.update}
     columns = [(part.work, part.waiting, part.latency, part.transfer, part.total) for part in parts.values()]
     for name, seconds in [*zip(parts, columns, strict=True), ("in all", tuple(map(sum, zip(*columns, strict=True))))]:
-        table.add_row(name, *(f"{value * 1e3:.2f}" for value in seconds))
+        if any(seconds):
+            table.add_row(name, *(f"{value * 1e3:.2f}" for value in seconds))
     return table
 
 

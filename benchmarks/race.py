@@ -13,6 +13,8 @@ from lineup import FLOOR, SYSTEMS, build
 from lookup_reference import difference, expect
 from lookup_traffic import Traffic, observed
 
+from dist_s2s.cost.ranks import start_together
+
 MOST_STEPS = 10  # of a contender in one turn
 _TURN_SECONDS = 0.5  # in which a contender takes as many steps as fit; if none does, it sits out some turns
 _FEWEST_TURNS = 3
@@ -122,9 +124,9 @@ def traffic(contender: Contender, problem: Problem, group: dist.ProcessGroup) ->
 
 
 def timed_step(contender: Contender, batch: Batch, group: dist.ProcessGroup) -> tuple[float, float, float]:
-    """A step of training, from a barrier on (collective): when it began, when rows were looked up, when it ended."""
+    """A step of training (collective): when it began, when rows were looked up, when it ended."""
     ids, gradient = contender.prepare(batch.ids), batch.gradient * contender.gradient_scale
-    dist.barrier(group)
+    start_together(group)
     began = time.perf_counter()
     rows = contender.lookup(ids)
     looked_up = time.perf_counter()

@@ -5,8 +5,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,26 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
-
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
-
-
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """In it, ranks that are started keep what they free.
-
-    glibc gives temporaries of a few MiB back to the system, and gets them anew, page by page, in every step. Ours and
-    every peer would spend a good part of a short step in page faults, which say nothing about any of them.
-    """
-    before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
-    os.environ.update(_KEEP_MEMORY)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:

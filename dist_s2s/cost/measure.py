@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from dist_s2s import sharded
 from dist_s2s.cost.id_traffic import IdDistribution
 from dist_s2s.cost.problem import OPTIMIZERS, OptimizerName, Problem
+from dist_s2s.cost.ranks import start_together
 from dist_s2s.sharded.lookup import lookup_planned
 
 _STEPS_PER_TURN = 5  # the first of which finds in the caches what another problem has left there
@@ -104,7 +105,7 @@ def _take_turn(problem: Problem, trained: Trained, timing: Timing, turn: int) ->
         generator = torch.Generator().manual_seed(1_000_003 * (turn * _STEPS_PER_TURN + number) + table.rank)
         ids = IdDistribution(problem.num_embeddings, problem.skew).draw(problem.ids, generator)
         gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator).to(problem.dtype)
-        dist.barrier(table.process_group)
+        start_together(table.process_group)
         record = untimed if 0 in (turn, number) else timing
         if turn % 2:
             _time_whole(problem, trained, record, ids, gradient)

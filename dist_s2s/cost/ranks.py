@@ -7,6 +7,7 @@ decides, and to get them anew, page by page, can take as long as a step's work i
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+_TO_START_SECONDS = 2e-3  # from when the last rank is ready
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
 
 
@@ -26,16 +28,25 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> l
     function: stands at the top of a module; its result is made of what JSON knows. If a rank raises, the others are
     ended, and torch.multiprocessing's ProcessRaisedException is raised.
     """
-    with TemporaryDirectory(prefix="calibration-") as folder, _environment(_KEEP_MEMORY):
+    with TemporaryDirectory(prefix="calibration-") as folder, memory_kept():
         spawn(_serve, (function, world_size, Path(folder), args), nprocs=world_size)
         return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
 
 
+def start_together(group: dist.ProcessGroup | None) -> None:
+    """Returns on all ranks at the same moment (collective): out of a barrier the last rank comes much later."""
+    if group is None:
+        return
+    moment = torch.tensor(time.perf_counter() + _TO_START_SECONDS, dtype=torch.float64)  # the clock is the host's
+    dist.all_reduce(moment, dist.ReduceOp.MAX, group=group)
+    time.sleep(max(0.0, moment.item() - time.perf_counter()))
+
+
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started in it."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def memory_kept() -> Iterator[None]:
+    """For processes that are started in it: they keep what they free."""
+    before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
+    os.environ.update(_KEEP_MEMORY)
     try:
         yield
     finally:

@@ -117,11 +117,15 @@ def run_on_ranks(job: Job) -> Measurement:
     return Measurement.of_ranks([Measurement(**json.loads(answer)) for answer in answers])
 
 
+_TORCHRUN_WARNS = ("W1", "W0", "[W")  # and begins with the date: Wmmdd
+
+
 def run_python(python: str, arguments: Sequence[str]) -> str:
-    """What the program prints. Raises RuntimeError with its first traceback if it fails."""
+    """What the program prints. Raises RuntimeError with what it says of its failure, the first of it, if it fails."""
     finished = subprocess.run([python, *arguments], capture_output=True, text=True)
     if finished.returncode:
-        errors = finished.stderr[max(0, finished.stderr.find("Traceback")) :].splitlines()[:80]
+        # An abort in C++ is told without a traceback; torchrun's own, of which there is always one, comes after.
+        errors = [line for line in finished.stderr.splitlines() if not line.startswith(_TORCHRUN_WARNS)][:80]
         raise RuntimeError(
             f"{Path(python).name} {' '.join(arguments)} ended with status {finished.returncode}:\n" + "\n".join(errors)
         )

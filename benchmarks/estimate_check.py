@@ -25,13 +25,12 @@ from contenders import Problem, draw_batch
 from lineup import OURS, build
 from machine import provenance
 from race import timed_step
-from ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
 
 from dist_s2s.cost import problem as cost
 from dist_s2s.cost.coefficients import Calibration, Coefficients, read_calibration
-from dist_s2s.cost.ranks import memory_kept
+from dist_s2s.cost.ranks import memory_kept, run_on_ranks
 from dist_s2s.cost.step_time import step_time
 
 Moments = tuple[float, float]  # at which a rank's step began and ended, on the host's clock, which all ranks share

@@ -35,10 +35,9 @@ from memory_bench import peak_above_idle
 from peers import default_folder, run_again, torchrec_python
 from process_memory import available
 from race import MOST_STEPS, RankResult, race
-from ranks import run_on_ranks
 from rich.console import Console
 
-from dist_s2s.cost.ranks import memory_kept
+from dist_s2s.cost.ranks import memory_kept, run_on_ranks
 
 TOLERANCE = 1e-4  # of float32 sums, in another order, over ids that occur hundreds of times
 REDUCED_TOLERANCE = 2.0**-6  # of rows that travel in bfloat16, which is exact to 2^-9, there and back

@@ -32,7 +32,7 @@ from typing import get_args
 from arguments import new_file, positive
 from contenders import Layout
 from machine import provenance
-from ranks import run_on_ranks
+from dist_s2s.cost.ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
 from scaling_steps import STEPS_PER_TURN, Kind, RankResult, Settings, Way, entries, measure

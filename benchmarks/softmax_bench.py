@@ -26,7 +26,7 @@ from arguments import new_file, positive
 from machine import provenance
 from memory_bench import MIB
 from process_memory import peak, resident
-from ranks import run_on_ranks
+from dist_s2s.cost.ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn

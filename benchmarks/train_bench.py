@@ -59,9 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         python = joeynmt_python(options.peers_folder) if options.peers else ""
         with Console(stderr=True).status("") as status:
-            for size in sorted(set(options.num_embeddings)):
-                status.update(f"V = {size:,}")
-                problem = make_problem(options, size, python, skipped)
+            sizes = sorted(set(options.num_embeddings))
+            for problem in [make_problem(options, size, python, skipped) for size in sizes]:
                 results += race(problem, partial(measure, python), options.turns, options.seconds, status.update)
                 status.update("where a step goes")
                 job = problem.job(OURS, WARM_UP + BREAKDOWN_STEPS, breakdown=True)
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_problem(options: argparse.Namespace, size: int, python: str, skipped: list[str]) -> Problem:
-    """What is to be trained at a V, by those that have room. Raises UserError if none but ours has."""
+    """What is to be trained at a V, by those that have room. Raises UserError if ours has none."""
     overrides = {name: str(getattr(options, name.partition(".")[2])) for name in _KEYS}
     overrides |= {"model.attention": "general"} if options.peers else {}
     config = make_config(overrides | dict(options.set))
@@ -98,6 +97,12 @@ def make_problem(options: argparse.Namespace, size: int, python: str, skipped: l
         output = choose_output(sizes[1], config.model.hidden_size, options.ranks)
     config = config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
     peers = [Contender("joeynmt", threads) for threads in options.peer_threads] if options.peers else _DDP
+    needed = predicted_bytes("ours", config, options.ranks, sizes) / GIB
+    if needed > options.memory_limit_gib:
+        raise UserError(
+            f"V = {size:,}: our tables and their optimizer's state need {needed:.1f} GiB, and --memory_limit_gib is "
+            f"{options.memory_limit_gib:.1f}; take a smaller --embedding_dim or --hidden_size"
+        )
     contenders = [OURS]
     for contender in peers:
         needed = 0 if options.peers else predicted_bytes(contender.kind, config, options.ranks, sizes) / GIB

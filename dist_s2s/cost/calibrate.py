@@ -12,7 +12,7 @@ from dist_s2s.cost.coefficients import Calibration
 from dist_s2s.cost.fit import fit
 from dist_s2s.cost.measure import RankResult, measure
 from dist_s2s.cost.problem import Cluster, Problem
-from dist_s2s.cost.ranks import run_on_ranks
+from dist_s2s.cost.ranks import memory_kept, run_on_ranks
 from dist_s2s.sharded.partition import Layout
 
 TURNS = 32
@@ -54,7 +54,8 @@ def this_host(ranks: int) -> Cluster:
 
 def calibrate(asked: Sequence[Problem], turns: int = TURNS) -> Calibration:
     """Measures this machine."""
-    answers: list[RankResult] = run_on_ranks(measure, max(_CALIBRATED_RANKS), asked, turns)
+    with memory_kept():
+        answers: list[RankResult] = run_on_ranks(measure, max(_CALIBRATED_RANKS), asked, turns)
     return Calibration(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu=_cpu_model(),

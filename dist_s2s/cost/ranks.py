@@ -1,13 +1,11 @@
-"""The ranks in which a calibration measures: fresh processes of one thread each, joined by gloo over loopback.
-
-They keep memory that they free. glibc gives temporaries of a few MiB back to the system or not, as a process's past
-decides, and to get them anew, page by page, can take as long as a step's work itself: no model could tell.
-"""
+"""Starts ranks to measure in: fresh processes of one thread each, joined by gloo over loopback."""
 
 import json
 import os
 import socket
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +23,10 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD
 def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """Calls ``function(group, *args)`` in ``world_size`` new processes; returns what each returned, by rank.
 
-    function: stands at the top of a module; its result is made of what JSON knows. If a rank raises, the others are
-    ended, and torch.multiprocessing's ProcessRaisedException is raised.
+    function: stands at the top of a module; its result is made of what JSON knows. If a rank raises, it prints its
+    traceback, the others are ended, and torch.multiprocessing's ProcessRaisedException is raised.
     """
-    with TemporaryDirectory(prefix="calibration-") as folder, memory_kept():
+    with TemporaryDirectory(prefix="ranks-") as folder:
         spawn(_serve, (function, world_size, Path(folder), args), nprocs=world_size)
         return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
 
@@ -44,7 +42,12 @@ def start_together(group: dist.ProcessGroup | None) -> None:
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
-    """For processes that are started in it: they keep what they free."""
+    """In it, processes are started that keep what they free.
+
+    glibc gives temporaries of a few MiB back to the system or not, as a process's past decides, and to get them anew,
+    page by page, can take as long as a short step's work: that says nothing about whose step it is, and no model could
+    tell.
+    """
     before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
     os.environ.update(_KEEP_MEMORY)
     try:
@@ -62,7 +65,12 @@ def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Pat
         os.environ["GLOO_SOCKET_IFNAME"] = loopback
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world_size)
-    answer = function(dist.group.WORLD, *args)
+    try:
+        answer = function(dist.group.WORLD, *args)
+    except Exception:
+        # Here, because the parent reports one rank only, perhaps another that lost its connection to this one.
+        sys.stderr.write(f"rank {rank}: {traceback.format_exc()}")
+        raise
     (folder / f"rank-{rank}.json").write_text(json.dumps(answer))
     dist.barrier()  # a rank that leaves early would close connections that others still use
     dist.destroy_process_group()

@@ -8,7 +8,7 @@ from typing import Any
 
 import estimate_check
 import pytest
-from ranks import run_on_ranks
+from dist_s2s.cost.ranks import run_on_ranks
 
 from dist_s2s.cost.calibrate import problems
 from tests.rank_pool import RankPool

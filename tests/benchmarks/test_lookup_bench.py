@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lineup import OURS, SYSTEMS, default_names
-from ranks import run_on_ranks
+from dist_s2s.cost.ranks import run_on_ranks
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from tests.rank_pool import RankPool

@@ -10,7 +10,7 @@ import pytest
 import scaling_bench
 import torch
 import torch.distributed as dist
-from ranks import run_on_ranks
+from dist_s2s.cost.ranks import run_on_ranks
 from scaling_steps import STEPS_PER_TURN, Model, Settings, compare, draw, entries, measure
 
 from tests.rank_pool import RankPool

@@ -162,10 +162,16 @@ def test_other_norms_and_numbers_of_parameters_are_disagreements() -> None:
 
 def test_contenders_without_room_are_left_out(pooled: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     pooled()
-    assert train_bench.main([*SMALL, "--num_embeddings=131", "--memory_limit_gib=0"]) == 0
+    limit = 4 * 3 * 131 * (8 + 8 + 17) / 2**30  # what ours needs
+    assert train_bench.main([*SMALL, "--num_embeddings=131", f"--memory_limit_gib={limit}"]) == 0
     output = capsys.readouterr().out
     assert "131: DDP, dense left out: it needs" in output
     assert "131: DDP, sparse left out: it needs" in output
+
+
+def test_no_step_is_timed_if_a_size_has_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_bench.main([*SMALL, "--num_embeddings", "131", "1000000", "--memory_limit_gib=0.1"]) == 2
+    assert "V = 1,000,000: our tables and their optimizer's state need 0.4 GiB" in capsys.readouterr().err
 
 
 def test_predicted_memory() -> None:

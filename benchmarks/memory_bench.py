@@ -19,9 +19,10 @@ from contenders import Problem, draw_batch
 from lineup import SYSTEMS, TRANSPORTS, build
 from machine import provenance
 from process_memory import peak, resident
-from dist_s2s.cost.ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
+
+from dist_s2s.cost.ranks import run_on_ranks
 
 STEPS = 5
 MIB = 2**20

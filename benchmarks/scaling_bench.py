@@ -32,10 +32,11 @@ from typing import get_args
 from arguments import new_file, positive
 from contenders import Layout
 from machine import provenance
-from dist_s2s.cost.ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
 from scaling_steps import STEPS_PER_TURN, Kind, RankResult, Settings, Way, entries, measure
+
+from dist_s2s.cost.ranks import run_on_ranks
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from arguments import new_file, positive
 from machine import provenance
 from memory_bench import MIB
 from process_memory import peak, resident
-from dist_s2s.cost.ranks import run_on_ranks
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
 

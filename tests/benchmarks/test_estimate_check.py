@@ -8,9 +8,9 @@ from typing import Any
 
 import estimate_check
 import pytest
-from dist_s2s.cost.ranks import run_on_ranks
 
 from dist_s2s.cost.calibrate import problems
+from dist_s2s.cost.ranks import run_on_ranks
 from tests.rank_pool import RankPool
 
 CASES = [(replace(problem, num_embeddings=131, ids=40), name) for problem, name in estimate_check.CASES[:4]]

@@ -15,9 +15,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from lineup import OURS, SYSTEMS, default_names
-from dist_s2s.cost.ranks import run_on_ranks
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from dist_s2s.cost.ranks import run_on_ranks
 from tests.rank_pool import RankPool
 
 TINY = ["--num_embeddings=131", "--embedding_dim=8", "--ids=40", "--repetitions=2"]

@@ -10,9 +10,9 @@ import pytest
 import scaling_bench
 import torch
 import torch.distributed as dist
-from dist_s2s.cost.ranks import run_on_ranks
 from scaling_steps import STEPS_PER_TURN, Model, Settings, compare, draw, entries, measure
 
+from dist_s2s.cost.ranks import run_on_ranks
 from tests.rank_pool import RankPool
 
 SETTINGS = Settings((131, 300, 1310), embedding_dim=8, ids=40, tokens=12, num_samples=30, layout="contiguous")

@@ -3,8 +3,8 @@
     python benchmarks/estimate_check.py --ranks 2 4 --json estimate.json
 
 The problems are none of those that a calibration measures, and neither is the program: steps of lookup_bench.py's
-contenders, of one thread for each rank, joined by gloo over loopback. All problems take turns. A step lasts, behind a
-barrier, from when its first rank begins until its last has ended; its median is compared. Exits with 1 if a prediction
+contenders, of one thread for each rank, joined by gloo over loopback. All problems take turns. Ranks begin a step at a
+moment that they agree on, and it lasts until the last has ended; its median is compared. Exits with 1 if a prediction
 is off by more than --limit per cent.
 """
 
@@ -30,7 +30,7 @@ from rich.table import Table
 
 from dist_s2s.cost import problem as cost
 from dist_s2s.cost.coefficients import Calibration, Coefficients, read_calibration
-from dist_s2s.cost.ranks import memory_kept, run_on_ranks
+from dist_s2s.cost.ranks import memory_kept, run_on_ranks, seconds_of_all
 from dist_s2s.cost.step_time import step_time
 
 Moments = tuple[float, float]  # at which a rank's step began and ended, on the host's clock, which all ranks share
@@ -107,10 +107,8 @@ def check(ranks: int, cases: Sequence[tuple[Problem, str]], calibration: Calibra
     answers: list[list[list[Moments]]] = run_on_ranks(time_steps, ranks, cases, turns)
     results = []
     for (problem, contender), *of_ranks in zip(cases, *answers, strict=True):
-        steps = [
-            max(ended for _, ended in moments) - min(began for began, _ in moments)
-            for moments in zip(*of_ranks, strict=True)
-        ]
+        began, ended = ([[moment[which] for moment in moments] for moments in of_ranks] for which in range(2))
+        steps = seconds_of_all(began, ended)
         first, median, third = statistics.quantiles(steps, n=4, method="inclusive")
         predicted = predict(problem, contender, ranks, calibration.coefficients)
         results.append(Result(ranks, problem, contender, first, median, third, predicted, predicted / median - 1))

@@ -7,8 +7,9 @@ Starts its own ranks, of one thread each, joined by gloo over loopback. lineup.p
 describe them. Each rank has ids and gradients of its own, and gradients are averaged over ranks. First all must compute
 the same: after steps of SGD, and of RowWiseAdagrad where a system has it, rows must be those that one process computes
 in float64; else the exit status is 1. Then they take turns, so that whatever else the machine does hits all of them.
-Each step starts at a barrier and lasts as long as its slowest rank. Systems with dense gradients use SGD, whose update
-of a whole table is the cheapest, and slow ones take fewer steps. Peak memory is measured at the end, in new processes.
+Ranks begin each step at a moment that they agree on, and it lasts until the last has ended. Systems with dense
+gradients use SGD, whose update of a whole table is the cheapest, and slow ones take fewer steps. Peak memory is
+measured at the end, in new processes.
 
 --sweep does that for several values of one setting. --peers torchrec makes TorchRec's environment, unless it is there,
 and runs all contenders in it.

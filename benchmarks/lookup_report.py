@@ -12,6 +12,8 @@ from race import RankResult
 from rich.console import Console
 from rich.table import Table
 
+from dist_s2s.cost.ranks import seconds_of_all
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -91,16 +93,13 @@ class Run:
 def summarize(
     ranks: int, problem: Problem, names: Sequence[str], left_out: Sequence[str], answers: Sequence[RankResult]
 ) -> Run:
-    """Joins what the ranks measured: a step lasts from when its first rank begins until its last has ended.
-
-    With more ranks than cores that is what counts: some then wait for a core before they begin.
-    """
+    """Joins what the ranks measured."""
     results = []
     for name in names:
         timings = [answer["timings"][name] for answer in answers]
-        began = [min(moments) for moments in zip(*(timing["began"] for timing in timings), strict=True)]
-        forward = _seconds(began, [timing["looked_up"] for timing in timings])
-        step = _spread(_seconds(began, [timing["ended"] for timing in timings]))
+        began = [timing["began"] for timing in timings]
+        forward = seconds_of_all(began, [timing["looked_up"] for timing in timings])
+        step = _spread(seconds_of_all(began, [timing["ended"] for timing in timings]))
         results.append(
             Result(
                 name,
@@ -114,11 +113,6 @@ def summarize(
             )
         )
     return Run(ranks, problem, results, list(left_out), worst_differences(answers))
-
-
-def _seconds(began: Sequence[float], moments: Sequence[Sequence[float]]) -> list[float]:
-    """Of each step, from when it began until the last rank's moment."""
-    return [max(of_step) - start for start, *of_step in zip(began, *moments, strict=True)]
 
 
 def worst_differences(answers: Sequence[RankResult]) -> dict[str, dict[str, float]]:

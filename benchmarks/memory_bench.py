@@ -3,7 +3,7 @@
     python benchmarks/memory_bench.py --ranks 4 --num_embeddings 4000000 --embedding_dim 64
 
 The least is a shard and the state of RowWiseAdagrad: V/W · (D + 1) · 4 bytes. Exits with status 1 if a rank takes more
-than --limit times that. Reads /proc/self/status, and so needs Linux.
+than --limit times that. Reads /proc/self, and so needs Linux.
 """
 
 import argparse

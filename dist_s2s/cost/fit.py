@@ -9,6 +9,7 @@ from dist_s2s.cost.coefficients import Coefficients, PartCost, TransportCost
 from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.measure import RankResult, Timing
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Moves, Problem
+from dist_s2s.cost.ranks import seconds_of_all
 from dist_s2s.cost.step_time import part_messages, step_time
 from dist_s2s.cost.work import Work, part_works
 
@@ -104,22 +105,14 @@ def _fit_exchanges(moves: Moves, measured: Sequence[tuple[Problem, list[Timing]]
     without, units = with_values({}), [with_values({name: 1.0}) for name in names]
     columns, left, of_all = [], [], []
     for problem, of_ranks in of_transport:
-        seconds = float(np.median(step_seconds(of_ranks)))
+        began, ended = [timing["began"] for timing in of_ranks], [timing["ended"] for timing in of_ranks]
+        seconds = float(np.median(seconds_of_all(began, ended)))
         work = step_time(problem, without).total
         columns.append([step_time(problem, unit).total - work for unit in units])
         left.append(seconds - work)
         of_all.append(seconds)
     solution, _ = solve(columns, left, of_all)
     return with_values(dict(zip(names, solution, strict=True)))
-
-
-def step_seconds(of_ranks: Sequence[Timing]) -> Floats:
-    """Of each step: from when its first rank began until its last has ended.
-
-    With more ranks than cores that is what counts: some then wait for a core before they begin.
-    """
-    began, ended = ([timing[name] for timing in of_ranks] for name in ("began", "ended"))
-    return np.asarray(np.max(ended, axis=0) - np.min(began, axis=0), dtype=np.float64)
 
 
 def _peer_seconds(measured: Sequence[tuple[Problem, list[Timing]]]) -> float:

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,15 @@ def start_together(group: dist.ProcessGroup | None) -> None:
     moment = torch.tensor(time.perf_counter() + _TO_START_SECONDS, dtype=torch.float64)  # the clock is the host's
     dist.all_reduce(moment, dist.ReduceOp.MAX, group=group)
     time.sleep(max(0.0, moment.item() - time.perf_counter()))
+
+
+def seconds_of_all(began: Sequence[Sequence[float]], ended: Sequence[Sequence[float]]) -> list[float]:
+    """Of each step, from when its first rank began until its last has ended; of each rank the moments of all steps.
+
+    With more ranks than cores that is what counts: some then wait for a core before they begin.
+    """
+    steps = zip(zip(*began, strict=True), zip(*ended, strict=True), strict=True)
+    return [max(all_ended) - min(all_began) for all_began, all_ended in steps]
 
 
 @contextmanager

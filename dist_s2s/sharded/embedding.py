@@ -118,10 +118,14 @@ class DistributedEmbedding(nn.Module):
         self.partition = RowPartition(num_embeddings, self.world_size, layout)
         self.statistics = ExchangeStatistics()
         self.plans_made = 0
-        shard = torch.empty(self.partition.shard_size(self.rank), embedding_dim, device=device, dtype=dtype)
-        self.transport: Transport = choose_transport(transport, self.process_group, shard.device)
+        device = torch.empty(0, device=device).device
+        self.transport: Transport = choose_transport(transport, self.process_group, device)
         self.shared_rows = self.transport.share_rows(self.partition, embedding_dim, dtype)
-        self.weight = nn.Parameter(shard if self.shared_rows is None else self.shared_rows.shard)
+        self.weight = nn.Parameter(
+            torch.empty(self.partition.shard_size(self.rank), embedding_dim, device=device, dtype=dtype)
+            if self.shared_rows is None
+            else self.shared_rows.shard
+        )
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
         self.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
         self.reset_parameters()

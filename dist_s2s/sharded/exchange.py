@@ -51,8 +51,7 @@ def plan_exchange(
     TypeError for ids that are not integers.
     """
     if error is None:
-        problems = (check_ids(mine, part.num_rows, transport.rank) for mine, part in zip(ids, partitions, strict=True))
-        error = next((problem for problem in problems if problem is not None), None)
+        error = check_all_ids(ids, partitions, transport.rank)
     device = next((mine.device for mine in ids if isinstance(mine, Tensor)), torch.device("cpu"))
     usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(partitions)
     wanted = [WantedRows.of(*each, deduplicate) for each in zip(usable, partitions, counted, strict=True)]
@@ -110,6 +109,12 @@ def table_plans(wanted: Sequence[WantedRows], requests: Requests, rank: int) -> 
         )
         for table, mine in enumerate(wanted)
     )
+
+
+def check_all_ids(ids: Sequence[object], partitions: Sequence[RowPartition], rank: int) -> Exception | None:
+    """What is wrong with the ids of the first table with such; see check_ids."""
+    problems = (check_ids(mine, partition.num_rows, rank) for mine, partition in zip(ids, partitions, strict=True))
+    return next((problem for problem in problems if problem is not None), None)
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded.agreement import raise_first, status_of
-from dist_s2s.sharded.exchange import check_ids, plan_exchange
+from dist_s2s.sharded.exchange import check_all_ids, plan_exchange
 from dist_s2s.sharded.lookup_function import Lookup, LookupInPlace
 from dist_s2s.sharded.partition import RowPartition
 from dist_s2s.sharded.plan import ExchangePlan, TablePlan
@@ -48,8 +48,7 @@ def _lookup_in_place(tables: Sequence["DistributedEmbedding"], ids: Sequence[Ten
     first = tables[0]
     if any(table.shared_rows is None or table.max_norm is not None for table in tables):
         return None
-    problems = (check_ids(mine, table.num_embeddings, table.rank) for mine, table in zip(ids, tables, strict=False))
-    error = _check_tables(tables, ids) or next((problem for problem in problems if problem is not None), None)
+    error = _check_tables(tables, ids) or check_all_ids(ids, [table.partition for table in tables], first.rank)
     moved = any(table.shared_rows is None or not table.shared_rows.holds(table.weight) for table in tables)
     statuses = first.transport.begin_reading(status_of(error) or moved * MOVED, first.statistics)
     if MOVED in statuses:

@@ -45,7 +45,7 @@ class SharedMemoryTransport(Transport):
     ) -> Requests:
         """One meeting."""
         header = _header(send_counts, status)
-        self._write([header, *blocks], torch.int64, self._claim(_size([header, *blocks], torch.int64), statistics))
+        self._post([header, *blocks], torch.int64, statistics)
         self._meet("requests", statistics)
         return self._read_requests(header, [block.shape[1] for block in blocks])
 
@@ -63,8 +63,8 @@ class SharedMemoryTransport(Transport):
         header = _header(send_counts, 0)
         first = _size([header, *requests], torch.int64)
         memory = self._claim(first + _size(blocks, dtype), statistics)
-        self._write([header, *requests], torch.int64, memory)
-        self._write(blocks, dtype, memory[first:], divisors)
+        _write([header, *requests], torch.int64, memory)
+        _write(blocks, dtype, memory[first:], divisors)
         self._meet("pushed_gradients", statistics)
         got = self._read_requests(header, columns)
         sizes = [
@@ -131,20 +131,20 @@ class SharedMemoryTransport(Transport):
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One meeting."""
-        self._write(blocks, dtype, self._claim(_size(blocks, dtype), statistics), divisors)
+        self._post(blocks, dtype, statistics, divisors)
         self._meet("gradients", statistics)
         asked = [(part.receive_counts, part.receive_starts, part.receive_totals) for part in parts]
         return self._read_blocks(asked, [block.shape[1] for block in blocks], dtype, [0] * self.world_size)
 
     def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
         """One meeting."""
-        self._write([tensor], tensor.dtype, self._claim(_size([tensor], tensor.dtype), statistics))
+        self._post([tensor], tensor.dtype, statistics)
         self._meet("gather", statistics)
         return [self._read(rank, 0, tensor.shape, tensor.dtype).clone() for rank in range(self.world_size)]
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> Tensor:
         """One meeting."""
-        self._write([rows], rows.dtype, self._claim(_size([rows], rows.dtype), statistics))
+        self._post([rows], rows.dtype, statistics)
         self._meet("gather_rows", statistics)
         return torch.cat(
             [self._read(rank, 0, (count, *rows.shape[1:]), rows.dtype) for rank, count in enumerate(counts)]
@@ -152,7 +152,7 @@ class SharedMemoryTransport(Transport):
 
     def return_rows(self, block: Tensor, counts: Sequence[int], statistics: ExchangeStatistics) -> list[Tensor]:
         """One meeting."""
-        self._write([block], block.dtype, self._claim(_size([block], block.dtype), statistics))
+        self._post([block], block.dtype, statistics)
         self._meet("return_rows", statistics)
         shape = counts[self.rank], block.shape[1]
         first = sum(counts[: self.rank]) * block.shape[1] * block.dtype.itemsize
@@ -175,18 +175,15 @@ class SharedMemoryTransport(Transport):
         statistics.bytes_sent += num_bytes
         return self._mailboxes.claim(num_bytes)
 
-    def _write(
-        self, tensors: Sequence[Tensor], dtype: torch.dtype, memory: Tensor, divisors: Sequence[float] = ()
+    def _post(
+        self,
+        tensors: Sequence[Tensor],
+        dtype: torch.dtype,
+        statistics: ExchangeStatistics,
+        divisors: Sequence[float] = (),
     ) -> None:
-        """Puts tensors into memory, one after the other, as ``dtype``, each divided by its divisor, if it has one."""
-        place = 0
-        for tensor, divisor in zip(tensors, divisors or [1] * len(tensors), strict=True):
-            target = _view(memory, place, tensor.shape, dtype)
-            if divisor == 1:
-                target.copy_(tensor)
-            else:
-                torch.div(tensor, divisor, out=target)
-            place += tensor.numel() * dtype.itemsize
+        """Writes tensors into this rank's mailbox."""
+        _write(tensors, dtype, self._claim(_size(tensors, dtype), statistics), divisors)
 
     def _read_blocks(
         self, asked: Sequence[_Asked], widths: Sequence[int], dtype: torch.dtype, behind: Sequence[int]
@@ -224,6 +221,18 @@ def _places(parts: Sequence[TablePlan], widths: Sequence[int], rank: int, dtype:
 
 def _header(send_counts: list[list[int]], status: int) -> Tensor:
     return torch.tensor([status, *(count for counts in send_counts for count in counts)])
+
+
+def _write(tensors: Sequence[Tensor], dtype: torch.dtype, memory: Tensor, divisors: Sequence[float] = ()) -> None:
+    """Puts tensors into memory, one after the other, as ``dtype``, each divided by its divisor, if it has one."""
+    place = 0
+    for tensor, divisor in zip(tensors, divisors or [1] * len(tensors), strict=True):
+        target = _view(memory, place, tensor.shape, dtype)
+        if divisor == 1:
+            target.copy_(tensor)
+        else:
+            torch.div(tensor, divisor, out=target)
+        place += tensor.numel() * dtype.itemsize
 
 
 def _size(tensors: Sequence[Tensor], dtype: torch.dtype) -> int:

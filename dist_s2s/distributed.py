@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_SECONDS_FOR_GLOO = 0.1  # its threads need microseconds, but may have to wait for a core
 
 
 def check_torchrun() -> tuple[int, int]:
@@ -179,14 +181,21 @@ def joined_ranks(
     try:
         yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group, plan_group)
     except (UserError, SystemExit):  # which all ranks raise together
-        _leave()
+        leave()
         raise
     # Not after any other error, which may be this rank's alone: to leave the group can mean to wait for the others.
-    _leave()
+    leave()
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Ends all process groups; for when this rank is through with its collectives.
+
+    gloo's threads let go of a collective's tensors a moment after it has returned, and need Python's lock for that. One
+    that asks for it while the interpreter ends aborts the process (https://github.com/pytorch/pytorch/issues/190489),
+    so the lock is left to them first.
+    """
     if dist.is_initialized():
+        time.sleep(_SECONDS_FOR_GLOO)
         dist.destroy_process_group()
 
 

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from dist_s2s.distributed import leave
+
 _TO_START_SECONDS = 2e-3  # from when the last rank is ready
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
 
@@ -82,4 +84,4 @@ def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Pat
         raise
     (folder / f"rank-{rank}.json").write_text(json.dumps(answer))
     dist.barrier()  # a rank that leaves early would close connections that others still use
-    dist.destroy_process_group()
+    leave()

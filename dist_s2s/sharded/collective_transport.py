@@ -54,8 +54,8 @@ class CollectiveTransport(Transport):
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One all_to_all."""
-        rows = [shard.index_select(0, part.requested_rows).to(dtype) for shard, part in zip(shards, parts, strict=True)]
-        asked, wanted = [part.receive_counts for part in parts], [part.send_counts for part in parts]
+        rows = [shard.index_select(0, part.requested.rows).to(dtype) for shard, part in zip(shards, parts, strict=True)]
+        asked, wanted = [part.requested.counts for part in parts], [part.send_counts for part in parts]
         return self._exchange_blocks(rows, asked, wanted, statistics)
 
     def return_gradients(
@@ -67,7 +67,7 @@ class CollectiveTransport(Transport):
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One all_to_all."""
-        asked, wanted = [part.receive_counts for part in parts], [part.send_counts for part in parts]
+        asked, wanted = [part.requested.counts for part in parts], [part.send_counts for part in parts]
         divided = [divide(block, divisor).to(dtype) for block, divisor in zip(blocks, divisors, strict=True)]
         return self._exchange_blocks(divided, wanted, asked, statistics)
 

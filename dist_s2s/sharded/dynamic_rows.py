@@ -45,7 +45,7 @@ def reset_rows(table: "DistributedEmbedding", ids: Tensor, optimizer: Optimizer 
     """DistributedEmbedding.reset_rows: the ids travel to the rows' owners as those of a lookup do."""
     error: Exception | None = None
     try:
-        rows = table.plan(ids).parts[0].requested.distinct
+        rows = table.plan(ids).parts[0].requested.runs.distinct
     except (IndexError, TypeError) as caught:
         error = caught
     raise_together(error, table.replicate_group, table.weight.device)

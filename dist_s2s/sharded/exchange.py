@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dist_s2s.sharded.agreement import raise_first, status_of
 from dist_s2s.sharded.partition import RowPartition
-from dist_s2s.sharded.plan import TablePlan
+from dist_s2s.sharded.plan import RequestedRows, TablePlan
 from dist_s2s.sharded.runs import Runs
 from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport
 
@@ -54,26 +54,32 @@ def plan_exchange(
         error = check_all_ids(ids, partitions, transport.rank)
     device = next((mine.device for mine in ids if isinstance(mine, Tensor)), torch.device("cpu"))
     usable = ids if error is None else [torch.empty(0, dtype=torch.int64, device=device)] * len(partitions)
-    wanted = [WantedRows.of(*each, deduplicate) for each in zip(usable, partitions, counted, strict=True)]
+    wanted = [
+        WantedRows.of(partition.positions(mine.reshape(-1).long()), partition, counts, deduplicate)
+        for mine, partition, counts in zip(usable, partitions, counted, strict=True)
+    ]
     requests = transport.exchange_requests(
         [mine.requests for mine in wanted], [mine.send_counts for mine in wanted], status_of(error), statistics
     )
     raise_first(requests.statuses, error, group, device)
-    return table_plans(wanted, requests, transport.rank)
+    requested = requested_rows(wanted, requests, transport.rank)
+    return tuple(
+        TablePlan(mine.clone(), rows.runs, rows.send_counts, asked)
+        for mine, rows, asked in zip(usable, wanted, requested, strict=True)
+    )
 
 
 @dataclass(frozen=True)
 class WantedRows:
     """What this rank asks of a table.
 
-    ids, partition, counted, deduplicated: as of plan_exchange.
+    partition, counted, deduplicated: as of plan_exchange.
     runs: of the positions that are looked up, U distinct ones.
     requests: int64 [U, 1 or 2], these and, if counted, how often each is wanted, ordered by owner. They are positions;
     an owner knows how far they are from its rows.
     send_counts: how many go to each owner.
     """
 
-    ids: Tensor
     partition: RowPartition
     counted: bool
     deduplicated: bool
@@ -82,30 +88,27 @@ class WantedRows:
     send_counts: list[int]
 
     @classmethod
-    def of(cls, ids: Tensor, partition: RowPartition, counted: bool, deduplicate: bool) -> Self:
-        """What the ids, all within range, make this rank ask for."""
-        runs = Runs.of(partition.positions(ids.reshape(-1).long()), deduplicate)
+    def of(cls, positions: Tensor, partition: RowPartition, counted: bool, deduplicate: bool) -> Self:
+        """What positions, int64 [N], make this rank ask for."""
+        runs = Runs.of(positions, deduplicate)
         starts = [0, len(runs.distinct)]
         if partition.num_shards > 1:
-            starts[:1] = torch.searchsorted(runs.distinct, partition.offsets.to(ids.device)).tolist()
+            starts[:1] = torch.searchsorted(runs.distinct, partition.offsets.to(positions.device)).tolist()
         requests = torch.stack((runs.distinct, runs.counts), dim=1) if counted else runs.distinct[:, None]
         send_counts = [end - start for start, end in pairwise(starts)]
-        return cls(ids.clone(), partition, counted, deduplicate, runs, requests, send_counts)
+        return cls(partition, counted, deduplicate, runs, requests, send_counts)
 
 
-def table_plans(wanted: Sequence[WantedRows], requests: Requests, rank: int) -> tuple[TablePlan, ...]:
-    """For each table what this rank asks for and what is asked of it, together."""
+def requested_rows(wanted: Sequence[WantedRows], requests: Requests, rank: int) -> tuple[RequestedRows, ...]:
+    """What is asked of this rank, for each table; all ranks ask in the same way."""
     return tuple(
-        TablePlan(
-            ids=mine.ids,
-            wanted=mine.runs,
-            send_counts=mine.send_counts,
-            receive_counts=requests.counts[table],
-            receive_starts=requests.starts[table],
-            receive_totals=requests.totals[table],
-            requested_rows=requests.blocks[table][:, 0] - mine.partition.offset(rank),
+        RequestedRows(
+            counts=requests.counts[table],
+            starts=requests.starts[table],
+            totals=requests.totals[table],
+            rows=requests.blocks[table][:, 0] - mine.partition.offset(rank),
             frequencies=requests.blocks[table][:, 1] if mine.counted else None,
-            requested_once=mine.deduplicated and mine.partition.num_shards == 1,
+            once=mine.deduplicated and mine.partition.num_shards == 1,
         )
         for table, mine in enumerate(wanted)
     )

@@ -166,7 +166,8 @@ def _plan_error(
             f"the plan on rank {rank} is of {plan.partitions}, which are not the partitions of these tables"
         )
     if any(
-        (part.frequencies is None) == table.scale_grad_by_freq for part, table in zip(plan.parts, tables, strict=True)
+        (part.requested.frequencies is None) == table.scale_grad_by_freq
+        for part, table in zip(plan.parts, tables, strict=True)
     ):
         return ValueError(
             f"the plan on rank {rank} is of tables with another scale_grad_by_freq; make one for these tables"

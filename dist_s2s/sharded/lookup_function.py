@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_s2s.sharded.exchange import WantedRows, table_plans
-from dist_s2s.sharded.plan import TablePlan
+from dist_s2s.sharded.exchange import WantedRows, requested_rows
+from dist_s2s.sharded.plan import RequestedRows, TablePlan
 from dist_s2s.sharded.replicas import sum_over_replicas
 from dist_s2s.sharded.runs import Runs
 
@@ -25,17 +25,19 @@ class LookupInPlace(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Rows of each table's ids, when all ranks are about to read (collective: they have all read afterwards)."""
         first = tables[0]
+        # Copied, since a contiguous layout's are the ids themselves, which may have changed before backward.
+        positions = [
+            table.partition.positions(mine.reshape(-1).long()).clone() for table, mine in zip(tables, ids, strict=True)
+        ]
         rows = []
-        for table, mine in zip(tables, ids, strict=True):
+        for table, mine, places in zip(tables, ids, positions, strict=True):
             assert table.shared_rows is not None
-            positions = table.partition.positions(mine.reshape(-1).long())
-            block = table.shared_rows.whole.index_select(0, positions)
-            rows.append(block.view(*mine.shape, table.embedding_dim))
+            rows.append(table.shared_rows.whole.index_select(0, places).view(*mine.shape, table.embedding_dim))
         first.transport.end_reading(first.statistics)
         dtype = _wire_dtype(tables)
         if dtype is not None:
             rows = [block.to(dtype).to(block.dtype) for block in rows]
-        ctx.tables, ctx.ids = tables, ids if not any(ctx.needs_input_grad) else tuple(mine.clone() for mine in ids)
+        ctx.tables, ctx.positions = tables, positions
         ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
         return tuple(rows)
 
@@ -44,11 +46,11 @@ class LookupInPlace(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Sparse gradients of the shards (collective)."""
         needed = [number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
-        tables, ids = [ctx.tables[number] for number in needed], [ctx.ids[number] for number in needed]
+        tables = [ctx.tables[number] for number in needed]
         first = tables[0]
         wanted = [
-            WantedRows.of(mine, table.partition, table.scale_grad_by_freq, table.deduplicate)
-            for table, mine in zip(tables, ids, strict=True)
+            WantedRows.of(ctx.positions[number], table.partition, table.scale_grad_by_freq, table.deduplicate)
+            for number, table in zip(needed, tables, strict=True)
         ]
         blocks = [
             _sum_by_id(grad_outputs[number], mine.runs, table)
@@ -62,10 +64,10 @@ class LookupInPlace(torch.autograd.Function):
             _wire_dtype(ctx.tables) or _sum_dtype(first),
             first.statistics,
         )
-        parts = table_plans(wanted, requests, first.rank)
-        for table, part in zip(tables, parts, strict=True):
-            table.statistics.distinct_ids += part.num_wanted
-        return None, None, *_gradients_of_shards(ctx.tables, needed, parts, returned)
+        for table, mine in zip(tables, wanted, strict=True):
+            table.statistics.distinct_ids += len(mine.requests)
+        requested = requested_rows(wanted, requests, first.rank)
+        return None, None, *_gradients_of_shards(ctx.tables, needed, requested, returned)
 
 
 class Lookup(torch.autograd.Function):
@@ -79,7 +81,7 @@ class Lookup(torch.autograd.Function):
         ctx.tables, ctx.parts = tables, parts
         for table, part, weight in zip(tables, parts, weights, strict=True):
             if table.max_norm is not None:
-                torch.embedding_renorm_(weight.detach(), part.requested_rows, table.max_norm, table.norm_type)
+                torch.embedding_renorm_(weight.detach(), part.requested.rows, table.max_norm, table.norm_type)
         first = tables[0]
         dtype = _wire_dtype(tables) or first.weight.dtype
         fetched = first.transport.fetch_rows(parts, [weight.detach() for weight in weights], dtype, first.statistics)
@@ -104,22 +106,23 @@ class Lookup(torch.autograd.Function):
         dtype = _wire_dtype(ctx.tables) or _sum_dtype(first)
         divisors = [ctx.tables[number].grad_divisor for number in needed]
         returned = first.transport.return_gradients(parts, blocks, divisors, dtype, first.statistics)
-        return None, None, *_gradients_of_shards(ctx.tables, needed, parts, returned)
+        requested = [part.requested for part in parts]
+        return None, None, *_gradients_of_shards(ctx.tables, needed, requested, returned)
 
 
 def _gradients_of_shards(
     tables: Sequence["DistributedEmbedding"],
     needed: Sequence[int],
-    parts: Sequence[TablePlan],
+    requested: Sequence[RequestedRows],
     returned: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """Of each table the gradient of its shard; None if it needs none.
 
-    needed: the numbers of the tables that need one; parts, returned: their plans, and what has come of their rows.
+    needed: the numbers of the tables that need one; requested, returned: what was asked of them, and what has come.
     """
     gradients: list[Tensor | None] = [None] * len(tables)
-    for number, part, values in zip(needed, parts, returned, strict=True):
-        gradients[number] = _sparse_gradient(tables[number], part, values)
+    for number, asked, values in zip(needed, requested, returned, strict=True):
+        gradients[number] = _sparse_gradient(tables[number], asked, values)
     return gradients
 
 
@@ -128,11 +131,11 @@ def _sum_by_id(output_gradient: Tensor, wanted: Runs, table: "DistributedEmbeddi
     return wanted.sums(output_gradient.reshape(-1, table.embedding_dim).to(_sum_dtype(table)).contiguous())
 
 
-def _sparse_gradient(table: "DistributedEmbedding", part: TablePlan, returned: Tensor) -> Tensor:
+def _sparse_gradient(table: "DistributedEmbedding", requested: RequestedRows, returned: Tensor) -> Tensor:
     """The gradient of the shard, from those of the R requested rows, [R, D]."""
-    rows, values, frequencies = part.requested_rows, returned.to(_sum_dtype(table)), part.frequencies
-    if not part.requested_once:
-        runs = part.requested
+    rows, values, frequencies = requested.rows, returned.to(_sum_dtype(table)), requested.frequencies
+    if not requested.once:
+        runs = requested.runs
         rows, values = runs.distinct, runs.sums(values)
         if frequencies is not None:
             frequencies = frequencies.new_zeros(len(rows)).index_add_(0, runs.places, frequencies[runs.order])

@@ -28,7 +28,7 @@ from dist_s2s.sharded.plan import TablePlan
 from dist_s2s.sharded.shared_rows import SharedRows, share_rows
 from dist_s2s.sharded.transport import ExchangeStatistics, Requests, Transport
 
-_Asked = tuple[list[int], list[int], list[int]]  # of a table: receive_counts, receive_starts, receive_totals
+_Asked = tuple[list[int], list[int], list[int]]  # of a table: counts, starts and totals of RequestedRows
 
 
 class SharedMemoryTransport(Transport):
@@ -105,12 +105,12 @@ class SharedMemoryTransport(Transport):
         places = [_places(parts, widths, rank, dtype) for rank in range(self.world_size)]
         if self._mailboxes.make_room([size for *_, size in places]):
             statistics.collectives += 1
-        asked = [part.requested_rows.split(part.receive_counts) for part in parts]
+        asked = [part.requested.rows.split(part.requested.counts) for part in parts]
         for rank in range(self.world_size):
             memory = self._mailboxes.to_write(rank)
             for part, shard, rows, place in zip(parts, shards, asked, places[rank], strict=False):
-                first = place + part.receive_starts[rank] * shard.shape[1] * dtype.itemsize
-                target = _view(memory, first, (part.receive_counts[rank], shard.shape[1]), dtype)
+                first = place + part.requested.starts[rank] * shard.shape[1] * dtype.itemsize
+                target = _view(memory, first, (part.requested.counts[rank], shard.shape[1]), dtype)
                 if shard.dtype == dtype:
                     torch.index_select(shard, 0, rows[rank], out=target)
                 else:
@@ -133,7 +133,7 @@ class SharedMemoryTransport(Transport):
         """One meeting."""
         self._post(blocks, dtype, statistics, divisors)
         self._meet("gradients", statistics)
-        asked = [(part.receive_counts, part.receive_starts, part.receive_totals) for part in parts]
+        asked = [(part.requested.counts, part.requested.starts, part.requested.totals) for part in parts]
         return self._read_blocks(asked, [block.shape[1] for block in blocks], dtype, [0] * self.world_size)
 
     def gather(self, tensor: Tensor, statistics: ExchangeStatistics) -> list[Tensor]:
@@ -215,7 +215,7 @@ class SharedMemoryTransport(Transport):
 
 def _places(parts: Sequence[TablePlan], widths: Sequence[int], rank: int, dtype: torch.dtype) -> list[int]:
     """Of a rank's rows: the byte at which those of each table begin in its mailbox, and where the last end."""
-    sizes = [part.receive_totals[rank] * width * dtype.itemsize for part, width in zip(parts, widths, strict=True)]
+    sizes = [part.requested.totals[rank] * width * dtype.itemsize for part, width in zip(parts, widths, strict=True)]
     return list(accumulate(sizes, initial=0))
 
 

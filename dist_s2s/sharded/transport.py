@@ -55,7 +55,7 @@ class Requests:
     """What the ranks ask of this one.
 
     statuses: of each rank. If one is not 0, nothing else counts.
-    counts, starts, totals: for each table and rank as TablePlan's receive_counts, receive_starts and receive_totals.
+    counts, starts, totals: for each table and rank as of RequestedRows.
     blocks: for each table int64 [sum of its counts, columns], ordered by the rank that asks.
     """
 
@@ -176,7 +176,7 @@ class LocalTransport(Transport):
         statistics: ExchangeStatistics,
     ) -> list[Tensor]:
         """One index_select for each table."""
-        return [shard.index_select(0, part.requested_rows) for part, shard in zip(parts, shards, strict=True)]
+        return [shard.index_select(0, part.requested.rows) for part, shard in zip(parts, shards, strict=True)]
 
     def return_gradients(
         self,

@@ -52,15 +52,15 @@ def test_plans_of_all_ranks_fit_together(ranks: RankPool, world_size: int, trans
         for rank, plan in enumerate(plan_of_rank):
             assert torch.equal(plan.ids, ids[rank])
             assert plan.send_counts == [len(rows) for rows in asked[rank]]
-            assert plan.receive_counts == [len(rows[rank]) for rows in asked]
-            assert plan.receive_starts == [sum(len(rows[owner]) for owner in range(rank)) for rows in asked]
-            assert plan.receive_totals == [sum(map(len, rows)) for rows in asked]
+            assert plan.requested.counts == [len(rows[rank]) for rows in asked]
+            assert plan.requested.starts == [sum(len(rows[owner]) for owner in range(rank)) for rows in asked]
+            assert plan.requested.totals == [sum(map(len, rows)) for rows in asked]
             assert plan.num_wanted == len(ids[rank].unique())
-            requests = plan.requested_rows.split(plan.receive_counts)
+            requests = plan.requested.rows.split(plan.requested.counts)
             assert [sorted(rows.tolist()) for rows in requests] == [sorted(rows[rank]) for rows in asked]
-            merged = plan.requested
+            merged = plan.requested.runs
             assert merged.distinct.tolist() == sorted(set().union(*(by_owner[rank] for by_owner in asked)))
-            assert torch.equal(merged.distinct[merged.inverse], plan.requested_rows)
+            assert torch.equal(merged.distinct[merged.inverse], plan.requested.rows)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -71,10 +71,10 @@ def test_owners_learn_how_often_a_row_is_asked_for_where_that_is_wanted(
     ids = uneven_ids(world_size)
     ids[0] = torch.tensor([130, 7, 130, 130])
     for rank, (uncounted, counted) in enumerate(ranks.run(plans, ids, transport, world_size=world_size)):
-        assert uncounted.frequencies is None
-        assert counted.frequencies is not None
-        requests = counted.requested_rows.split(counted.receive_counts)
-        frequencies = counted.frequencies.split(counted.receive_counts)
+        assert uncounted.requested.frequencies is None
+        assert counted.requested.frequencies is not None
+        requests = counted.requested.rows.split(counted.requested.counts)
+        frequencies = counted.requested.frequencies.split(counted.requested.counts)
         partition = RowPartition(V, world_size, LAYOUTS[1])
         for asker, (rows, times) in enumerate(zip(requests, frequencies, strict=True)):
             expected = torch.bincount(ids[asker].flatten(), minlength=V)[partition.ids_of_rows(rank, rows)]
@@ -91,9 +91,9 @@ def plan_alone(ids: Tensor, counted: bool = False, deduplicate: bool = True) -> 
 
 def test_without_deduplication_every_id_is_asked_for():
     plan = plan_alone(torch.tensor([7, 3, 7]), deduplicate=False)
-    assert (plan.num_wanted, plan.requested_rows.tolist()) == (3, [3, 7, 7])
+    assert (plan.num_wanted, plan.requested.rows.tolist()) == (3, [3, 7, 7])
     assert plan.wanted.inverse.tolist() == [1, 0, 2]
-    assert plan.requested.distinct.tolist() == [3, 7]
+    assert plan.requested.runs.distinct.tolist() == [3, 7]
 
 
 def test_a_plan_keeps_its_ids_when_the_batch_is_overwritten():
@@ -106,9 +106,14 @@ def test_a_plan_keeps_its_ids_when_the_batch_is_overwritten():
 def test_a_plan_moves_to_a_device_whole():
     plan = plan_alone(torch.tensor([3, 5, 3]), counted=True)
     moved = plan.to(torch.device("meta"))
-    tensors = [value for each in (moved, moved.wanted) for value in vars(each).values() if isinstance(value, Tensor)]
+    tensors = [
+        value
+        for each in (moved, moved.wanted, moved.requested)
+        for value in vars(each).values()
+        if isinstance(value, Tensor)
+    ]
     assert [tensor.device.type for tensor in tensors] == ["meta"] * 7
-    assert (moved.send_counts, moved.receive_counts) == (plan.send_counts, plan.receive_counts)
+    assert (moved.send_counts, moved.requested.counts) == (plan.send_counts, plan.requested.counts)
 
 
 def round_trip(
@@ -127,7 +132,7 @@ def round_trip(
     rows = [block[part.wanted.inverse] for block, part in zip(fetched, parts, strict=True)]
     returned = transport.return_gradients(parts, fetched, [1, 1], torch.float64, statistics)
     same = [
-        torch.equal(block, shard[part.requested_rows])
+        torch.equal(block, shard[part.requested.rows])
         for block, shard, part in zip(returned, shards, parts, strict=True)
     ]
     return rows, same, statistics

@@ -10,6 +10,9 @@ empty batch; how bytes move is the transport's business:
 Step 3 is the dual of step 2: the same plan with senders and receivers exchanged. No rank assumes a size: every count is
 received before the data that it describes. If a rank is in trouble, all ranks learn it in step 1, gather the messages,
 and raise that of the first such rank.
+
+Where ranks read rows in memory that they share, nothing is asked for before backward, and steps 1 and 3 are one:
+Transport.push_gradients. LookupInPlace in lookup_function.py is that lookup.
 """
 
 from collections.abc import Sequence

@@ -161,6 +161,7 @@ def _print(results: Sequence[Result]) -> None:
             f"{result.error:+.0%}",
         )
     console = Console()
+    console.width = max(console.width, 110)  # a pipe has 80 columns, which would cut names short
     console.print(table)
     of_all = summary(results)
     console.print(f"error: {of_all['largest_error']:.0%} at most, {of_all['mean_error']:.0%} on average\n")

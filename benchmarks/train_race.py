@@ -53,6 +53,7 @@ class Result:
 
     contender: str
     num_embeddings: int
+    output: str  # layer, of model.output
     tokens_per_second: list[float]  # of each turn
     median: float
     first_quartile: float
@@ -124,6 +125,7 @@ def _result(contender: Contender, problem: Problem, measured: list[Measurement],
     return Result(
         contender=contender.key,
         num_embeddings=problem.num_embeddings,
+        output=problem.config.model.output,
         tokens_per_second=rates,
         median=middle,
         first_quartile=first,

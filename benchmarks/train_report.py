@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ TITLES = {
     "joeynmt_1_threads": "JoeyNMT, 1 thread",
     "joeynmt_2_threads": "JoeyNMT, 2 threads",
 }
+_OURS, _OTHERS = "#0b5394", "#c9c9c9"
 Breakdowns = Mapping[int, Mapping[str, float]]
 
 
@@ -69,40 +71,47 @@ def print_breakdowns(breakdowns: Breakdowns) -> None:
 
 
 def plot(results: Sequence[Result], breakdowns: Breakdowns, file: Path) -> None:
-    """Tokens per second over V, or of each contender if there is one V; and the parts of our step at each V."""
+    """Target tokens per second of each contender, and the share of our step that each part takes, at every V."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
-    speed, parts = figure.subplots(1, 2)
-    names = list(dict.fromkeys(result.contender for result in results))
-    if len(breakdowns) > 1:
-        speed.set_ylabel("target tokens/s")
-        for name in names:
-            mine = [result for result in results if result.contender == name]
-            speed.loglog([r.num_embeddings for r in mine], [r.median for r in mine], "o-", label=title(name))
-        speed.set_xlabel("V, rows of each table")
-        speed.legend()
-    else:
-        speed.barh([title(name) for name in names], [result.median for result in results])
-        speed.invert_yaxis()
-        speed.set_xlabel("target tokens/s")
-    speed.set_title("training")
-    speed.grid(alpha=0.3)
+    sizes = {result.num_embeddings: f"V = {result.num_embeddings:,}\n{result.output} output" for result in results}
+    style: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    with rc_context(style):
+        figure = Figure(figsize=(13, 1.6 + 0.34 * len(results)), layout="constrained")
+        speed, parts = figure.subplots(1, 2)
+        _draw_speed(speed, results, sizes)
+        _draw_parts(parts, breakdowns, sizes)
+        figure.legend(*parts.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        figure.savefig(file, dpi=150)
 
-    sizes = [f"{size:,}" for size in breakdowns]
-    left = [0.0] * len(sizes)
-    colours = [f"C{number}" for number in range(10)] + ["black"]
-    for part, colour in zip(PARTS, colours, strict=True):
-        widths = [1000 * max(0.0, breakdown[part]) for breakdown in breakdowns.values()]
-        parts.barh(sizes, widths, left=left, label=part, color=colour)
+
+def _draw_speed(axes: Any, results: Sequence[Result], sizes: Mapping[int, str]) -> None:
+    contenders = list(dict.fromkeys(result.contender for result in results))
+    groups = list(sizes)
+    for result in results:
+        place = groups.index(result.num_embeddings) * (len(contenders) + 1) + contenders.index(result.contender)
+        axes.barh(place, result.median, color=_OURS if result.contender == "ours" else _OTHERS)
+        name = "ours" if result.contender == "ours" else title(result.contender)
+        axes.text(result.median, place, f"  {name}: {result.median:,.0f}", va="center", fontsize=9)
+    middle = (len(contenders) - 1) / 2
+    axes.set_yticks([group * (len(contenders) + 1) + middle for group in range(len(groups))], list(sizes.values()))
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.35 * max(result.median for result in results))
+    axes.set_title("target tokens per second", loc="left", fontsize=11)
+
+
+def _draw_parts(axes: Any, breakdowns: Breakdowns, sizes: Mapping[int, str]) -> None:
+    names, left = [sizes[size].partition("\n")[0] for size in breakdowns], [0.0] * len(breakdowns)
+    totals = [sum(max(0.0, of_size[part]) for part in PARTS) for of_size in breakdowns.values()]
+    names = [f"{name}\n{1000 * total:,.0f} ms" for name, total in zip(names, totals, strict=True)]
+    for part, colour in zip(PARTS, [f"C{number}" for number in range(10)] + ["black"], strict=True):
+        values = zip(breakdowns.values(), totals, strict=True)
+        widths = [100 * max(0.0, of_size[part]) / total for of_size, total in values]
+        axes.barh(names, widths, left=left, label=part, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    parts.invert_yaxis()
-    parts.set_xlabel("milliseconds of a step")
-    parts.set_ylabel("V")
-    parts.set_title("where a training step of ours goes")
-    handles, labels = parts.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-    figure.savefig(file, dpi=150)
+    axes.invert_yaxis()
+    axes.set_title("where a step of ours goes, %", loc="left", fontsize=11)
 
 
 def _console() -> Console:

@@ -27,6 +27,7 @@ from machine import provenance
 from race import timed_step
 from rich.console import Console
 from rich.table import Table
+from wide_console import wide_console
 
 from dist_s2s.cost import problem as cost
 from dist_s2s.cost.coefficients import Calibration, Coefficients, read_calibration
@@ -160,8 +161,7 @@ def _print(results: Sequence[Result]) -> None:
             f"{result.predicted * 1e3:.2f}",
             f"{result.error:+.0%}",
         )
-    console = Console()
-    console.width = max(console.width, 110)  # a pipe has 80 columns, which would cut names short
+    console = wide_console(110)
     console.print(table)
     of_all = summary(results)
     console.print(f"error: {of_all['largest_error']:.0%} at most, {of_all['mean_error']:.0%} on average\n")

@@ -9,10 +9,12 @@ from contenders import SAME_ID, Problem, Update
 from lineup import FLOOR, OURS, SYSTEMS
 from memory_bench import MIB
 from race import RankResult
-from rich.console import Console
 from rich.table import Table
+from wide_console import wide_console
 
 from dist_s2s.cost.ranks import seconds_of_all
+
+_COLUMNS = 140
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def print_run(run: Run) -> None:
             f"{result.bytes_sent / MIB:.2f}",
             "" if result.peak_bytes is None else f"{result.peak_bytes / MIB:.0f}",
         )
-    console = _console()
+    console = wide_console(_COLUMNS)
     console.print(table)
     for name in run.left_out:
         console.print(f"{SYSTEMS[name].title}: left out, there is no memory for it beside the others")
@@ -197,13 +199,7 @@ def print_sweep(runs: Sequence[Run], swept: str) -> None:
     steps = [{result.contender: result.step_ms.median for result in run.results} for run in runs]
     for name in dict.fromkeys(name for of_run in steps for name in of_run):
         table.add_row(SYSTEMS[name].title, *(f"{of_run[name]:.2f}" if name in of_run else "–" for of_run in steps))
-    _console().print(table)
-
-
-def _console() -> Console:
-    console = Console()
-    console.width = max(console.width, 140)  # a pipe has 80 columns, which would break the lines
-    return console
+    wide_console(_COLUMNS).print(table)
 
 
 def _spread(seconds: list[float]) -> Spread:

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
+from wide_console import wide_console
 
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
@@ -172,8 +173,7 @@ def _print(curve: Sequence[Point], perplexity: float, options: argparse.Namespac
     for point in curve:
         errors = [f"{error[part]:.2%}" for part in PARTS for error in (point.of_one_draw, point.of_the_mean)]
         table.add_row(f"{point.samples:,}", f"{point.candidates:,.1f}", *errors)
-    console = Console()
-    console.width = max(console.width, 100)  # a pipe has 80 columns, which would break the lines
+    console = wide_console(100)
     console.print(table)
     console.print("Errors are relative to the norm of the exact gradient")
 

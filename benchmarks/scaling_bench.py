@@ -35,6 +35,7 @@ from machine import provenance
 from rich.console import Console
 from rich.table import Table
 from scaling_steps import STEPS_PER_TURN, Kind, RankResult, Settings, Way, entries, measure
+from wide_console import wide_console
 
 from dist_s2s.cost.ranks import run_on_ranks
 
@@ -115,8 +116,7 @@ def _print(results: Sequence[Result], worst: float, options: argparse.Namespace)
             f"{result.ratio:.3f}",
             f"{result.updated_rows:,.0f}",
         )
-    console = Console()
-    console.width = max(console.width, 120)  # a pipe has 80 columns, which would break the lines
+    console = wide_console(120)
     console.print(table)
     verdict = "passed" if worst <= options.limit else "FAILED"
     console.print(f"highest ratio with the same ids {worst:.3f}, limit {options.limit:g}: {verdict}")

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from train_breakdown import BACKGROUND, PARTS
 from train_race import Result
+from wide_console import wide_console
 
 MIB = 2**20
+_COLUMNS = 124
 TITLES = {
     "ours": "sharded (ours)",
     "ddp_dense": "DDP, dense",
@@ -48,7 +49,7 @@ def print_results(heading: str, results: Sequence[Result], skipped: Sequence[str
             str(result.processes),
             f"{result.peak_bytes_above_idle / MIB:,.0f}",
         )
-    console = _console()
+    console = wide_console(_COLUMNS)
     console.print(table)
     for reason in skipped:
         console.print(reason)
@@ -67,7 +68,7 @@ def print_breakdowns(breakdowns: Breakdowns) -> None:
     table.add_row(
         f"{BACKGROUND} (in the background)", *(f"{1000 * parts[BACKGROUND]:.2f}" for parts in breakdowns.values())
     )
-    _console().print(table)
+    wide_console(_COLUMNS).print(table)
 
 
 def plot(results: Sequence[Result], breakdowns: Breakdowns, file: Path) -> None:
@@ -112,9 +113,3 @@ def _draw_parts(axes: Any, breakdowns: Breakdowns, sizes: Mapping[int, str]) -> 
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_title("where a step of ours goes, %", loc="left", fontsize=11)
-
-
-def _console() -> Console:
-    console = Console()
-    console.width = max(console.width, 124)  # a pipe has 80 columns, which would break the lines
-    return console

@@ -9,6 +9,7 @@ tastes, every item one of four genres, and where they meet a click is likely. Th
 
 import argparse
 import os
+import time
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,7 @@ def main() -> None:
     torch.manual_seed(0)  # the network starts the same on every rank; the tables see to that themselves
     train(steps, rank, ranks)
     if dist.is_initialized():
+        time.sleep(0.1)  # lets gloo's threads finish: https://github.com/pytorch/pytorch/issues/190489
         dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Row-sharded embedding tables for any PyTorch model. Imports torch alone.
+"""Row-sharded embedding tables for any PyTorch model. Imports torch alone, which must find numpy.
 
 - embedding = nn.Embedding(num_embeddings, embedding_dim)
 + embedding = DistributedEmbedding(num_embeddings, embedding_dim)

@@ -12,7 +12,8 @@ received before the data that it describes. If a rank is in trouble, all ranks l
 and raise that of the first such rank.
 
 Where ranks read rows in memory that they share, nothing is asked for before backward, and steps 1 and 3 are one:
-Transport.push_gradients. LookupInPlace in lookup_function.py is that lookup.
+Transport.push_gradients. LookupInPlace in lookup_function.py is that lookup; its errors are told in
+Transport.begin_reading.
 """
 
 from collections.abc import Sequence

@@ -25,9 +25,8 @@ class LookupInPlace(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Rows of each table's ids, when all ranks are about to read (collective: they have all read afterwards)."""
         first = tables[0]
-        # Copied, since a contiguous layout's are the ids themselves, which may have changed before backward.
         positions = [
-            table.partition.positions(mine.reshape(-1).long()).clone() for table, mine in zip(tables, ids, strict=True)
+            table.partition.positions(mine.reshape(-1).long()) for table, mine in zip(tables, ids, strict=True)
         ]
         rows = []
         for table, mine, places in zip(tables, ids, positions, strict=True):
@@ -37,7 +36,9 @@ class LookupInPlace(torch.autograd.Function):
         dtype = _wire_dtype(tables)
         if dtype is not None:
             rows = [block.to(dtype).to(block.dtype) for block in rows]
-        ctx.tables, ctx.positions = tables, positions
+        if any(ctx.needs_input_grad):
+            # A contiguous layout's are the ids themselves, which may be overwritten before backward.
+            ctx.tables, ctx.positions = tables, [places.clone() for places in positions]
         ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
         return tuple(rows)
 
@@ -65,7 +66,7 @@ class LookupInPlace(torch.autograd.Function):
             first.statistics,
         )
         for table, mine in zip(tables, wanted, strict=True):
-            table.statistics.distinct_ids += len(mine.requests)
+            table.statistics.distinct_ids += len(mine.runs.distinct)
         requested = requested_rows(wanted, requests, first.rank)
         return None, None, *_gradients_of_shards(ctx.tables, needed, requested, returned)
 

@@ -179,3 +179,21 @@ def shared_rows_of_one_rank(group: dist.ProcessGroup) -> object:
 def test_a_rank_alone_shares_no_rows(ranks: RankPool):
     assert DistributedEmbedding(V, D).shared_rows is None
     assert ranks.run(shared_rows_of_one_rank, world_size=1) == [None]
+
+
+def gradient_of_overwritten_ids(group: dist.ProcessGroup, layout: str, overwrite: bool) -> Tensor:
+    table, ids = build(group, "in place", layout=layout), ids_of(dist.get_rank(group), 0)[0]
+    rows = table(ids)
+    if overwrite:
+        ids.fill_(0)
+    rows.double().sin().sum().backward()
+    return table.weight.grad.to_dense()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_backward_does_not_see_that_ids_were_overwritten(ranks: RankPool, layout: str):
+    kept = ranks.run(gradient_of_overwritten_ids, layout, False, world_size=2)
+    overwritten = ranks.run(gradient_of_overwritten_ids, layout, True, world_size=2)
+    for mine, theirs in zip(kept, overwritten, strict=True):
+        assert mine.abs().sum() > 0
+        assert torch.equal(mine, theirs)

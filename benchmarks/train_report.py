@@ -82,7 +82,7 @@ def plot(results: Sequence[Result], breakdowns: Breakdowns, file: Path) -> None:
         figure = Figure(figsize=(13, 1.6 + 0.34 * len(results)), layout="constrained")
         speed, parts = figure.subplots(1, 2)
         _draw_speed(speed, results, sizes)
-        _draw_parts(parts, breakdowns, sizes)
+        _draw_parts(parts, breakdowns)
         figure.legend(*parts.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
         figure.savefig(file, dpi=150)
 
@@ -102,10 +102,10 @@ def _draw_speed(axes: Any, results: Sequence[Result], sizes: Mapping[int, str]) 
     axes.set_title("target tokens per second", loc="left", fontsize=11)
 
 
-def _draw_parts(axes: Any, breakdowns: Breakdowns, sizes: Mapping[int, str]) -> None:
-    names, left = [sizes[size].partition("\n")[0] for size in breakdowns], [0.0] * len(breakdowns)
+def _draw_parts(axes: Any, breakdowns: Breakdowns) -> None:
+    left = [0.0] * len(breakdowns)
     totals = [sum(max(0.0, of_size[part]) for part in PARTS) for of_size in breakdowns.values()]
-    names = [f"{name}\n{1000 * total:,.0f} ms" for name, total in zip(names, totals, strict=True)]
+    names = [f"V = {size:,}\n{1000 * total:,.0f} ms" for size, total in zip(breakdowns, totals, strict=True)]
     for part, colour in zip(PARTS, [f"C{number}" for number in range(10)] + ["black"], strict=True):
         values = zip(breakdowns.values(), totals, strict=True)
         widths = [100 * max(0.0, of_size[part]) / total for of_size, total in values]

@@ -26,7 +26,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.durable_files import check_sha256, save_tensors, sync_directory, write_durably
 from dist_s2s.errors import UserError
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
-from dist_s2s.sharded.dynamic_rows import row_state
+from dist_s2s.sharded.tables.growing import row_state
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -44,8 +44,6 @@ def find_group(
         ValueError: on every rank, for another transport, or for "shared_memory" if the ranks do not share memory; on
             this rank alone if it is no member of the process group, or if the mesh does not have two dimensions.
     """
-    if transport not in get_args(TransportName):
-        raise ValueError(f"transport must be one of {', '.join(get_args(TransportName))}, but is {transport!r}")
     replicas = None
     if device_mesh is not None:
         if process_group is not None:
@@ -54,7 +52,7 @@ def find_group(
             raise ValueError(f"device_mesh must have 2 dimensions, replicas and shards, but has {device_mesh.ndim}")
         replicas, process_group = device_mesh.get_group(0), device_mesh.get_group(1)
     if process_group is None and not (dist.is_available() and dist.is_initialized()):
-        return _local(None, device)
+        return _local(transport, None, device)
     members = process_group or dist.group.WORLD
     for group in (members, replicas):
         if group is not None and dist.get_rank(group) < 0:
@@ -63,16 +61,15 @@ def find_group(
     if replicas is not None and dist.get_world_size(replicas) == 1:
         replicas = None
     if dist.get_world_size(members) == 1:
-        return _local(replicas, device)
-    key = (process_group, replicas, transport, device.type)
-    known = _groups.get(key)
+        return _local(transport, replicas, device)
+    meeting_point = _collective(members, device)
+    meeting_point.check_same({"transport": transport, "device": device.type}, _FINDING)
+    _check_name(transport)
+    known = _groups.get((process_group, replicas, transport, device.type))
     if known is not None and not _is_registered(known.process_group):
         known = None  # its process group was destroyed
-    if not all(has for (has,) in _collective(members, device).agree(_FINDING, None, [known is not None])):
-        known = None
-    if known is None:
-        known = _groups[key] = _make_group(transport, process_group, replicas, device)
-    return known
+    all_know = all(has for (has,) in meeting_point.agree(_FINDING, None, [known is not None]))
+    return known if known is not None and all_know else _make_group(transport, process_group, replicas, device)
 
 
 def make_background_group(process_group: dist.ProcessGroup, transport: TransportName) -> RankGroup:
@@ -94,8 +91,14 @@ def give_back(process_group: dist.ProcessGroup) -> None:
         dist.destroy_process_group(process_group)
 
 
-def _local(replicas: dist.ProcessGroup | None, device: torch.device) -> RankGroup:
+def _check_name(transport: TransportName) -> None:
+    if transport not in get_args(TransportName):
+        raise ValueError(f"transport must be one of {', '.join(get_args(TransportName))}, but is {transport!r}")
+
+
+def _local(transport: TransportName, replicas: dist.ProcessGroup | None, device: torch.device) -> RankGroup:
     """Return the group of a rank that holds all rows itself; tables of one lookup must share it."""
+    _check_name(transport)
     key = (None, replicas, "local", device.type)
     group = _groups.get(key)
     if group is None:
@@ -114,6 +117,10 @@ def _make_group(
     group = RankGroup(_make_transport(transport, process_group, device), device, process_group, replica_group)
     if given is None:
         finalize(group, give_back, process_group).atexit = False
+    # Tables that want shared memory and tables that take what there is have the same mailboxes.
+    names = {transport, "auto", "shared_memory"} if group.transport.name == "shared_memory" else {transport}
+    for name in names:
+        _groups[(given, replicas, name, device.type)] = group
     return group
 
 

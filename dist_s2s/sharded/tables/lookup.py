@@ -16,7 +16,6 @@ from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
-
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
     """Return rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, as its backward).
 
@@ -45,6 +44,8 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
             in_place = _begin(tables, subject_of("lookup", tables, group.lookups), error)
         if in_place:
             group.statistics.ids += sum(mine.numel() for mine in ids)
+            if _is_trained(tables):  # backward must not see that the caller overwrites the ids
+                ids = [mine.clone() for mine in ids]
             wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
             return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
     return follow(tables, _plan(tables, ids, error), just_asked=True)
@@ -80,9 +81,10 @@ def ask_in_group(
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
     if error is not None:
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
+    ids = [mine.clone() for mine in ids]  # the caller may overwrite them
     wanted = [_wanted(*each) for each in zip(tables, ids, partitions, strict=True)]
     requested = ask(wanted, group, subject, error)
-    return tuple(TablePlan(*each) for each in zip([mine.clone() for mine in ids], wanted, requested, strict=True))
+    return tuple(TablePlan(*each) for each in zip(ids, wanted, requested, strict=True))
 
 
 def follow(
@@ -115,9 +117,8 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
     try:
         yield
     except AGREED_ERRORS as error:
-        trained = torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
         replicas = tables[0].group.replicas
-        if replicas.size > 1 and trained:
+        if replicas.size > 1 and _is_trained(tables):
             replicas.agree(REPLICAS, error)
         raise
 
@@ -144,6 +145,11 @@ def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | No
 
 def _apply(route: Route) -> list[Tensor]:
     return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]
+
+
+def _is_trained(tables: Sequence[TableShard]) -> bool:
+    """Tell whether a lookup will have a backward."""
+    return torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
 
 
 def _is_in_place(tables: Sequence[TableShard]) -> bool:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.function import Lookup
-from dist_s2s.sharded.exchange.gradients import REPLICAS
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
@@ -15,6 +14,9 @@ from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
+
+_REFUSED = Subject("a lookup that the ranks of another replica have refused")
+
 
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
     """Return rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, as its backward).
@@ -119,7 +121,7 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
     except AGREED_ERRORS as error:
         replicas = tables[0].group.replicas
         if replicas.size > 1 and _is_trained(tables):
-            replicas.agree(REPLICAS, error)
+            replicas.agree(_REFUSED, error)
         raise
 
 

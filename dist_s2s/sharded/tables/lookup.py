@@ -50,7 +50,7 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
                 ids = [mine.clone() for mine in ids]
             wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
             return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
-    return follow(tables, _plan(tables, ids, error), just_asked=True)
+    return follow(tables, _plan("lookup", tables, ids, error), just_asked=True)
 
 
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -62,7 +62,7 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
     """
     group, error = _prepare(tables, ids)
     group.lookups += 1
-    return _plan(tables, ids, error or _ids_error(tables, ids))
+    return _plan("the plan of lookup", tables, ids, error or _ids_error(tables, ids))
 
 
 def ask_in_group(
@@ -125,9 +125,9 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
         raise
 
 
-def _plan(tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
+def _plan(kind: str, tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
     group, partitions = tables[0].group, [table.partition for table in tables]
-    subject = subject_of("lookup", tables, group.lookups)
+    subject = subject_of(kind, tables, group.lookups)
     with replicas_told(tables):
         parts = ask_in_group(tables, ids, partitions, group, subject, error)
     return ExchangePlan(group.lookups, group, parts)

@@ -15,6 +15,7 @@ from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
+_SHARED_AGAIN = Subject("the end of the sharing again of tables' memory")
 _REFUSED = Subject("a lookup that the ranks of another replica have refused")
 
 
@@ -138,10 +139,12 @@ def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | No
 
     Shards that have left the memory which the ranks share are put there again, if that can be.
     """
-    received = tables[0].group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
+    group = tables[0].group
+    received = group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
     if any(received.notes):
         for table in tables:
             table.share_again()
+        group.exchange(_SHARED_AGAIN)  # nobody reads before all have put their rows there
     return _is_in_place(tables)
 
 

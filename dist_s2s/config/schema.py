@@ -42,8 +42,9 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The LSTM encoder and decoder."""
+    """The encoder-decoder, and its output layer."""
 
+    kind: Literal["lstm"] = Field(default="lstm", description="the encoder-decoder")
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
     hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")

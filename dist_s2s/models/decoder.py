@@ -18,9 +18,9 @@ class DecoderState(NamedTuple):
     cell_LBH: Tensor
     attentional_BH: Tensor
 
-    def select(self, rows: Tensor) -> "DecoderState":
-        """The state of the sentences ``rows``, int64 [N], in that order."""
-        return DecoderState(self.hidden_LBH[:, rows], self.cell_LBH[:, rows], self.attentional_BH[rows])
+    def select(self, rows_N: Tensor) -> "DecoderState":
+        """Return the state of the sentences ``rows_N``, int64 [N], in that order."""
+        return DecoderState(self.hidden_LBH[:, rows_N], self.cell_LBH[:, rows_N], self.attentional_BH[rows_N])
 
 
 class Decoder(nn.Module):

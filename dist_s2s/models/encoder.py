@@ -15,6 +15,10 @@ class Encoding(NamedTuple):
     mask_BS: Tensor  # bool, True at real tokens
     summary_BH: Tensor  # last states of both directions of the top layer
 
+    def select(self, rows_N: Tensor) -> "Encoding":
+        """Return the encoding of the sentences ``rows_N``, int64 [N], in that order."""
+        return Encoding(self.memory_BSH[rows_N], self.mask_BS[rows_N], self.summary_BH[rows_N])
+
 
 class Encoder(nn.Module):
     """num_layers bidirectional LSTM layers of hidden_size / 2 a direction, with residuals from the second layer on.

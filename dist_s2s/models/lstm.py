@@ -1,4 +1,4 @@
-"""The replicated part of the translator: everything but its two embedding tables."""
+"""The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
 from torch import Tensor, nn
 
@@ -7,8 +7,8 @@ from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
 
 
-class Seq2Seq(nn.Module):
-    """Encoder, decoder and output layer. It is given embedded tokens, and does not know where their rows live.
+class LSTMEncoderDecoder(nn.Module):
+    """LSTM encoder, LSTM decoder with attention, and an output layer: an EncoderDecoder.
 
     output: maps attentional states [..., H] to outputs [..., X]: nn.Linear(H, V) to logits of V tokens, X = V. With
         nn.Identity() the outputs are the states themselves, X = H, for an output table that lives outside the model.
@@ -47,7 +47,7 @@ class Seq2Seq(nn.Module):
         encoding = self.encoder(source_BSE, source_lengths_B)
         return encoding, self.decoder.initial_state(encoding)
 
-    def next_outputs(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
+    def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Outputs [B, X] after one more target token, and the state after it."""
         attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
         return self.output(attentional_B1H[:, 0]), state

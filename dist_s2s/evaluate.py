@@ -8,9 +8,9 @@ from pathlib import Path
 from dist_s2s.cli.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.text.corpus import describe, load_pairs
-from dist_s2s.training.validation import translate_pairs
-from dist_s2s.translation.scoring import corpus_scores
-from dist_s2s.translation.translator import load_translator
+from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.scoring import corpus_scores, translate_pairs
+from dist_s2s.translation.search_options import SearchOptions
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         wants_file = ranks.is_first and arguments.json is not None
         json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
         started = time.monotonic()
-        rows = translate_pairs(translator, pairs, arguments.beam_size)
+        rows = translate_pairs(translator, pairs, SearchOptions(arguments.beam_size))
         seconds = time.monotonic() - started
         if ranks.is_first:
             scores = corpus_scores(rows)

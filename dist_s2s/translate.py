@@ -10,7 +10,9 @@ from typing import BinaryIO
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import check_torchrun, joined_ranks
-from dist_s2s.translation.translator import SENTENCES_PER_BATCH, load_translator
+from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.translator import SENTENCES_PER_BATCH
 
 _CHUNK = 20 * SENTENCES_PER_BATCH
 
@@ -26,6 +28,7 @@ def main() -> int:
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as (_, ranks):
+        options = SearchOptions(arguments.beam_size)
         translator = load_translator(arguments.run, ranks)
         source = arguments.input
         lines: Iterable[str] = (
@@ -33,7 +36,7 @@ def main() -> int:
         )
         with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
             for chunk in _chunks(lines, 1 if source is None and sys.stdin.isatty() else _CHUNK):
-                translations = translator.translate(chunk, arguments.beam_size)
+                translations = translator.translate(chunk, options)
                 if ranks.is_first:
                     print(*translations, sep="\n", file=output, flush=True)
     return 0

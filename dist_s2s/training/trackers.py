@@ -15,20 +15,24 @@ from torch import nn
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.training.events import Event, Report, RunEnd, Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+SAMPLES_AT_VALIDATION = 3
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
 
 
 class RunLog:
-    """Used on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
+    """A listener on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
 
     A context manager: leaving it closes the bar and the trackers.
     """
 
-    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks) -> None:
+    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks, valid_data: str = "") -> None:
+        """valid_data: what to call the validation data where their scores are shown."""
+        self._valid_data = valid_data
         self.run_dir = run_dir
         self.accelerator = accelerator
         self.ranks = ranks
@@ -55,6 +59,22 @@ class RunLog:
         self._bar.stop()
         for tracker in self.accelerator.trackers:  # end_training would also leave the process group
             tracker.finish()
+
+    def __call__(self, event: Event) -> None:
+        """Write and show what an event is about (collective)."""
+        match event:
+            case Report(step, values, fraction):
+                self.metrics(step, values)
+                self.progress(values, fraction)
+            case Validation(step, epoch, minutes, loss, bleu, rows):
+                values = {"epoch": epoch, "valid_loss": loss, "valid_bleu": bleu, "minutes": minutes}
+                self.metrics(step, values)
+                title = f"step {step} · epoch {epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
+                self.samples(f"{title}valid BLEU {bleu:.2f} on {self._valid_data}", rows[:SAMPLES_AT_VALIDATION])
+            case RunEnd(step, interrupted=True):
+                self.say(f"stopped at step {step}, and saved; the same command goes on from here")
+            case RunEnd(step, reason):
+                self.say(f"finished at step {step}: {reason}")
 
     def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
         """Opens TensorBoard's files, and drops from metrics.jsonl what a resumed run will write again."""

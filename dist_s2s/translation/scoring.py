@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.translator import Translator
+
+Pairs = Sequence[tuple[str, str]]
 Row = tuple[str, str, str]  # source, reference, hypothesis
+_GREEDY = SearchOptions()
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,12 @@ class Scores:
     chrf: float
     bleu_signature: str
     chrf_signature: str
+
+
+def translate_pairs(translator: Translator, pairs: Pairs, options: SearchOptions = _GREEDY) -> list[Row]:
+    """Return (source, reference, hypothesis) of each pair, on every rank (collective)."""
+    hypotheses = translator.translate([source for source, _ in pairs], options)
+    return [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]
 
 
 def bleu_score(rows: Sequence[Row]) -> float:

@@ -16,7 +16,7 @@ class ShardedOutput:
     def __init__(
         self, table: DistributedEmbedding, bias: DistributedEmbedding, num_classes: int, label_smoothing: float
     ) -> None:
-        self.layer = nn.Identity()
+        self.layer: nn.Module = nn.Identity()
         self._bias = bias
         self.tables = {"output_table": table, "output_bias": bias}
         self.lookup_tables: list[DistributedEmbedding] = []

@@ -28,21 +28,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from arguments import new_file, positive
-from machine import provenance
-from peers import default_folder
-from process_memory import available
 from rich.console import Console
-from train_breakdown import WARM_UP
-from train_data import file_examples, make_config, predicted_bytes, zipf_examples
-from train_job import OURS, Contender, Job, Measurement, run_on_ranks
-from train_joeynmt import joeynmt_python, run_joeynmt, segment
-from train_race import Disagreement, Problem, Result, race
-from train_report import plot, print_breakdowns, print_results, title
 
+from common.arguments import new_file, positive
+from common.machine import provenance
+from common.memory import available
+from common.peers import default_folder
 from dist_s2s.config import Config
 from dist_s2s.errors import UserError
 from dist_s2s.output import OutputName, choose_output
+from training.breakdown import WARM_UP
+from training.data import file_examples, make_config, predicted_bytes, zipf_examples
+from training.job import OURS, Contender, Job, Measurement, run_on_ranks
+from training.joeynmt import joeynmt_python, run_joeynmt, segment
+from training.race import Disagreement, Problem, Result, race
+from training.report import plot, print_breakdowns, print_results, title
 
 GIB = 2**30
 BREAKDOWN_STEPS = 12

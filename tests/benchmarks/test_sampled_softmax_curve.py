@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 import sampled_softmax_curve
 
 SIZES = ["--num_classes=131", "--hidden_size=8", "--tokens=12", "--peak=2"]

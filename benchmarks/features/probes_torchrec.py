@@ -39,7 +39,8 @@ class System(LookupChecks, UpdateChecks):
     absent: ClassVar = {
         "grow": r"def (grow|add_rows|resize|expand)(_table|_embeddings)?\(",
         **dict.fromkeys(
-            ("sharded_cross_entropy", "own_tokens", "logits_in_chunks", "tied_tables"), "CrossEntropy|log_softmax"
+            ("sharded_cross_entropy", "own_tokens", "logits_in_chunks", "tied_tables"),
+            r"class \w*CrossEntropy|F\.cross_entropy|log_softmax\(",
         ),
         "sampled_softmax": "(?i)sampled_?softmax",
         "tensor_parallel_layers": "(?i)parallel_?linear|ColwiseParallel",

@@ -32,7 +32,7 @@ def test_a_failure_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="no-python"):
         python_of(PEER, tmp_path)
     monkeypatch.undo()
-    with pytest.raises(RuntimeError, match="(?s)failed:.*no such words"):
+    with pytest.raises(RuntimeError, match=r"(?s)failed:.*no such words"):
         peers._run([sys.executable, "-c", "raise SystemExit('no such words')"])
 
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from common.arguments import settings_of
 from common.machine import check_precision, write_results
 from common.peers import JOEYNMT, python_of
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from training.breakdown import WARM_UP
 from training.job import OURS, run_on_ranks
 from training.options import parse

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import dist_s2s
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 
 
 def provenance() -> dict[str, object]:

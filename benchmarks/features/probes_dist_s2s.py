@@ -11,9 +11,9 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from common.collectives import collectives, gathered
 from dist_s2s import sharded
-from dist_s2s.checkpoint import TrainingState, load_training_state, save_checkpoint
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
+from dist_s2s.storage.checkpoint import TrainingState, load_training_state, save_checkpoint
 from features.catalogue import Answer, whether
 from features.evidence import become_a_world_of_one, installed, one_line, rows
 from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train

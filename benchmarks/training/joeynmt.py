@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.schedule import Progress
-from dist_s2s.steps import training_steps
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, UNK
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.steps import training_steps
 from training.job import Job, Measurement, run_python
 from training.translator import build_translator
 

@@ -8,7 +8,7 @@ from typing import get_args
 from common.arguments import add_outputs, make_parser, positive
 from common.memory import GIB, available
 from common.peers import default_folder
-from dist_s2s.output import OutputName
+from dist_s2s.translation.output import OutputName
 
 # Keys of the configuration that have an option of the same name.
 KEYS = (

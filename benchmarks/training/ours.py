@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-import dist_s2s.trainer
+import dist_s2s.training.trainer
 from dist_s2s.distributed import Ranks
-from dist_s2s.tracking import RunLog
-from dist_s2s.trainer import Trainer, TrainingData
+from dist_s2s.training.trackers import RunLog
+from dist_s2s.training.trainer import Trainer, TrainingData
 from training.breakdown import Stopwatch, replaced
 from training.job import Job
 from training.translator import Records, build_translator, count_parameters
@@ -26,7 +26,7 @@ class _BoundedTrainer(Trainer):
         self._steps, self._seen, self._norm = steps, (0.0, 0), 0.0
         with (
             replaced(self._meter, "add", self._noting_loss),
-            replaced(dist_s2s.trainer, "clip_grad_norm_", self._noting_norm),
+            replaced(dist_s2s.training.trainer, "clip_grad_norm_", self._noting_norm),
         ):
             self._records = Records()
             self._train()

@@ -9,12 +9,12 @@ import torch
 
 from common.memory import GIB
 from common.samplers import draw_ids
+from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.errors import UserError
-from dist_s2s.output import choose_output
 from dist_s2s.text.corpus import Example, encode_pairs, read_pairs
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
+from dist_s2s.translation.output import choose_output
 from training.job import OURS, Contender, Job, Measurement, run_on_ranks
 from training.joeynmt import run_joeynmt, segment
 from training.options import KEYS

@@ -21,11 +21,11 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim import SparseAdam as TorchSparseAdam
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.output import SampledOutput
-from dist_s2s.schedule import Progress
-from dist_s2s.steps import Step, training_steps
 from dist_s2s.text.vocabulary import PAD
-from dist_s2s.translator import Translator
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.steps import Step, training_steps
+from dist_s2s.translation.output import SampledOutput
+from dist_s2s.translation.translator import Translator
 from training.job import Job
 from training.translator import Records, build_translator, count_parameters
 

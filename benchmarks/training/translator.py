@@ -7,7 +7,8 @@ from common.memory import peak
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.translator import TextPipeline, Translator
+from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.translation.translator import Translator
 from training.job import Job
 
 

@@ -16,7 +16,7 @@ import train_bench
 from dist_s2s.distributed import Ranks
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
-from tests.test_equality import DataParallel
+from tests.training.test_equality import DataParallel
 from training import joeynmt_peer, problems
 from training.breakdown import BACKGROUND, PARTS
 from training.job import OURS, Contender, Job, Measurement, run_on_ranks

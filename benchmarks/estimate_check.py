@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from arguments import new_file, positive
-from contenders import Problem, draw_batch
-from lineup import OURS, build
-from machine import provenance
-from race import timed_step
 from rich.console import Console
 from rich.table import Table
-from wide_console import wide_console
 
+from common.arguments import new_file, positive
+from common.console import wide_console
+from common.machine import provenance
 from dist_s2s.cost import problem as cost
 from dist_s2s.cost.coefficients import Calibration, Coefficients, read_calibration
 from dist_s2s.cost.ranks import memory_kept, run_on_ranks, seconds_of_all
 from dist_s2s.cost.step_time import step_time
+from lookup.lineup import OURS, build
+from lookup.problem import Problem, draw_batch
+from lookup.race import timed_step
 
 Moments = tuple[float, float]  # at which a rank's step began and ended, on the host's clock, which all ranks share
 STEPS_PER_TURN = 5  # the first of which does not count: it finds in the caches what another problem has left there

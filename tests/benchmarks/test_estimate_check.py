@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import estimate_check
 import pytest
 
+import estimate_check
 from dist_s2s.cost.calibrate import problems
 from dist_s2s.cost.ranks import run_on_ranks
 from tests.rank_pool import RankPool

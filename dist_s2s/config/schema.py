@@ -135,7 +135,7 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """All keys as YAML text, from which `load_config` makes an equal Config."""
+        """Return all keys as YAML text, from which `load_config` makes an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -167,7 +167,7 @@ RESUMABLE_KEYS = frozenset(
 
 
 def differences(there: Config, here: Config) -> list[str]:
-    """A line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
+    """Return a line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
     pairs = [(key, _value(there, key), _value(here, key)) for key in KEYS if key not in RESUMABLE_KEYS]
     if here.model.output == "auto":  # goes on with whatever it meant there
         pairs = [pair for pair in pairs if pair[0] != "model.output"]
@@ -182,7 +182,7 @@ def _value(config: Config, key: str) -> object:
 
 
 def as_text(value: object) -> str:
-    """A value in YAML's words, such as null and true."""
+    """Return a value in YAML's words, such as null and true."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

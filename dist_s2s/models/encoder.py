@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded_BSE: Tensor, lengths_B: Tensor) -> Encoding:
-        """embedded_BSE: rows of the source table; lengths_B: int64 number of real tokens, at least 1 each."""
+        """Encode rows of the source table; lengths_B: int64 number of real tokens, at least 1 each."""
         steps_S = torch.arange(embedded_BSE.shape[1], device=embedded_BSE.device)
         mask_BS = steps_S < lengths_B[:, None]
         reversal_BS = torch.where(mask_BS, lengths_B[:, None] - 1 - steps_S, steps_S)

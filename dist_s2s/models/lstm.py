@@ -33,7 +33,7 @@ class LSTMEncoderDecoder(nn.Module):
     def forward(
         self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor, apply_output: bool = True
     ) -> Tensor:
-        """Outputs [B, T, X] for the token after each target position, with teacher forcing.
+        """Return outputs [B, T, X] for the token after each target position, with teacher forcing.
 
         apply_output: if not, these are the attentional states [B, T, H], for a loss that applies the layer in chunks.
         """
@@ -43,11 +43,11 @@ class LSTMEncoderDecoder(nn.Module):
         return outputs_BTX
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
-        """The source as the decoder sees it, and the decoder's state before the first target token."""
+        """Return the source as the decoder sees it, and the decoder's state before the first target token."""
         encoding = self.encoder(source_BSE, source_lengths_B)
         return encoding, self.decoder.initial_state(encoding)
 
     def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Outputs [B, X] after one more target token, and the state after it."""
+        """Return outputs [B, X] after one more target token, and the state after it."""
         attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
         return self.output(attentional_B1H[:, 0]), state

@@ -127,7 +127,7 @@ def _first_beam(max_lengths_B: Tensor, beam_size: int) -> _Beam:
 def _grow(
     beam: _Beam, log_probabilities_NC: Tensor, ids_NC: Tensor, end_id: int, max_lengths_B: Tensor
 ) -> tuple[_Beam, Tensor]:
-    """The K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
+    """Return the K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
 
     The continuations of one hypothesis have one length, so its K likeliest tokens are all that can be among the best.
     """

@@ -87,7 +87,7 @@ def load_pairs(name: str, split: Split) -> list[tuple[str, str]]:
 
 
 def describe(name: str) -> str:
-    """What to call a corpus where its scores are shown: the phrasebook is always said to be generated."""
+    """Return what to call a corpus where its scores are shown: the phrasebook is always said to be generated."""
     return "phrasebook (generated sentences)" if name == "phrasebook" else name
 
 

@@ -1,4 +1,6 @@
-"""What a trainer tells its listeners. A listener is any function of an event:
+"""What a trainer tells its listeners.
+
+A listener is any function of an event:
 
     from dist_s2s.training.events import Event, StepEnd
 

@@ -31,7 +31,7 @@ SAMPLES_AT_END = 10
 
 
 def run_training(config: Config) -> None:
-    """Reads the data, trains, scores the best checkpoint on the test data, and writes summary.json (collective)."""
+    """Read the data, train, score the best checkpoint on the test data, and write summary.json (collective)."""
     mixed_precision = "bf16" if config.training.precision == "bf16" else "no"
     with joined_ranks(mixed_precision, config.training.threads_per_rank, config.run_dir) as (accelerator, ranks):
         checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
@@ -101,7 +101,7 @@ def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:
 
 
 def settle(config: Config, checkpoint: Path | None, data: RunData, world_size: int) -> Config:
-    """The configuration with ``model.output: auto`` decided: as the checkpoint's run did, or by the layer's size.
+    """Decide what ``model.output: auto`` means: what it did in the checkpoint's run, or by the layer's size.
 
     Raises UserError if the tables are to have fewer rows than a vocabulary has tokens.
     """
@@ -121,7 +121,7 @@ def settle(config: Config, checkpoint: Path | None, data: RunData, world_size: i
 
 
 def claim_run_directory(config: Config, checkpoint: Path | None, data: RunData) -> None:
-    """Makes the run directory this run's, vocabularies included. For the first rank alone."""
+    """Make the run directory this run's, vocabularies included. For the first rank alone."""
     claim(config, checkpoint)
     if checkpoint is None or checkpoint.parent.parent.resolve() != config.run_dir.resolve():
         data.source.save(config.run_dir, "source")
@@ -139,7 +139,7 @@ def fit(trainer: Trainer, data: RunData, log: RunLog) -> None:
 
 
 def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict[str, Any]:
-    """Scores the best checkpoint on the test data (collective); returns what goes into summary.json."""
+    """Score the best checkpoint on the test data (collective); return what goes into summary.json."""
     translator, progress = trainer.translator, trainer.progress
 
     def load_best() -> None:

@@ -28,7 +28,7 @@ class Progress:
     validations_since_best: int = 0
 
     def forget_best(self) -> None:
-        """Lets the next validation be the best so far."""
+        """Let the next validation be the best so far."""
         self.best_bleu, self.best_step, self.validated_step, self.validations_since_best = -1.0, 0, -1, 0
 
     def advance(self, next_epoch: int, next_position: int, target_tokens: int) -> None:
@@ -57,7 +57,7 @@ class Progress:
         return None
 
     def fraction(self, limits: TrainingConfig, batches_in_epoch: int) -> float:
-        """Share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
+        """Return the share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
 
         batches_in_epoch: of any one epoch; others may have a few more or less.
         """
@@ -72,5 +72,5 @@ class Progress:
 
 
 def learning_rate(peak: float, step: int, warmup_steps: int, fraction: float) -> float:
-    """Linear warm-up to ``peak`` over ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
+    """Return the rate of a step: linear warm-up to ``peak`` over ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
     return peak * min(1.0, (step + 1) / max(1, warmup_steps)) * (1.0 - fraction)

@@ -31,12 +31,12 @@ def translate_pairs(translator: Translator, pairs: Pairs, options: SearchOptions
 
 
 def bleu_score(rows: Sequence[Row]) -> float:
-    """Corpus BLEU, 0 … 100, of detokenized hypotheses against one reference each."""
+    """Return corpus BLEU, 0 … 100, of detokenized hypotheses against one reference each."""
     return float(BLEU().corpus_score([row[2] for row in rows], [[row[1] for row in rows]]).score)
 
 
 def corpus_scores(rows: Sequence[Row]) -> Scores:
-    """BLEU and chrF of detokenized hypotheses against one reference each."""
+    """Return BLEU and chrF of detokenized hypotheses against one reference each."""
     hypotheses, references = [row[2] for row in rows], [[row[1] for row in rows]]
     bleu, chrf = BLEU(), CHRF()
     bleu_value = bleu.corpus_score(hypotheses, references).score

@@ -24,22 +24,22 @@ class ReplicatedOutput:
 
     @torch.no_grad()
     def start_from(self, counts_V: Tensor) -> None:
-        """Sets the bias to the tokens' frequencies."""
+        """Set the bias to the tokens' frequencies."""
         self._linear.bias.copy_(log_frequencies(counts_V))
 
     def sample(self, target_out_BT: Tensor, step: int) -> None:
-        """The loss needs no rows."""
+        """Return None: the loss needs no rows."""
 
     def training_loss(
         self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
-        """Cross-entropy of the logits, a chunk of them at a time."""
+        """Return the cross-entropy of the logits, a chunk of them at a time."""
         return linear_cross_entropy(self._linear, states_BTH, target_out_BT, PAD, self._label_smoothing)
 
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Cross-entropy of the logits, without label smoothing."""
+        """Return the cross-entropy of the logits, without label smoothing."""
         return linear_cross_entropy(self._linear, states_BTH, target_out_BT, PAD)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The largest logits."""
+        """Return the largest logits."""
         return best_of_logits(outputs_NX, k, NEVER_CHOSEN)

@@ -78,11 +78,11 @@ def ask_in_group(
     """
     error = error or _prepare(tables, ids)[1]
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
-    if error is not None:
-        ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
-    wanted = [_wanted(*each) for each in zip(tables, ids, partitions, strict=True)]
+    nothing = [torch.empty(0, dtype=torch.int64)] * len(tables)
+    kept = nothing if error is not None else [mine.clone() for mine in ids]  # the caller may overwrite them
+    wanted = [_wanted(*each) for each in zip(tables, kept, partitions, strict=True)]
     requested = ask(wanted, group, subject, error)
-    return tuple(TablePlan(*each) for each in zip([mine.clone() for mine in ids], wanted, requested, strict=True))
+    return tuple(TablePlan(*each) for each in zip(kept, wanted, requested, strict=True))
 
 
 def follow(

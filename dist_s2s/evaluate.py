@@ -25,7 +25,7 @@ def main() -> int:
     from dist_s2s.translation.scoring import corpus_scores, translate_pairs
     from dist_s2s.translation.search_options import SearchOptions
 
-    with joined_ranks() as (_, ranks):
+    with joined_ranks() as ranks:
         translator = load_translator(arguments.run, ranks)
         pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
         wants_file = ranks.is_first and arguments.json is not None

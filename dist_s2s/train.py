@@ -16,11 +16,12 @@ def main() -> int:
     check_extra(prog)
     from dist_s2s.cli.arguments import config_from_command_line
 
-    config = config_from_command_line(sys.argv[1:], prog, __doc__ or "")
+    words = [word for word in sys.argv[1:] if word != "--verbose"]
+    config = config_from_command_line(words, prog, __doc__ or "")
     # Not before: it takes seconds to import torch, and a mistake in the configuration is to be told at once.
     from dist_s2s.training.run import run_training
 
-    run_training(config)
+    run_training(config, verbose=len(words) < len(sys.argv) - 1)
     return 0
 
 

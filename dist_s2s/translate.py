@@ -30,7 +30,7 @@ def main() -> int:
 
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
-    with joined_ranks() as (_, ranks):
+    with joined_ranks() as ranks:
         options = SearchOptions(arguments.beam_size)
         translator = load_translator(arguments.run, ranks)
         source = arguments.input

@@ -40,9 +40,10 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[P
 
 
 def _print_help(prog: str, description: str) -> NoReturn:
-    usage = f"{prog} [--config FILE] [--section.key VALUE ...]"
+    usage = f"{prog} [--config FILE] [--verbose] [--section.key VALUE ...]"
     parser = argparse.ArgumentParser(usage=usage, description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file; the keys below override it")
+    parser.add_argument("--verbose", action="store_true", help="show every parameter tensor")
     groups = {"": parser} | {name: parser.add_argument_group(name) for name in SECTIONS}
     for key, field in KEYS.items():
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ("VALUE",)

@@ -6,17 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from dist_s2s import UserError
 from dist_s2s.distributed.ranks import Ranks
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 _SECONDS_FOR_GLOO = 0.1  # its threads need microseconds, but may have to wait for a core
@@ -52,52 +47,31 @@ def threads_for_each_rank() -> int:
 
 
 @contextmanager
-def joined_ranks(
-    mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
-) -> Iterator[tuple["Accelerator", Ranks]]:
-    """Join the process group that torchrun describes through accelerate: gloo on CPU, nccl on CUDA.
+def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
+    """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
-    mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None: see
-    threads_for_each_rank.
-    log_dir: where accelerate's TensorBoard tracker writes, if it is used.
-    Raises UserError if accelerate does not see the world that torchrun started.
+    Args:
+        threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
-
-    _, world_size = check_torchrun()
+    rank, world_size = check_torchrun()
     torch.set_num_threads(threads_for_each_rank() if threads is None else threads)
     # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
     torch.set_flush_denormal(True)
     # torch's Adagrad builds sparse tensors without saying whether they are to be checked, and would warn on every rank.
     torch.sparse.check_sparse_tensor_invariants.disable()
-    _use_loopback_on_a_single_host()
-    try:
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=mixed_precision,
-            log_with=None if log_dir is None else "tensorboard",
-            project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir),
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            ],
-        )
-    except (ValueError, ImportError) as error:  # settings in ACCELERATE_* variables that cannot be had here
-        raise UserError(f"accelerate could not start: {error}") from None
-    if dist.is_initialized():
-        dist.barrier()  # a rank that leaves with an error must not take the store along before all have joined
-    if accelerator.num_processes != world_size:
-        raise UserError(
-            f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "
-            "start with torchrun, and without settings of accelerate in the environment"
-        )
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     group = plan_group = None
     if world_size > 1:
+        _use_loopback_on_a_single_host()
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
+        dist.barrier()  # a rank that leaves with an error must not take the store along before all have joined
         group = dist.new_group(timeout=COLLECTIVE_TIMEOUT)
         plan_group = dist.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
     try:
-        yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group, plan_group)
+        yield Ranks(rank, world_size, device, group, plan_group)
     except (UserError, SystemExit):  # which all ranks raise together
         leave()
         raise

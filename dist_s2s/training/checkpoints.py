@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from dist_s2s.storage.checkpoint import list_checkpoints, remove_checkpoint, save_checkpoint
-from dist_s2s.training.events import CheckpointSaved, Event, StepEnd, Validation
+from dist_s2s.training.events import CheckpointSaved, Event, StepEnd, StepsEnd, Validation
 from dist_s2s.training.trainer import Trainer
 
 
@@ -22,6 +22,8 @@ class Checkpoints:
                 if self._trainer.interrupted or step % self._trainer.config.training.checkpoint_every == 0:
                     self._save()
             case Validation():
+                self._save()
+            case StepsEnd() if self._trainer.interrupted:  # in the last validation
                 self._save()
 
     def _save(self) -> None:

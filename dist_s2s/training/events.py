@@ -55,6 +55,18 @@ class StepEnd:
 
 
 @dataclass(frozen=True)
+class StepsEnd:
+    """No step follows; the last validation is due."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class ValidationBatch:
+    """A batch of a validation is done, on every rank."""
+
+
+@dataclass(frozen=True)
 class Paused:
     """Something other than training begins: a validation, a checkpoint."""
 
@@ -115,5 +127,16 @@ class RunEnd:
     interrupted: bool
 
 
-Event = PhaseBegin | StepEnd | Paused | Resumed | Report | Validation | CheckpointSaved | RunEnd
+Event = (
+    PhaseBegin
+    | StepEnd
+    | StepsEnd
+    | Paused
+    | Resumed
+    | Report
+    | ValidationBatch
+    | Validation
+    | CheckpointSaved
+    | RunEnd
+)
 Listener = Callable[[Event], None]

@@ -71,6 +71,21 @@ class Progress:
         return min(1.0, max(done))
 
 
+def warmup_warning(training: TrainingConfig, batches_in_epoch: int) -> str | None:
+    """Return what to say of a warm-up that is not over when the run is; None if it is."""
+    limits = []
+    if training.max_steps is not None:
+        limits.append(training.max_steps)
+    if training.max_epochs is not None:
+        limits.append(training.max_epochs * batches_in_epoch)
+    if not limits or training.warmup_steps < min(limits):
+        return None
+    return (
+        f"training.warmup_steps = {training.warmup_steps} is no shorter than the run of {min(limits):,} steps, so that "
+        "the learning rate never reaches its peak; give fewer"
+    )
+
+
 def learning_rate(peak: float, step: int, warmup_steps: int, fraction: float) -> float:
-    """Return the rate of a step: linear warm-up to ``peak`` over ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
+    """Return a step's rate: linear warm-up to ``peak`` over ``warmup_steps``, times a linear decay to 0 at the end."""
     return peak * min(1.0, (step + 1) / max(1, warmup_steps)) * (1.0 - fraction)

@@ -1,10 +1,10 @@
-"""SIGINT and SIGTERM end a run after a step, on all ranks together."""
+"""SIGINT and SIGTERM end a run after a step or a batch of a validation, on all ranks together."""
 
 import signal
 from types import FrameType
 from typing import Self
 
-from dist_s2s.training.events import Event, StepEnd
+from dist_s2s.training.events import Event, StepEnd, ValidationBatch
 from dist_s2s.training.trainer import Trainer
 
 # torchrun kills a worker 30 seconds after it has asked it to stop.
@@ -29,8 +29,14 @@ class StopSignals:
     def __call__(self, event: Event) -> None:
         """Ask all ranks, now and then, whether one was told to stop (one all_reduce)."""
         match event:
-            case StepEnd(step) if step % STEPS_BETWEEN_CHECKS == 0 and self._trainer.ranks.sum([self._signal])[0] > 0:
-                self._trainer.interrupted = True
+            case StepEnd(step) if step % STEPS_BETWEEN_CHECKS == 0:
+                self._ask_all()
+            case ValidationBatch():
+                self._ask_all()
+
+    def _ask_all(self) -> None:
+        if self._trainer.ranks.sum([self._signal])[0] > 0:
+            self._trainer.interrupted = True
 
     @property
     def exit_status(self) -> int | None:

@@ -30,7 +30,7 @@ class Step:
 
 
 def training_steps(config: Config, corpus: Corpus, translator: Translator, start: Progress) -> Iterator[Step]:
-    """Yield this rank's part of each global batch from ``start`` on, epoch after epoch, without end. Calls no collectives."""
+    """Yield this rank's part of each global batch from ``start`` on, epoch after epoch without end (local)."""
     ranks, number = translator.ranks, start.step
     epoch, first = start.epoch, start.position
     while True:

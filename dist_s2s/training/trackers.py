@@ -4,18 +4,19 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch import nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
 from dist_s2s.training.events import Event, Report, RunEnd, Validation
+from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -116,28 +117,14 @@ class RunLog:
             self._last_line = now
             self.say(f"epoch {epoch} · {fraction:.0%} · {text}")
 
-    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-        """Print every parameter tensor: name, shape, where it lives, bytes per rank and in all."""
-        grid = Table(title="Parameters", title_justify="left")
-        for column in ("parameter", "shape", "lives"):
-            grid.add_column(column, no_wrap=True)
-        grid.add_column("bytes per rank", justify="right")
-        grid.add_column("bytes in all ranks", justify="right")
-        world_size, total, per_rank = self.ranks.world_size, 0, 0
-        for name, table in tables.items():
-            row_bytes = table.embedding_dim * table.weight.element_size()
-            here, everywhere = table.partition.shard_size(0) * row_bytes, table.num_embeddings * row_bytes
-            shape = f"{table.num_embeddings} x {table.embedding_dim}"
-            grid.add_row(f"{name}.weight", shape, f"sharded by {world_size}", f"{here:,}", f"{everywhere:,}")
-            per_rank, total = per_rank + here, total + everywhere
-        for name, parameter in core.named_parameters():
-            size = parameter.numel() * parameter.element_size()
-            shape = " x ".join(map(str, parameter.shape))
-            grid.add_row(name, shape, "replicated", f"{size:,}", f"{size * world_size:,}")
-            per_rank, total = per_rank + size, total + size * world_size
-        grid.add_section()
-        grid.add_row("total", "", "", f"{per_rank:,}", f"{total:,}")
-        self.console.print(grid, soft_wrap=False)
+    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding], verbose: bool = False) -> None:
+        """Print the parts of the model, or with ``verbose`` every tensor; write every tensor to parameters.txt."""
+        every = list_parameters(core, tables, self.ranks.world_size)
+        shown = every if verbose else summarize(every)
+        self.console.print(parameter_table("Parameters", shown), soft_wrap=False)
+        text = StringIO()
+        Console(file=text, width=160).print(parameter_table("Parameters", every))
+        self._write(lambda: write_durably(self.run_dir / "parameters.txt", text.getvalue()))
 
     def samples(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
         """Print (source, reference, hypothesis) triples."""
@@ -159,6 +146,11 @@ class RunLog:
     def _write(self, function: Callable[[], None]) -> None:
         """Call it on the first rank (collective, because of errors)."""
         self.ranks.together(lambda: function() if self.active else None)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

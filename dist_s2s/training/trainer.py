@@ -18,7 +18,7 @@ from dist_s2s.sharded import Lookahead, clip_grad_norm_
 from dist_s2s.storage.checkpoint import TrainingState, load_training_state
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
-from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd
+from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
 from dist_s2s.training.optimizers import make_table_optimizer
 from dist_s2s.training.schedule import Progress, learning_rate
 from dist_s2s.training.steps import Step, training_steps
@@ -42,7 +42,7 @@ class Trainer:
         self.config, self.corpus, self.translator = config, corpus, translator
         self.ranks = translator.ranks
         self.tables = list(translator.tables.values())
-        self.core = accelerator.prepare(translator.core)  # DDP and autocast; the tables stay outside
+        self.core = accelerator.prepare(translator.core)  # DDP; the tables stay outside
         core_optimizer = Adam(translator.core.parameters(), lr=config.training.learning_rate, fused=True)
         table_optimizer = make_table_optimizer(config, self.tables)
         self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
@@ -50,13 +50,13 @@ class Trainer:
         self.listeners: list[Listener] = []
         self._peaks = (config.training.learning_rate, table_optimizer.param_groups[0]["lr"])
         first_epoch = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch=0)
-        self._batches_in_epoch = len(first_epoch)
+        self.batches_in_epoch = len(first_epoch)
         self.interrupted = False
 
     @property
     def fraction(self) -> float:
         """The share of the run that is done, 0 … 1."""
-        return self.progress.fraction(self.config.training, self._batches_in_epoch)
+        return self.progress.fraction(self.config.training, self.batches_in_epoch)
 
     @property
     def end_reason(self) -> str | None:
@@ -74,6 +74,7 @@ class Trainer:
         """Train until a limit, an early stop or an interruption, and tell the listeners why it ended."""
         if self.end_reason is None:
             self.train()
+        self.tell(StepsEnd(self.progress.step))
         assert self.end_reason is not None
         self.tell(RunEnd(self.progress.step, self.end_reason, interrupted=self.interrupted))
 
@@ -102,7 +103,7 @@ class Trainer:
         torch.manual_seed(_dropout_seed(self.config.training.seed, progress.step, self.ranks.rank))
         source, target, *output_rows = rows
         self.tell(PhaseBegin("forward"))
-        states = self.core(source, batch.source_lengths, target, apply_output=False)
+        states = self.translator.decoder_states(self.core, batch, source, target)
         self.tell(PhaseBegin("loss"))
         with self.translator.autocast():
             loss = output.training_loss(states, batch.target_out, step.sample, output_rows)

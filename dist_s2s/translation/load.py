@@ -7,6 +7,7 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.storage.run_directory import CONFIG
+from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.translation.translator import Translator
@@ -16,12 +17,13 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     """Return the translator of a run's best checkpoint, its rows spread over ``ranks`` (collective).
 
     Raises:
-        UserError: on every rank, if there is no run or no checkpoint, or a file is damaged.
+        UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
 
     def read() -> tuple[Config, TextSide, TextSide, Path]:
         if not (run_dir / CONFIG).is_file():
             raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
+        check_run(run_dir)
         config = load_config(run_dir / CONFIG, {})
         checkpoint = best_checkpoint(run_dir)
         if checkpoint is None:

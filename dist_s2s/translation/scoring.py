@@ -1,6 +1,6 @@
 """BLEU and chrF by sacreBLEU, always with the signature that says which BLEU it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sacrebleu.metrics.bleu import BLEU
@@ -24,9 +24,14 @@ class Scores:
     chrf_signature: str
 
 
-def translate_pairs(translator: Translator, pairs: Pairs, options: SearchOptions = _GREEDY) -> list[Row]:
-    """Return (source, reference, hypothesis) of each pair, on every rank (collective)."""
-    hypotheses = translator.translate([source for source, _ in pairs], options)
+def translate_pairs(
+    translator: Translator,
+    pairs: Pairs,
+    options: SearchOptions = _GREEDY,
+    after_batch: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Return (source, reference, hypothesis) of each pair, on every rank (collective); see ``Translator.search``."""
+    hypotheses = translator.translate([source for source, _ in pairs], options, after_batch)
     return [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]
 
 

@@ -1,10 +1,11 @@
 """A translator: text on both sides, two sharded tables, the replicated model and its output layer."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
@@ -51,25 +52,49 @@ class Translator:
         return own | {name: table for name, table in self.output.tables.items() if table is not self.target_table}
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the output layer computes, as accelerate's is for the model."""
+        """Return the context in which the model and its output layer compute losses."""
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._precision == "bf16")
 
-    def translate(self, sentences: Sequence[str], options: SearchOptions = _GREEDY) -> list[str]:
-        """Return the best translation of each sentence, on every rank (collective); see ``search``."""
-        return [self.target.decode(hypothesis.ids) for hypothesis in self.search(sentences, options)]
+    def decoder_states(self, model: nn.Module, batch: Batch, source_BSE: Tensor, target_BTE: Tensor) -> Tensor:
+        """Return the states [B, T, H] that the output layer is applied to, with teacher forcing.
 
-    def search(self, sentences: Sequence[str], options: SearchOptions = _GREEDY) -> list[Hypothesis]:
+        Args:
+            model: ``self.core``, or what wraps it.
+            source_BSE, target_BTE: the rows of the batch's tokens.
+        """
+        with self.autocast():
+            states: Tensor = model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
+        return states.to(source_BSE.dtype)
+
+    def translate(
+        self, sentences: Sequence[str], options: SearchOptions = _GREEDY, after_batch: Callable[[], None] = lambda: None
+    ) -> list[str]:
+        """Return the best translation of each sentence, on every rank (collective); see ``search``."""
+        return [self.target.decode(hypothesis.ids) for hypothesis in self.search(sentences, options, after_batch)]
+
+    def search(
+        self, sentences: Sequence[str], options: SearchOptions = _GREEDY, after_batch: Callable[[], None] = lambda: None
+    ) -> list[Hypothesis]:
         """Return the best hypothesis for each sentence, on every rank (collective).
 
         All ranks give the same sentences, and each searches for its share, without autocast. A sentence without a
         token gets a hypothesis without one.
+
+        Args:
+            sentences: text.
+            options: how to search.
+            after_batch: called after each batch, on every rank equally often; may call collectives.
         """
         sources = list(map(self.source.encode, sentences))
         examples = ExampleList(Example(source, []) for source in sources if source)
         was_training = self.core.training
         self.core.eval()
-        mine = [(number, found.ids, found.score) for number, found in self._search(examples, options)]
-        self.core.train(was_training)
+        mine: list[tuple[int, list[int], float]] = []
+        try:
+            for number, found in self._search(examples, options, after_batch):
+                mine.append((number, found.ids, found.score))
+        finally:
+            self.core.train(was_training)
         by_number = {
             number: Hypothesis(ids, score)
             for part in self.ranks.gather_texts(json.dumps(mine))
@@ -78,12 +103,15 @@ class Translator:
         numbers = iter(range(len(examples)))
         return [by_number[next(numbers)] if source else Hypothesis([], 0.0) for source in sources]
 
-    def _search(self, examples: ExampleList, options: SearchOptions) -> Iterator[tuple[int, Hypothesis]]:
+    def _search(
+        self, examples: ExampleList, options: SearchOptions, after_batch: Callable[[], None]
+    ) -> Iterator[tuple[int, Hypothesis]]:
         """Yield this rank's share, each with the number of its example."""
         ranks = self.ranks
         for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
             found = self._search_batch(batch.to(ranks.device), options)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
+            after_batch()
 
     @torch.no_grad()
     def _search_batch(self, batch: Batch, options: SearchOptions) -> list[Hypothesis]:

@@ -1,7 +1,7 @@
 import pytest
 
 from dist_s2s.config.schema import TrainingConfig
-from dist_s2s.training.schedule import Progress, learning_rate
+from dist_s2s.training.schedule import Progress, learning_rate, warmup_warning
 
 
 def limits(**given: float | None) -> TrainingConfig:
@@ -65,3 +65,20 @@ def test_best_validation_is_remembered() -> None:
         progress.note_validation(bleu)
     assert (progress.best_step, progress.best_bleu) == (10, 3.0)
     assert (progress.validated_step, progress.validations_since_best) == (20, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"max_steps": 20, "warmup_steps": 20}, "20"),
+        ({"max_steps": 5000, "max_epochs": 2, "warmup_steps": 100}, "60"),
+        ({"max_epochs": 100, "warmup_steps": 4000}, "3,000"),
+        ({"max_steps": 20, "warmup_steps": 19}, None),
+        ({"max_minutes": 1.0, "warmup_steps": 100}, None),
+    ],
+)
+def test_a_warm_up_longer_than_the_run_is_told(given: dict[str, float], steps: str | None) -> None:
+    said = warmup_warning(limits(**given), batches_in_epoch=30)
+    assert (said is not None) == (steps is not None)
+    if said is not None:
+        assert f"= {given['warmup_steps']} is no shorter than the run of {steps} steps" in said

@@ -12,7 +12,7 @@ from torch import nn
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.training.events import Report, RunEnd, Validation
-from dist_s2s.training.trackers import RunLog
+from dist_s2s.training.trackers import RunLog, counted
 
 VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
 
@@ -112,17 +112,39 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert capsys.readouterr().out == line
 
 
-def test_parameter_table_lists_every_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def cells(table: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
+    return [row for row in rows if row]
+
+
+def test_parameters_are_summed_up_by_part_and_listed_in_the_run_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log, _ = make_log(tmp_path)
-    core = nn.Linear(3, 5)
-    log.parameters(core, {"source_table": DistributedEmbedding(10, 4)})
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert [row for row in rows if row] == [
-        ["source_table.weight", "10 x 4", "sharded by 2", "160", "160"],
-        ["weight", "5 x 3", "replicated", "60", "120"],
-        ["bias", "5", "replicated", "20", "40"],
-        ["total", "", "", "240", "320"],
+    core = nn.ModuleDict({"encoder": nn.Linear(3, 5), "output": nn.Linear(5, 1, bias=False)})
+    tables = {"source_table": DistributedEmbedding(1001, 4)}
+    log.parameters(core, tables)
+    assert cells(capsys.readouterr().out) == [
+        ["source_table", "1,001 x 4", "sharded by 2", "16,016", "16,016"],
+        ["encoder", "2 tensors", "replicated", "80", "160"],
+        ["output", "1 x 5", "replicated", "20", "40"],
+        ["total", "", "", "16,116", "16,216"],
     ]
+    every = [
+        ["source_table.weight", "1,001 x 4", "sharded by 2", "16,016", "16,016"],
+        ["encoder.weight", "5 x 3", "replicated", "60", "120"],
+        ["encoder.bias", "5", "replicated", "20", "40"],
+        ["output.weight", "1 x 5", "replicated", "20", "40"],
+        ["total", "", "", "16,116", "16,216"],
+    ]
+    assert cells((tmp_path / "parameters.txt").read_text(encoding="utf-8")) == every
+    log.parameters(core, tables, verbose=True)
+    assert cells(capsys.readouterr().out) == every
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (1000, "1,000 ranks")])
+def test_a_number_with_its_noun(number: int, said: str) -> None:
+    assert counted(number, "rank") == said
 
 
 def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from dist_s2s.command_line import positive_int, run_command
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import positive_int, run_command
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.calibration import read_calibration
 from dist_s2s.cost.layouts import compare
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Cluster, Problem
 from dist_s2s.cost.report import to_json, to_text
-from dist_s2s.errors import UserError
 
 _BUSY_LOAD = 0.5  # processes at work, before we begin
 

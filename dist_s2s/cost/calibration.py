@@ -6,8 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dist_s2s import UserError
 from dist_s2s.cost.seconds import COEFFICIENTS
-from dist_s2s.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import torch
 
+from dist_s2s import UserError
 from dist_s2s.cost.id_traffic import Floats, expected_rows
-from dist_s2s.errors import UserError
 from dist_s2s.sharded import RowPartition
 
 Layout = Literal["contiguous", "round_robin"]

@@ -22,11 +22,11 @@ from machine import provenance
 
 from dist_s2s.cost.calibrate import measure, this_host
 from dist_s2s.cost.calibration import Calibration, read_calibration
-from dist_s2s.cost.problem import Problem
+from dist_s2s.cost.problem import Layout, Problem, TransportName
 from dist_s2s.cost.seconds import step_seconds
 
 # V, D, N, skew, layout, transport.
-CASES: tuple[tuple[Any, ...], ...] = (
+CASES: tuple[tuple[int, int, int, float, Layout, TransportName], ...] = (
     (8_000, 256, 2_048, 1.0, "round_robin", "shared_memory"),
     (50_000, 64, 512, 1.0, "round_robin", "shared_memory"),
     (50_000, 64, 4_096, 0.0, "contiguous", "collective"),
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print measured and predicted times; return 1 if a prediction is off by more than the limit, else 0."""
     options = _parser().parse_args(arguments)
     calibration = read_calibration(options.calibration)
-    problems = [Problem(*case[:4], this_host(ranks), *case[4:]) for ranks in options.ranks for case in CASES]
+    problems = [
+        Problem(rows, dim, ids, skew, this_host(ranks), layout, transport)
+        for ranks in options.ranks
+        for rows, dim, ids, skew, layout, transport in CASES
+    ]
     results = check(problems, calibration, options.steps)
     for result in results:
         print(

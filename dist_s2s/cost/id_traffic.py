@@ -54,10 +54,8 @@ def expected_rows(skew: float, draws: int, partition: RowPartition) -> Floats:
     with np.errstate(divide="ignore"):  # an id that always comes
         rows = -np.expm1(draws * np.log1p(-np.minimum(probability, 1.0))) * width
     if partition.layout == "contiguous":  # no bucket has two owners
-        return _sums(np.searchsorted(offsets, edges[:-1], side="right") - 1, rows, owners)
+        owner_of_bucket = np.searchsorted(offsets, edges[:-1], side="right") - 1
+        return np.bincount(owner_of_bucket, rows, minlength=owners).astype(np.float64)
     count = len(singles) - 1
-    return _sums(np.arange(count) % owners, rows[:count], owners) + float(rows[count:].sum()) / owners
-
-
-def _sums(owner_of_bucket: NDArray[np.int64], rows: Floats, owners: int) -> Floats:
-    return np.asarray(np.bincount(owner_of_bucket, rows, minlength=owners), dtype=np.float64)
+    dealt = np.bincount(np.arange(count) % owners, rows[:count], minlength=owners).astype(np.float64)
+    return dealt + float(rows[count:].sum()) / owners

@@ -37,21 +37,13 @@ def compare(problem: Problem, transport: TransportName | None, calibration: Cali
     Raises:
         UserError: ``transport`` is not possible.
     """
-    possible = TRANSPORTS if problem.cluster.hosts == 1 else ("collective",)
-    asked = [
-        replace(problem, layout=layout, transport=moves)
-        for moves in ([transport] if transport else possible)
-        for layout in LAYOUTS
-    ]
-    found = [
-        Choice(
-            each,
-            memory(each, calibration.process_bytes),
-            bytes_sent(each),
-            step_seconds(each, calibration.coefficients),
-        )
-        for each in asked
-    ]
+    possible = TRANSPORTS if problem.cluster.hosts == 1 else TRANSPORTS[1:]
+    found = []
+    for moves in (transport,) if transport else possible:
+        for layout in LAYOUTS:
+            each = replace(problem, layout=layout, transport=moves)
+            seconds = step_seconds(each, calibration.coefficients)
+            found.append(Choice(each, memory(each, calibration.process_bytes), bytes_sent(each), seconds))
     fastest = min(choice.step_seconds for choice in found)
     # Of those as good as the fastest the most even one; if all are even the first, which has the simpler layout.
     as_good = [choice for choice in found if choice.step_seconds <= fastest * _SAME]
@@ -65,13 +57,12 @@ def reason(found: Sequence[Choice]) -> str:
     if problem.cluster.ranks == 1:
         return "One rank owns all rows, and nothing travels."
     [other] = [each for each in found[1:] if each.problem.transport == problem.transport]
-    name, slower = other.problem.layout, other.step_seconds / best.step_seconds
-    sentences = [f"With {name} a step takes about the same time."]
-    if slower >= _SAME:
-        sentences = [
-            f"With {name} the busiest owner is asked for {other.imbalance:.1f} times as many rows as the average one "
-            f"({problem.layout}: {best.imbalance:.1f}), and a step takes about {slower:.1f} times as long."
-        ]
+    slower = other.step_seconds / best.step_seconds
+    as_long = "about the same time" if slower < _SAME else f"about {slower:.1f} times as long"
+    sentences = [
+        f"With {other.problem.layout} a step takes {as_long}: the busiest owner is asked for "
+        f"{other.imbalance:.1f} times as many rows as the average one ({problem.layout}: {best.imbalance:.1f})."
+    ]
     others = [each for each in found if each.problem.transport != problem.transport]
     if others:
         slower = min(each.step_seconds for each in others) / best.step_seconds

@@ -11,31 +11,30 @@ from dist_s2s.cost.layouts import Choice, reason
 
 def to_json(found: Sequence[Choice], calibration: Calibration) -> dict[str, Any]:
     """Return the question and all figures of its answer: bytes, seconds, numbers of rows."""
-    problem, cluster = found[0].problem, found[0].problem.cluster
+    problem = found[0].problem
     names = ("num_embeddings", "embedding_dim", "ids", "skew", "optimizer")
     return {
         **{name: getattr(problem, name) for name in names},
-        **vars(cluster),
+        **vars(problem.cluster),
         "dtype": _name(problem.dtype),
         "comm_dtype": None if problem.comm_dtype is None else _name(problem.comm_dtype),
         "calibration": {name: getattr(calibration, name) for name in ("date", "cpu", "cores", "torch")},
         "best": {"layout": problem.layout, "transport": problem.transport, "reason": reason(found)},
-        "choices": [
-            {
-                "layout": choice.problem.layout,
-                "transport": choice.problem.transport,
-                "step_seconds": choice.step_seconds,
-                "seconds": choice.seconds,
-                "memory_per_rank": {**choice.memory, "total": sum(choice.memory.values())},
-                "bytes_sent": {**choice.bytes_sent, "total": sum(choice.bytes_sent.values())},
-                "distinct_ids_per_rank": float(choice.problem.asked.sum()),
-                "requests_per_owner": {
-                    "mean": float(choice.problem.requests.mean()),
-                    "most": float(choice.problem.requests.max()),
-                },
-            }
-            for choice in found
-        ],
+        "choices": [_choice_to_json(choice) for choice in found],
+    }
+
+
+def _choice_to_json(choice: Choice) -> dict[str, Any]:
+    asked = choice.problem.asked
+    return {
+        "layout": choice.problem.layout,
+        "transport": choice.problem.transport,
+        "step_seconds": choice.step_seconds,
+        "seconds": choice.seconds,
+        "memory_per_rank": {**choice.memory, "total": sum(choice.memory.values())},
+        "bytes_sent": {**choice.bytes_sent, "total": sum(choice.bytes_sent.values())},
+        "distinct_ids_per_rank": float(asked.sum()),
+        "requests_per_owner": {"mean": float(asked.sum()), "most": float(choice.problem.requests.max())},
     }
 
 

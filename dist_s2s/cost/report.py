@@ -88,7 +88,7 @@ def _size(number: float) -> str:
 
 def _time(seconds: float) -> str:
     """Return milliseconds with two digits: more would promise too much."""
-    return f"{float(f'{seconds * 1e3:.2g}'):,g} ms"
+    return f"{round(float(f'{seconds * 1e3:.2g}'), 2):,g} ms"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -10,16 +10,14 @@ if a prediction is off by more than the factor --limit.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arguments import new_file, positive
-from machine import provenance
-
+from common.arguments import add_outputs, make_parser, positive
+from common.machine import write_results
 from dist_s2s.cost.calibrate import measure, this_host
 from dist_s2s.cost.calibration import Calibration, read_calibration
 from dist_s2s.cost.problem import Layout, Problem, TransportName
@@ -68,7 +66,7 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print measured and predicted times; return 1 if a prediction is off by more than the limit, else 0."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     calibration = read_calibration(options.calibration)
     problems = [
         Problem(rows, dim, ids, skew, this_host(ranks), layout, transport)
@@ -84,21 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     of_all = summary(results)
     print(f"off by a factor of {of_all['mean_factor']:.2f} on average, {of_all['largest_factor']:.2f} at most")
-    if options.json is not None:
-        origin = {name: getattr(calibration, name) for name in ("date", "cpu", "cores", "torch")}
-        report = {**provenance(), "calibration": origin, "limit": options.limit, **of_all, "results": results}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    origin = {name: getattr(calibration, name) for name in ("date", "cpu", "cores", "torch")}
+    write_results(options.json, {"calibration": origin, "limit": options.limit, **of_all, "results": results})
     return int(of_all["largest_factor"] > options.limit)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=positive, nargs="+", default=[2, 4])
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="default: the package's own")
     parser.add_argument("--steps", type=positive, default=50, help="of each problem; default: 50")
     parser.add_argument("--limit", type=float, default=2.0, metavar="FACTOR", help="of an error; default: 2")
-    parser.add_argument("--json", type=new_file, metavar="FILE", help="writes all figures there")
-    return parser
+    add_outputs(parser)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

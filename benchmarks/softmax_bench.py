@@ -13,27 +13,24 @@ bytes, above what it takes when idle. Reads /proc/self, and so needs Linux.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 import torch.distributed as dist
-from arguments import new_file, positive
-from machine import provenance
-from memory_bench import MIB
-from process_memory import peak, resident
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.console import print_table
+from common.machine import write_results
+from common.memory import MIB, peak, resident
 from dist_s2s.cost.ranks import run_on_ranks
-from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded import DistributedEmbedding, VocabParallelCrossEntropy
 
 Kind = Literal["sharded", "replicated"]
 TITLES: dict[Kind, str] = {"sharded": "sharded (ours)", "replicated": "nn.Linear on every rank"}
@@ -43,7 +40,7 @@ COMPARED_TOKENS = 16  # per rank
 
 @dataclass(frozen=True)
 class Problem:
-    """tokens: of all ranks together, N."""
+    """The size of the layer and its batch; ``tokens`` are those of all ranks together, N."""
 
     tokens: int
     num_classes: int
@@ -57,6 +54,13 @@ class Batch:
 
     hidden: Tensor
     target: Tensor
+
+
+class Measurement(TypedDict):
+    """Of one rank: the seconds of each step, and how far its peak lies above its resident size while idle."""
+
+    seconds: list[float]
+    above_idle: int
 
 
 class Contender:
@@ -76,7 +80,7 @@ class Contender:
             self.output = _whole_layer(table, bias)
 
     def step(self, batch: Batch) -> Tensor:
-        """Forward and backward (collective); returns this rank's loss. Gradients are those of this step alone."""
+        """Run forward and backward (collective); return this rank's loss. Gradients are those of this step alone."""
         self.output.zero_grad()
         batch.hidden.grad = None
         if isinstance(self.output, VocabParallelCrossEntropy):
@@ -91,15 +95,8 @@ class Contender:
         return loss.detach()
 
 
-class Measurement(TypedDict):
-    """Of one rank: the seconds of each step, and how far its peak lies above its resident size while idle."""
-
-    seconds: list[float]
-    above_idle: int
-
-
 def compare(group: dist.ProcessGroup, problem: Problem) -> dict[str, float]:
-    """The largest difference of the mean loss and of each gradient, relative to the largest value, on this rank."""
+    """Return how far loss and gradients differ on this rank, relative to their largest value (collective)."""
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     few = replace(problem, tokens=COMPARED_TOKENS * ranks)
     found: dict[Kind, list[Tensor]] = {}
@@ -115,7 +112,7 @@ def compare(group: dist.ProcessGroup, problem: Problem) -> dict[str, float]:
 
 
 def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions: int) -> Measurement:
-    """Builds a contender and runs it, in a process that has done nothing else.
+    """Build a contender and run it, in a process that has done nothing else (collective).
 
     Idle is the same process after a few steps of a tiny contender: all code is loaded, all connections are made.
     """
@@ -136,7 +133,7 @@ def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions:
 
 
 def draw_batch(problem: Problem, rank: int, ranks: int) -> Batch:
-    """The rank's share of the tokens: normal hidden states and uniform targets, from a seed of its own."""
+    """Draw the rank's share of the tokens, normal hidden states and uniform targets, from a seed of its own."""
     generator = torch.Generator().manual_seed(rank)
     tokens = problem.tokens // ranks + (rank < problem.tokens % ranks)
     hidden = torch.randn(tokens, problem.hidden_size, generator=generator).requires_grad_()
@@ -144,43 +141,38 @@ def draw_batch(problem: Problem, rank: int, ranks: int) -> Batch:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
     problem = Problem(options.tokens, options.num_classes, options.hidden_size)
-    waiting = Console(stderr=True)
-    with waiting.status("comparing"):
+    with Console(stderr=True).status("comparing"):
         by_rank: list[dict[str, float]] = run_on_ranks(compare, options.ranks, problem)
     differences = {name: max(rank[name] for rank in by_rank) for name in by_rank[0]}
     wrong = [f"{name} by {value:g}" for name, value in differences.items() if not value <= TOLERANCE]
     if wrong:
-        print(
-            f"no figures: sharded and replicated differ by more than {TOLERANCE:g}: {', '.join(wrong)}", file=sys.stderr
-        )
+        reason = f"sharded and replicated differ by more than {TOLERANCE:g}: {', '.join(wrong)}"
+        print(f"no figures: {reason}", file=sys.stderr)
         return 1
-    results = {}
-    for kind in get_args(Kind):
-        with waiting.status(f"measuring {TITLES[kind]}"):
-            measured: list[Measurement] = run_on_ranks(measure, options.ranks, kind, problem, options.repetitions)
-        slowest = [max(seconds) for seconds in zip(*(rank["seconds"] for rank in measured), strict=True)]
-        results[kind] = {"seconds": slowest, "above_idle": [rank["above_idle"] for rank in measured]}
+    contenders = {kind: _measure_in_new_ranks(kind, problem, options) for kind in get_args(Kind)}
     logits = problem.tokens * problem.num_classes * 4
-    ratio = max(results["sharded"]["above_idle"]) / logits
-    _print(results, logits, ratio, options)
-    if options.json is not None:
-        report = {
-            **provenance(),
-            "settings": {key: value for key, value in vars(options).items() if key != "json"},
-            "largest_relative_difference": differences,
-            "logits_bytes": logits,
-            "peak_to_logits": ratio,
-            "contenders": results,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    ratio = max(contenders["sharded"]["above_idle"]) / logits
+    _print(contenders, logits, options)
+    print(f"ours takes {ratio:.3f} of the logits' size, limit {options.limit:g}:", end=" ")
+    print("passed" if ratio <= options.limit else "FAILED")
+    figures = {"largest_relative_difference": differences, "logits_bytes": logits, "peak_to_logits": ratio}
+    write_results(options.json, {"settings": settings_of(options), **figures, "contenders": contenders})
     return 0 if ratio <= options.limit else 1
 
 
+def _measure_in_new_ranks(kind: Kind, problem: Problem, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of each step on its slowest rank, and each rank's peak above idle."""
+    with Console(stderr=True).status(f"measuring {TITLES[kind]}"):
+        measured: list[Measurement] = run_on_ranks(measure, options.ranks, kind, problem, options.repetitions)
+    steps = zip(*(rank["seconds"] for rank in measured), strict=True)
+    return {"seconds": [max(step) for step in steps], "above_idle": [rank["above_idle"] for rank in measured]}
+
+
 def _whole_layer(table: DistributedEmbedding, bias: DistributedEmbedding) -> nn.Linear:
-    """The same output layer on one rank (collective)."""
+    """Return the same output layer on one rank (collective)."""
     weight, column = table.to_embedding(), bias.to_embedding()
     assert weight is not None
     assert column is not None
@@ -190,7 +182,7 @@ def _whole_layer(table: DistributedEmbedding, bias: DistributedEmbedding) -> nn.
 
 
 def _local_gradients(contender: Contender, rank: int, ranks: int) -> list[Tensor]:
-    """Gradients of weight [rows, H] and bias [rows] of the rank's shard."""
+    """Return the gradients of weight, [rows, H], and bias, [rows], of the rank's shard."""
     weight, bias = (parameter.grad for parameter in contender.output.parameters())
     assert weight is not None
     assert bias is not None
@@ -199,33 +191,30 @@ def _local_gradients(contender: Contender, rank: int, ranks: int) -> list[Tensor
     return [weight, bias.flatten()]
 
 
-def _print(results: dict[Kind, dict[str, list[float]]], logits: int, ratio: float, options: argparse.Namespace) -> None:
-    table = Table(
-        title=f"N = {options.tokens:,} tokens, V = {options.num_classes:,}, H = {options.hidden_size}, "
-        f"{options.ranks} ranks; logits {logits / MIB:,.0f} MiB"
+def _print(contenders: dict[Kind, dict[str, Any]], logits: int, options: argparse.Namespace) -> None:
+    def cells(kind: Kind, seconds: Sequence[float], above_idle: Sequence[int]) -> list[str]:
+        most = max(above_idle)
+        return [TITLES[kind], f"{min(seconds):.2f}", f"{most / MIB:,.0f}", f"{most / logits:.3f}"]
+
+    print_table(
+        f"N = {options.tokens:,} tokens, V = {options.num_classes:,}, H = {options.hidden_size}, "
+        f"{options.ranks} ranks; logits {logits / MIB:,.0f} MiB",
+        ("output layer",),
+        ("seconds", "peak MiB above idle", "÷ logits"),
+        (cells(kind, **result) for kind, result in contenders.items()),
     )
-    table.add_column("output layer", no_wrap=True)
-    for heading in ("seconds", "peak MiB above idle", "÷ logits"):
-        table.add_column(heading, justify="right")
-    for kind, result in results.items():
-        peak = max(result["above_idle"])
-        table.add_row(TITLES[kind], f"{min(result['seconds']):.2f}", f"{peak / MIB:,.0f}", f"{peak / logits:.3f}")
-    console = Console()
-    console.print(table)
-    verdict = "passed" if ratio <= options.limit else "FAILED"
-    console.print(f"ours takes {ratio:.3f} of the logits' size, limit {options.limit:g}: {verdict}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=positive, default=2)
     parser.add_argument("--tokens", type=positive, default=8192, help="N, of all ranks together")
     parser.add_argument("--num_classes", type=positive, default=64_000, help="V")
     parser.add_argument("--hidden_size", type=positive, default=512, help="H")
     parser.add_argument("--repetitions", type=positive, default=1, help="steps of each; the fastest counts")
     parser.add_argument("--limit", type=float, default=0.25, help="highest ratio of peak to logits that passes")
-    parser.add_argument("--json", type=new_file, metavar="FILE", help="writes the figures there")
-    return parser
+    add_outputs(parser)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

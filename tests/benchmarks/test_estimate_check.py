@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import estimate_check
 import pytest
 
+import estimate_check
 from dist_s2s.cost import calibrate
 from tests.rank_pool import RankPool
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import softmax_bench
 from softmax_bench import TOLERANCE, Contender, Problem, compare, draw_batch
-
 from tests.rank_pool import RankPool
 
 PROBLEM = Problem(tokens=64, num_classes=131, hidden_size=8)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +50,13 @@ def python_of(peer: Peer, folder: Path) -> str:
     """Return the interpreter of the peer's environment in ``folder``, which is made first unless it is complete.
 
     Raises:
-        RuntimeError: pip fails; with its last words.
+        RuntimeError: venv or pip fails; with its last words.
     """
     environment = folder / peer.name
     python = str(environment / "bin" / "python")
     if not is_complete(peer, folder):
         print(f"making {environment}, which takes minutes", file=sys.stderr)
-        venv.create(environment, clear=True, with_pip=True)
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)])
         _pip(python, "install", *peer.requirements)
         if peer.alone:
             _pip(python, "uninstall", "--yes", *peer.uninstalled)
@@ -82,7 +81,11 @@ def _finished(peer: Peer, folder: Path) -> Path:
 
 
 def _pip(python: str, *arguments: str) -> None:
-    pip = subprocess.run([python, "-m", "pip", *arguments], capture_output=True, text=True)
-    if pip.returncode:
-        words = "\n".join(pip.stderr.splitlines()[-10:])
-        raise RuntimeError(f"pip {' '.join(arguments)} failed:\n{words}")
+    _run([python, "-m", "pip", *arguments])
+
+
+def _run(command: list[str]) -> None:
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        words = "\n".join(finished.stderr.splitlines()[-10:])
+        raise RuntimeError(f"{' '.join(command)} failed:\n{words}")

@@ -1,4 +1,4 @@
-"""The features that features.py asks about, and the form of an answer. Standard library alone."""
+"""The features that compare_features.py asks about, and the form of an answer. Standard library alone."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,13 +17,13 @@ class Answer:
 
 
 def whether(holds: bool, evidence: str, verdict: Verdict = "yes") -> Answer:
-    """That verdict, or no."""
+    """Return that verdict, or no."""
     return Answer(verdict if holds else "no", evidence)
 
 
 @dataclass(frozen=True)
 class System:
-    """title: how it is called. probes: the module that has them. distribution: what pip installs."""
+    """How a system is called, the module of its probes, and what pip installs."""
 
     title: str
     probes: str

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from common.collectives import collectives
 from torch import Tensor
 
+from common.collectives import collectives
 from features.catalogue import Answer, whether
 from features.evidence import one_line, rows
 from features.probes import Probes, Tables

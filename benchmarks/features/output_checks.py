@@ -4,10 +4,10 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from common.collectives import largest_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.collectives import largest_tensor
 from features.catalogue import Answer, whether
 from features.evidence import rows
 from features.probes import Probes

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -13,49 +13,40 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from common.memory import MIB, peak
 from features.catalogue import Answer, whether
-from features.evidence import Probe, become_a_world_of_one, installed, own_methods, refusing, rows, search
-from features.lookup_checks import IDS, LEARNING_RATE, compare, lookup_probes, train
-from features.output_checks import output_probes
-from features.update_checks import applied_gradient, fused_by_hook, update_probes
+from features.evidence import become_a_world_of_one, installed, own_methods, rows
+from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train
+from features.output_checks import OutputChecks
+from features.probes import PlainTables
+from features.update_checks import UpdateChecks, applied_gradient, fused_by_hook
 
 
-class Tables:
-    """See feature_checks.Table."""
+class Tables(PlainTables):
+    """Tables of nn.Embedding, each inside DistributedDataParallel unless told otherwise."""
 
-    def __init__(
-        self, weights: Sequence[Tensor], optimizer: str = "SGD", replicate: bool = True, **options: Any
-    ) -> None:
+    def __init__(self, weights: Sequence[Tensor], optimizer: str, replicate: bool = True, **options: Any) -> None:
         options["sparse"] = not options.get("scale_grad_by_freq")  # PyTorch has this for dense gradients alone
-        self.tables = [nn.Embedding.from_pretrained(weight.clone(), freeze=False, **options) for weight in weights]
-        self.replicas: list[Any] = [DistributedDataParallel(each) if replicate else each for each in self.tables]
+        self.whole_tables = [nn.Embedding.from_pretrained(each.clone(), freeze=False, **options) for each in weights]
+        self.tables = [DistributedDataParallel(each) if replicate else each for each in self.whole_tables]
         name = "SparseAdam" if optimizer == "Adam" else optimizer
         if not hasattr(torch.optim, name):
             raise ValueError(f"torch.optim has no {name}")
-        parameters = [table.weight for table in self.tables]
-        self.optimizer: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, lr=LEARNING_RATE)
-
-    def lookup(self, *ids: Tensor) -> Sequence[Tensor]:
-        """See feature_checks.Table."""
-        return [replica(mine) for replica, mine in zip(self.replicas, ids, strict=True)]
-
-    def update(self) -> None:
-        """See feature_checks.Table."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        parameters = [table.weight for table in self.whole_tables]
+        self.optimizer = getattr(torch.optim, name)(parameters, lr=LEARNING_RATE)
 
     def whole(self) -> Tensor:
-        """See feature_checks.Table."""
-        weight: Tensor = self.tables[0].weight.detach()
+        """See probes.Tables."""
+        weight: Tensor = self.whole_tables[0].weight.detach()
         return weight
 
     def local_rows(self) -> int:
-        """See feature_checks.Table."""
-        return len(self.tables[0].weight)
+        """See probes.Tables."""
+        return len(self.whole())
 
 
 class Layer:
-    """See feature_output_checks.OutputLayer. A DTensor, as PyTorch's tensor parallelism makes it."""
+    """An output layer as PyTorch's tensor parallelism makes it; see output_checks.OutputLayer."""
 
     def __init__(self, weight: Tensor) -> None:
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
@@ -64,124 +55,162 @@ class Layer:
         self.weight: Any = self.linear.weight
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """See feature_output_checks.OutputLayer."""
+        """See OutputLayer."""
         return F.embedding(ids, self.weight)
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """See feature_output_checks.OutputLayer."""
+        """See OutputLayer."""
         with loss_parallel():
             loss: Tensor = F.cross_entropy(self.linear(hidden), target)
         return loss
 
     def backward(self, loss: Tensor) -> None:
-        """See feature_output_checks.OutputLayer."""
+        """See OutputLayer."""
         with loss_parallel():
             loss.backward()
 
     def whole_gradient(self) -> Tensor:
-        """See feature_output_checks.OutputLayer."""
+        """See OutputLayer."""
         return _whole(self.weight.grad)
 
 
-def pip_install(group: dist.ProcessGroup) -> Answer:
-    """Whether pip has all it takes."""
-    Tables([rows(132)]).lookup(IDS)
-    return installed("torch")
+class System(LookupChecks, UpdateChecks, OutputChecks):
+    """Each rank holds the whole table; what PyTorch's tensor parallelism does beside it counts as partly."""
 
+    package: ClassVar = nn
+    absent: ClassVar = {
+        "sampled_softmax": "(?i)sampled_?softmax",
+        "automatic_placement": "(?i)planner",
+        "host_memory_cache": "(?i)uvm|unified_?memory",
+    }
+    refusals: ClassVar = {
+        "row_wise_adagrad": ValueError,
+        "unbounded_ids": IndexError,
+        "own_tokens": RuntimeError,
+    }
 
-def rows_divided(group: dist.ProcessGroup) -> Answer:
-    """By itself it is whole; PyTorch's tensor parallelism divides it, for ids that are the same on every rank."""
-    held = Tables([rows(132)]).local_rows()
-    table = parallelize_module(_embedding(), _mesh(), RowwiseParallel(input_layouts=Replicate()))
-    found = _whole(table(IDS))
-    found.sum().backward()
-    assert isinstance(table.weight, DTensor)
-    local = table.weight.to_local()
-    right = torch.equal(found, rows(132)[IDS]) and len(local) == 66
-    evidence = f"a rank holds {held} of 132 rows; with RowwiseParallel {len(local)}, and a dense gradient"
-    return whether(right, evidence, "partly")
+    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Tables:
+        """See Probes."""
+        return Tables(weights, optimizer, **options)
 
+    def layer(self, weight: Tensor) -> Layer:
+        """See OutputChecks."""
+        return Layer(weight)
 
-def mean_or_sum(group: dist.ProcessGroup) -> Answer:
-    """DistributedDataParallel's mean, and its communication hook."""
+    def pip_install(self) -> Answer:
+        """Ask pip whether it has all it takes."""
+        self.tables([rows(132)]).lookup(IDS)
+        return installed("torch")
 
-    usual, hooked = Tables([rows(132)]), Tables([rows(132)])
-    hooked.replicas[0].register_comm_hook(
-        None,
-        lambda _, bucket: (
-            dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
-        ),
-    )
-    mean, total = applied_gradient(usual), applied_gradient(hooked)
-    evidence = f"2 on each rank becomes {mean:.1f}, and with a hook of one's own {total:.1f}"
-    return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
+    def rows_divided(self) -> Answer:
+        """Hold a whole table, or divide it by tensor parallelism, for ids that are the same on every rank."""
+        held = self.tables([rows(132)]).local_rows()
+        table = parallelize_module(_embedding(), _mesh(), RowwiseParallel(input_layouts=Replicate()))
+        found = _whole(table(IDS))
+        found.sum().backward()
+        assert isinstance(table.weight, DTensor)
+        local = table.weight.to_local()
+        right = torch.equal(found, rows(132)[IDS]) and len(local) == 66
+        evidence = f"a rank holds {held} of 132 rows; with RowwiseParallel {len(local)}, and a dense gradient"
+        return whether(right, evidence, "partly")
 
+    def mean_or_sum(self) -> Answer:
+        """Use DistributedDataParallel's mean, and its communication hook."""
+        usual, hooked = self.tables([rows(132)]), self.tables([rows(132)])
+        hooked.tables[0].register_comm_hook(
+            None,
+            lambda _, bucket: (
+                dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
+            ),
+        )
+        mean, total = applied_gradient(usual), applied_gradient(hooked)
+        evidence = f"2 on each rank becomes {mean:.1f}, and with a hook of one's own {total:.1f}"
+        return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
 
-def resharding(group: dist.ProcessGroup) -> Answer:
-    """By state_dict, which holds all rows on every rank."""
-    before = Tables([rows(132)], "Adagrad")
-    train(before, IDS)
-    table, optimizer = copy.deepcopy((before.tables[0].state_dict(), before.optimizer.state_dict()))
-    train(before, IDS)
-    become_a_world_of_one()
-    after = Tables([torch.zeros(132, 4)], "Adagrad")
-    after.tables[0].load_state_dict(table)
-    after.optimizer.load_state_dict(optimizer)
-    train(after, IDS)
-    return compare(after, before.whole(), "those of two ranks, a step later,")
+    def resharding(self) -> Answer:
+        """Save and load state_dict, which holds all rows on every rank."""
+        before = self.tables([rows(132)], "Adagrad")
+        train(before, IDS)
+        table, optimizer = copy.deepcopy((before.whole_tables[0].state_dict(), before.optimizer.state_dict()))
+        train(before, IDS)
+        become_a_world_of_one()
+        after = self.tables([torch.zeros(132, 4)], "Adagrad")
+        after.whole_tables[0].load_state_dict(table)
+        after.optimizer.load_state_dict(optimizer)
+        train(after, IDS)
+        return compare(after, before.whole(), "those of two ranks, a step later,")
 
+    def logits_in_chunks(self) -> Answer:
+        """Measure F.linear_cross_entropy of a whole table, new in torch 2.13; and tensor parallelism."""
+        if not hasattr(F, "linear_cross_entropy"):
+            return super().logits_in_chunks()
+        tokens, classes = 16_384, 2000
+        hidden, weight, before = rows(tokens).requires_grad_(), rows(classes).requires_grad_(), peak()
+        options = nn.LinearCrossEntropyOptions()
+        F.linear_cross_entropy(hidden, weight, torch.arange(tokens) % classes, options=options).backward()
+        taken, logits = (peak() - before) / MIB, 4 * tokens * classes / MIB
+        evidence = f"F.linear_cross_entropy of a whole table takes {taken:.0f} MiB, where logits would be {logits:.0f}"
+        divided = super().logits_in_chunks()
+        if divided.verdict == "yes":
+            return divided
+        return whether(taken < logits / 2, f"{evidence}; in a divided one {divided.evidence}", "partly")
 
-def tied_tables(group: dist.ProcessGroup) -> Answer:
-    """A whole table, in both uses."""
-    embedding = _embedding()
-    F.linear(embedding(IDS), embedding.weight).sum().backward()
-    held = len(embedding.weight)
-    evidence = f"F.linear takes embedding.weight, but a rank holds {held} of 132 rows"
-    return whether(embedding.weight.grad is not None, evidence, "partly")
+    def tied_tables(self) -> Answer:
+        """Use a whole table in both ways."""
+        embedding = _embedding()
+        F.linear(embedding(IDS), embedding.weight).sum().backward()
+        held = len(embedding.weight)
+        evidence = f"F.linear takes embedding.weight, but a rank holds {held} of 132 rows"
+        return whether(embedding.weight.grad is not None, evidence, "partly")
 
+    def pooled_lookups(self) -> Answer:
+        """Use nn.EmbeddingBag."""
+        found = nn.EmbeddingBag.from_pretrained(rows(132), mode="sum")(IDS)
+        right = torch.allclose(found, rows(132)[IDS].sum(dim=1))
+        return whether(right, f"nn.EmbeddingBag gives sums of shape {tuple(found.shape)}")
 
-def pooled_lookups(group: dist.ProcessGroup) -> Answer:
-    """nn.EmbeddingBag."""
-    found = nn.EmbeddingBag.from_pretrained(rows(132), mode="sum")(IDS)
-    right = torch.allclose(found, rows(132)[IDS].sum(dim=1))
-    return whether(right, f"nn.EmbeddingBag gives sums of shape {tuple(found.shape)}")
+    def other_shardings(self) -> Answer:
+        """Use PyTorch's tensor parallelism."""
+        table = parallelize_module(_embedding(), _mesh(), ColwiseParallel(output_layouts=Replicate()))
+        right = torch.equal(_whole(table(IDS)), rows(132)[IDS])
+        assert isinstance(table.weight, DTensor)
+        shape = tuple(table.weight.to_local().shape)
+        return whether(right, f"with ColwiseParallel a rank holds {shape}; a whole table on one rank: none", "partly")
 
+    def fused_optimizer(self) -> Answer:
+        """Use PyTorch's hook, which DistributedDataParallel does not allow for sparse gradients."""
+        tables = self.tables([rows(132)], replicate=False)
+        answer = fused_by_hook(tables, tables.whole_tables[0].weight)
+        return Answer(answer.verdict, f"without DistributedDataParallel, {answer.evidence}")
 
-def other_shardings(group: dist.ProcessGroup) -> Answer:
-    """PyTorch's tensor parallelism."""
-    table = parallelize_module(_embedding(), _mesh(), ColwiseParallel(output_layouts=Replicate()))
-    right = torch.equal(_whole(table(IDS)), rows(132)[IDS])
-    assert isinstance(table.weight, DTensor)
-    shape = tuple(table.weight.to_local().shape)
-    return whether(right, f"with ColwiseParallel a rank holds {shape}; a whole table on one rank: none", "partly")
+    def quantised_inference(self) -> Answer:
+        """Use torch.ao."""
+        scale = rows(132).abs().amax(dim=1) / 127
+        weight = torch.quantize_per_channel(rows(132), scale, torch.full((132,), 128.0), 0, torch.quint8)
+        table = torch.ao.nn.quantized.Embedding(132, 4)
+        table.set_weight(weight)
+        difference = (table(IDS) - rows(132)[IDS]).abs().max()
+        return whether(difference < 0.05, f"torch.ao.nn.quantized.Embedding is right to {difference:.3f}")
 
+    def tensor_parallel_layers(self) -> Answer:
+        """Divide two linear layers, the first by columns, the second by rows."""
+        layers = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
+        expected = layers(rows(7))
+        plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
+        difference = (_whole(parallelize_module(layers, _mesh(), plan)(rows(7))) - expected).abs().max()
+        evidence = f"ColwiseParallel and RowwiseParallel differ from one process by at most {difference:.1g}"
+        return whether(difference < 1e-5, evidence)
 
-def fused_optimizer(group: dist.ProcessGroup) -> Answer:
-    """By PyTorch's hook, which DistributedDataParallel does not allow for sparse gradients."""
-    tables = Tables([rows(132)], replicate=False)
-    answer = fused_by_hook(tables, tables.tables[0].weight)
-    return Answer(answer.verdict, f"without DistributedDataParallel, {answer.evidence}")
+    def grow(self) -> Answer:
+        """List the methods of nn.Embedding."""
+        return own_methods(nn.Embedding)
 
+    def reduced_precision(self) -> Answer:
+        """Find nothing of a lookup that travels, as for replicated_shards and prefetch."""
+        held = self.tables([rows(132)]).local_rows()
+        return Answer("n/a", f"each rank holds {held} of 132 rows: nothing of a lookup travels")
 
-def quantised_inference(group: dist.ProcessGroup) -> Answer:
-    """torch.ao."""
-    scale = rows(132).abs().amax(dim=1) / 127
-    weight = torch.quantize_per_channel(rows(132), scale, torch.full((132,), 128.0), 0, torch.quint8)
-    table = torch.ao.nn.quantized.Embedding(132, 4)
-    table.set_weight(weight)
-    difference = (table(IDS) - rows(132)[IDS]).abs().max()
-    return whether(difference < 0.05, f"torch.ao.nn.quantized.Embedding is right to {difference:.3f}")
-
-
-def tensor_parallel_layers(group: dist.ProcessGroup) -> Answer:
-    """Two linear layers, the first divided by columns, the second by rows."""
-    layers = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
-    expected = layers(rows(7))
-    plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
-    difference = (_whole(parallelize_module(layers, _mesh(), plan)(rows(7))) - expected).abs().max()
-    return whether(
-        difference < 1e-5, f"ColwiseParallel and RowwiseParallel differ from one process by at most {difference:.1g}"
-    )
+    replicated_shards = prefetch = reduced_precision
 
 
 def _embedding() -> nn.Embedding:
@@ -196,38 +225,3 @@ def _mesh() -> DeviceMesh:
 def _whole(tensor: Any) -> Tensor:
     whole: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole
-
-
-def _replicated(group: dist.ProcessGroup) -> Answer:
-    return Answer("n/a", f"each rank holds {Tables([rows(132)]).local_rows()} of 132 rows: nothing of a lookup travels")
-
-
-def _without(pattern: str) -> Probe:
-    return lambda group: search(nn, pattern)
-
-
-PROBES = refusing(
-    {
-        **lookup_probes(Tables),
-        **update_probes(Tables),
-        **output_probes(Layer),
-        "pip_install": pip_install,
-        "rows_divided": rows_divided,
-        "mean_or_sum": mean_or_sum,
-        "resharding": resharding,
-        "grow": lambda group: own_methods(nn.Embedding),
-        "reduced_precision": _replicated,
-        "replicated_shards": _replicated,
-        "prefetch": _replicated,
-        "sampled_softmax": _without("(?i)sampled_?softmax"),
-        "tied_tables": tied_tables,
-        "pooled_lookups": pooled_lookups,
-        "other_shardings": other_shardings,
-        "automatic_placement": _without("(?i)planner"),
-        "fused_optimizer": fused_optimizer,
-        "host_memory_cache": _without("(?i)uvm|unified_?memory"),
-        "quantised_inference": quantised_inference,
-        "tensor_parallel_layers": tensor_parallel_layers,
-    },
-    {"row_wise_adagrad": ValueError, "unbounded_ids": IndexError, "own_tokens": RuntimeError},
-)

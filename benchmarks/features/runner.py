@@ -1,4 +1,4 @@
-"""Runs probes in the environment of one system: python feature_runner.py SYSTEM FEATURE...
+"""Runs probes in the environment of one system: python -m features.runner SYSTEM FEATURE...
 
 Each probe runs in new processes, one for each rank, so that one which hangs or aborts harms no other. They are forked,
 because importing a system may take longer than all its probes. Prints a JSON object a line: first the versions, then
@@ -15,7 +15,9 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,27 +27,29 @@ import torch
 import torch.distributed as dist
 
 from features.catalogue import FOUR_RANKS, SYSTEMS, Answer
-from features.evidence import Probe, one_line
+from features.evidence import one_line
 from features.lookup_checks import SECONDS_FOR_A_COLLECTIVE
+from features.probes import Probes
 
+Probe = Callable[[dist.ProcessGroup], Answer]
 SECONDS_FOR_A_PROBE = 60
 _WORST_FIRST = ("error", "not run", "no", "partly", "n/a", "yes")
 _NEEDS_CUDA = ("not compiled with CUDA", "only supports CUDA", "no NVIDIA driver")
 
 
 def main(system: str, *features: str) -> None:
-    """Runs the probes, one after the other."""
+    """Run the probes, one after the other."""
     distribution = SYSTEMS[system].distribution
-    probes: dict[str, Probe] = importlib.import_module(SYSTEMS[system].probes).PROBES
+    probes = importlib.import_module(SYSTEMS[system].probes).System
     versions = {"python": platform.python_version(), "torch": torch.__version__, distribution: version(distribution)}
     print(json.dumps({"versions": versions}), flush=True)
     for feature in features:
-        answer = run_probe(probes[feature], 4 if feature in FOUR_RANKS else 2)
+        answer = run_probe(partial(_ask, probes, feature), 4 if feature in FOUR_RANKS else 2)
         print(json.dumps({"feature": feature, "verdict": answer.verdict, "evidence": answer.evidence}), flush=True)
 
 
 def run_probe(probe: Probe, ranks: int) -> Answer:
-    """The worst of the ranks' answers; of several the one that was given first, which is the cause of the others."""
+    """Return the worst of the ranks' answers; of several the one given first, which is the cause of the others."""
     context = multiprocessing.get_context("fork")
     with TemporaryDirectory(prefix="features-") as folder:
         processes = [context.Process(target=_rank, args=(probe, rank, ranks, Path(folder))) for rank in range(ranks)]
@@ -58,8 +62,12 @@ def run_probe(probe: Probe, ranks: int) -> Answer:
     return min(answers, key=lambda timed: (_WORST_FIRST.index(timed[0].verdict), timed[1]))[0]
 
 
+def _ask(probes: type[Probes], feature: str, group: dist.ProcessGroup) -> Answer:
+    return probes(group).answer(feature)
+
+
 def _answer(process: BaseProcess, rank: int, folder: Path) -> tuple[Answer, float]:
-    """A rank's answer, and when it was given."""
+    """Return a rank's answer, and when it was given."""
     if process.is_alive():
         process.kill()
         process.join()
@@ -73,7 +81,7 @@ def _answer(process: BaseProcess, rank: int, folder: Path) -> tuple[Answer, floa
 
 
 def _rank(probe: Probe, rank: int, ranks: int, folder: Path) -> None:
-    """In a new process."""
+    """Answer as one rank, in a new process."""
     os.dup2(2, 1)  # stdout is for answers
     os.chdir(folder)  # where a probe's files are shared by the ranks, and removed
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
@@ -95,9 +103,9 @@ def _rank(probe: Probe, rank: int, ranks: int, folder: Path) -> None:
     except Exception as error:
         traceback.print_exc()
         answer = _answer_of(error)
-    partial = folder / f"{rank}.partial"
-    partial.write_text(json.dumps([answer.verdict, answer.evidence]), encoding="utf-8")
-    partial.rename(folder / str(rank))
+    unfinished = folder / f"{rank}.unfinished"
+    unfinished.write_text(json.dumps([answer.verdict, answer.evidence]), encoding="utf-8")
+    unfinished.rename(folder / str(rank))
     # A rank that left at once would tell the others, by its closed connections, what they must find out themselves.
     deadline = time.monotonic() + 1.5 * SECONDS_FOR_A_COLLECTIVE
     while time.monotonic() < deadline and not all((folder / str(peer)).exists() for peer in range(ranks)):

@@ -11,15 +11,17 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from common.peers import environment_for_programs
 from dist_s2s.config import Config
 from dist_s2s.text.corpus import Example
 
 Kind = Literal["ours", "ddp_dense", "ddp_sparse", "joeynmt"]
+_TORCHRUN_WARNS = ("W1", "W0", "[W")  # and begins with the date: Wmmdd
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part. threads: those of a process; ours and DDP always have one in each rank."""
+    """Who takes part; ``threads`` are those of a process, always one in each rank of ours and of DDP."""
 
     kind: Kind
     threads: int = 1
@@ -37,7 +39,9 @@ OURS = Contender("ours")
 class Job:
     """A training run of ``steps`` steps from the configuration's seed.
 
-    vocabulary_sizes: of source and target. breakdown: times the parts of our steps, which makes them a little slower.
+    Attributes:
+        vocabulary_sizes: Those of source and target.
+        breakdown: Whether the parts of our steps are timed, which makes them a little slower.
     """
 
     contender: Contender
@@ -49,24 +53,27 @@ class Job:
     breakdown: bool = False
 
     def to_json(self) -> str:
-        """From which ``from_json`` makes an equal job."""
+        """Return a text from which ``from_json`` makes an equal job."""
         return TypeAdapter(Job).dump_json(self).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
-        """The job of ``to_json``."""
+        """Return the job of ``to_json``."""
         return TypeAdapter(Job).validate_json(text)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a job found, a list element for each step or each process.
+    """What a job found, an element for each step or each process.
 
-    losses: mean over the global batch's tokens. norms: of all gradients, before they are clipped.
-    seconds: of a step, the mean over the ranks, which wait for each other in each step.
-    idle_bytes, peak_bytes: resident memory before anything was built, and the most that there ever was.
-    parts: seconds of a step by part, the mean over steps and ranks; see train_breakdown.py.
-    parameters: numbers of parameters by part, where a contender says.
+    Attributes:
+        losses: Means over the global batch's tokens.
+        norms: Those of all gradients, before they are clipped.
+        seconds: Durations of the steps, means over the ranks, which wait for each other in each step.
+        idle_bytes: Resident memory before anything was built.
+        peak_bytes: The most memory that there ever was.
+        parts: Seconds of a step by part, means over steps and ranks; see training/breakdown.py.
+        parameters: Numbers of parameters by part, where a contender says.
     """
 
     losses: list[float]
@@ -84,12 +91,12 @@ class Measurement:
         return max(peak - idle for peak, idle in zip(self.peak_bytes, self.idle_bytes, strict=True))
 
     def tokens_per_second(self, warm_up: int) -> float:
-        """Target tokens over seconds, without the first ``warm_up`` steps."""
+        """Return target tokens over seconds, without the first ``warm_up`` steps."""
         return sum(self.tokens[warm_up:]) / sum(self.seconds[warm_up:])
 
     @classmethod
     def of_ranks(cls, measured: Sequence["Measurement"]) -> "Measurement":
-        """Joins what the ranks measured; each has its own part of a loss, and the norm of all."""
+        """Join what the ranks measured; each has its own part of a loss, and the norm of all."""
 
         def mean(values: Sequence[float]) -> float:
             return sum(values) / len(measured)
@@ -107,26 +114,30 @@ class Measurement:
 
 
 def run_on_ranks(job: Job) -> Measurement:
-    """Starts ``job.ranks`` new processes with torchrun, as a user does. Raises RuntimeError if one of them fails."""
+    """Start ``job.ranks`` new processes with torchrun, as a user does.
+
+    Raises:
+        RuntimeError: One of them fails.
+    """
     with TemporaryDirectory(prefix="train-bench-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.ranks}"]
-        run_python(sys.executable, [*torchrun, str(Path(__file__).with_name("train_rank.py")), name])
+        run_python(sys.executable, *torchrun, "-m", "training.rank", name)
         answers = [(folder / f"rank-{rank}.json").read_text(encoding="utf-8") for rank in range(job.ranks)]
     return Measurement.of_ranks([Measurement(**json.loads(answer)) for answer in answers])
 
 
-_TORCHRUN_WARNS = ("W1", "W0", "[W")  # and begins with the date: Wmmdd
+def run_python(python: str, *arguments: str) -> str:
+    """Return what the program prints.
 
-
-def run_python(python: str, arguments: Sequence[str]) -> str:
-    """What the program prints. Raises RuntimeError with what it says of its failure, the first of it, if it fails."""
-    finished = subprocess.run([python, *arguments], capture_output=True, text=True)
+    Raises:
+        RuntimeError: The program fails; with the first of what it says of that.
+    """
+    finished = subprocess.run([python, *arguments], capture_output=True, text=True, env=environment_for_programs())
     if finished.returncode:
         # An abort in C++ is told without a traceback; torchrun's own, of which there is always one, comes after.
         errors = [line for line in finished.stderr.splitlines() if not line.startswith(_TORCHRUN_WARNS)][:80]
-        raise RuntimeError(
-            f"{Path(python).name} {' '.join(arguments)} ended with status {finished.returncode}:\n" + "\n".join(errors)
-        )
+        program = f"{Path(python).name} {' '.join(arguments)}"
+        raise RuntimeError(f"{program} ended with status {finished.returncode}:\n" + "\n".join(errors))
     return finished.stdout

@@ -1,4 +1,4 @@
-"""JoeyNMT 2.3 as a contender of train_bench.py: its environment, its data and its turns, in processes of its own.
+"""JoeyNMT 2.3 as a contender of train_bench.py: its data and its turns, in processes of its own.
 
 JoeyNMT refuses DistributedDataParallel on a CPU, so it is one process, with as many threads as it is told. Its Luong
 attention is the ``general`` one of ours, and its encoder and decoder are ours too as long as they have a single layer:
@@ -6,9 +6,6 @@ further ones have residual connections here and none there.
 """
 
 import json
-import subprocess
-import sys
-import venv
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,56 +15,41 @@ import torch
 from torch import Tensor
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.schedule import Progress
-from dist_s2s.steps import training_steps
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, UNK
-from training.contenders import build_translator
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.steps import training_steps
 from training.job import Job, Measurement, run_python
+from training.translator import build_translator
 
-PROGRAM = Path(__file__).with_name("train_joeynmt_peer.py")
-# What JoeyNMT 2.3 needs beside its own requirements: a sentencepiece with the interface of its time, and a module that
-# it imports without requiring it.
-REQUIREMENTS = ("joeynmt==2.3.0", "sentencepiece==0.2.0", "importlib_metadata", "numpy")
-
-
-def joeynmt_python(folder: Path) -> str:
-    """The interpreter of an environment with JoeyNMT in ``folder``, which is made unless it is there already.
-
-    It has this environment's version of torch; where PyTorch comes from is up to pip's settings, as for any package.
-    Raises RuntimeError with pip's last words if that fails.
-    """
-    environment = folder / "joeynmt"
-    python, finished = environment / "bin" / "python", environment / "finished"
-    requirements = [f"torch=={torch.__version__.partition('+')[0]}", *REQUIREMENTS]
-    if finished.exists() and finished.read_text(encoding="utf-8").split() == requirements:
-        return str(python)
-    print(f"installing {', '.join(requirements)}: some minutes, once", file=sys.stderr)
-    venv.create(environment, clear=True, with_pip=True)
-    pip = subprocess.run([python, "-m", "pip", "install", *requirements], capture_output=True, text=True)
-    if pip.returncode:
-        raise RuntimeError("pip could not install JoeyNMT:\n" + "\n".join(pip.stderr.splitlines()[-10:]))
-    finished.write_text("\n".join(requirements), encoding="utf-8")
-    return str(python)
+_PROGRAM = ("-W", "ignore", "-m", "training.joeynmt_peer")
 
 
 def segment(python: str, file: Path, target: Path, vocabulary_size: int) -> None:
-    """Writes a TSV file as BPE pieces, separated by spaces. Raises RuntimeError if sentencepiece cannot."""
-    run_python(python, [str(PROGRAM), "segment", str(file), str(target), str(vocabulary_size)])
+    """Write a TSV file as BPE pieces, separated by spaces.
+
+    Raises:
+        RuntimeError: sentencepiece cannot.
+    """
+    run_python(python, *_PROGRAM, "segment", str(file), str(target), str(vocabulary_size))
 
 
 def run_joeynmt(python: str, job: Job) -> Measurement:
-    """JoeyNMT on the job's batches, from the weights that ours starts with. Raises RuntimeError if it fails."""
+    """Train JoeyNMT on the job's batches, from the weights that ours starts with.
+
+    Raises:
+        RuntimeError: It fails.
+    """
     with TemporaryDirectory(prefix="train-bench-") as folder:
         file = Path(folder) / "job.pt"
         torch.save(_exported(job), file)
-        printed = run_python(python, ["-W", "ignore", str(PROGRAM), "measure", str(file), str(job.contender.threads)])
+        printed = run_python(python, *_PROGRAM, "measure", str(file), str(job.contender.threads))
     return Measurement(**json.loads(printed.splitlines()[-1]))
 
 
 @torch.no_grad()
 def _exported(job: Job) -> dict[str, Any]:
-    """What JoeyNMT needs: settings under its names, our first weights, and the global batches in our order."""
+    """Return what JoeyNMT needs: settings under its names, our first weights, and the global batches in our order."""
     model, training, embedding = job.config.model, job.config.training, job.config.embedding
     translator = build_translator(job, Ranks(0, 1, torch.device("cpu"), None))
     weights = translator.core.state_dict() | {name: table.weight.detach() for name, table in translator.tables.items()}
@@ -100,7 +82,7 @@ def _exported(job: Job) -> dict[str, Any]:
 
 
 def _renumbered(batch: Batch) -> dict[str, Tensor]:
-    """A batch with JoeyNMT's ids of the special tokens, under the names of its Batch's arguments."""
+    """Return a batch with JoeyNMT's ids of the special tokens, under the names of its Batch's arguments."""
 
     def renumber(ids: Tensor) -> Tensor:
         return torch.where(ids <= UNK, (ids + 1) % (UNK + 1), ids)

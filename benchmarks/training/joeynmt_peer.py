@@ -1,7 +1,7 @@
 """JoeyNMT's part of train_bench.py, run by the interpreter of its environment, without dist_s2s.
 
-    python train_joeynmt_peer.py measure JOB THREADS      trains on the batches of a file, and prints JSON
-    python train_joeynmt_peer.py segment IN OUT SIZE      writes a TSV file's text as BPE pieces, SIZE for each side
+    python -m training.joeynmt_peer measure JOB THREADS   trains on the batches of a file, and prints JSON
+    python -m training.joeynmt_peer segment IN OUT SIZE   writes a TSV file's text as BPE pieces, SIZE for each side
 
 What is timed is JoeyNMT's own TrainManager._train_step, on batches that lie ready as tensors, and the update as its
 train_and_validate does it. The model is JoeyNMT's, with two changes that make it the very function of the other
@@ -32,7 +32,7 @@ NUM_SPECIALS = len(SPECIALS)
 
 
 def measure(job_file: str, threads: str) -> dict[str, Any]:
-    """Trains for as many steps as there are batches."""
+    """Train for as many steps as there are batches."""
     from joeynmt.config import parse_train_args
     from joeynmt.training import TrainManager
 
@@ -58,7 +58,7 @@ def measure(job_file: str, threads: str) -> dict[str, Any]:
 
 
 def optimizers(manager: Any, tables: list[str], table_learning_rate: float | None) -> list[Optimizer]:
-    """JoeyNMT's Adam; or, to be compared, SGD for the modules that are tables in ours, and Adam for the rest."""
+    """Return JoeyNMT's Adam; or, to be compared, SGD for the modules that are tables in ours, and Adam for the rest."""
     if table_learning_rate is None:
         return [manager.optimizer]
     weights = [weight for name in tables for weight in manager.model.get_submodule(name).parameters()]
@@ -68,7 +68,7 @@ def optimizers(manager: Any, tables: list[str], table_learning_rate: float | Non
 
 
 def train(manager: Any, updates: list[Optimizer], batches: list[dict[str, Tensor]]) -> dict[str, list[float]]:
-    """JoeyNMT's inner loop, without its logs and validation."""
+    """Run JoeyNMT's inner loop, without its logs and validation."""
     from joeynmt.batch import Batch
 
     norms: list[float] = []
@@ -94,7 +94,7 @@ def train(manager: Any, updates: list[Optimizer], batches: list[dict[str, Tensor
 
 
 def build(job: dict[str, Any]) -> Any:
-    """JoeyNMT's model with the weights of the job, which are ours by our names."""
+    """Build JoeyNMT's model with the weights of the job, which are ours by our names."""
     from joeynmt.model import build_model
     from joeynmt.vocabulary import Vocabulary
 
@@ -115,13 +115,13 @@ def build(job: dict[str, Any]) -> Any:
 
 
 def start_with_an_empty_cell(decoder: Any, encoder_final: Tensor) -> tuple[Tensor, Tensor]:
-    """In the place of RecurrentDecoder._init_hidden."""
+    """Take the place of RecurrentDecoder._init_hidden."""
     hidden = torch.tanh(decoder.bridge_layer(encoder_final))[None]
     return hidden, torch.zeros_like(hidden)
 
 
 def weights_of_joeynmt(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict for JoeyNMT's model from that of our core and the rows of our tables."""
+    """Return a state_dict for JoeyNMT's model from that of our core and the rows of our tables."""
     theirs = {
         "src_embed.lut.weight": reorder_specials(ours["source_table"]),
         "trg_embed.lut.weight": reorder_specials(ours["target_table"]),
@@ -141,17 +141,17 @@ def weights_of_joeynmt(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reorder_specials(rows: Tensor) -> Tensor:
-    """Rows by JoeyNMT's ids, from rows by ours."""
+    """Return rows by JoeyNMT's ids, from rows by ours."""
     return torch.cat((rows[:NUM_SPECIALS].roll(1, 0), rows[NUM_SPECIALS:]))
 
 
 def count(module: nn.Module) -> int:
-    """Its parameters."""
+    """Return how many parameters a module has."""
     return sum(weight.numel() for weight in module.parameters())
 
 
 def segment(source_file: str, target_file: str, size: str) -> None:
-    """One sentencepiece BPE model for each side, learnt from the file itself."""
+    """Write each side in the pieces of a sentencepiece BPE model learnt from the file itself."""
     import sentencepiece
 
     pairs = [line.split("\t") for line in Path(source_file).read_text(encoding="utf-8").splitlines()]

@@ -41,7 +41,7 @@ class Problem:
         return max(self.vocabulary_sizes)
 
     def job(self, contender: Contender, steps: int, config: Config | None = None, breakdown: bool = False) -> Job:
-        """A contender's turn."""
+        """Return a contender's turn."""
         settings = config or self.config
         return Job(contender, settings, self.ranks, self.vocabulary_sizes, self.examples, steps, breakdown)
 
@@ -65,7 +65,11 @@ class Result:
 
 
 def race(problem: Problem, measure: Measure, turns: int, seconds: float, say: Callable[[str], None]) -> list[Result]:
-    """Raises Disagreement, else times each contender ``turns`` times for about ``seconds``. ``say`` tells progress."""
+    """Time each contender ``turns`` times for about ``seconds``; ``say`` tells progress.
+
+    Raises:
+        Disagreement: The contenders do not compute the same.
+    """
     estimates = check(problem, measure, say)
     found: dict[Contender, list[Measurement]] = {contender: [] for contender in problem.contenders}
     for turn in range(turns):
@@ -80,9 +84,13 @@ def race(problem: Problem, measure: Measure, turns: int, seconds: float, say: Ca
 
 
 def check(problem: Problem, measure: Measure, say: Callable[[str], None]) -> dict[Contender, float]:
-    """Raises Disagreement unless losses and norms of the first steps agree; returns seconds of a step.
+    """Compare losses and norms of the first steps; return seconds of a step.
 
-    In float32, with SGD for the tables, whose steps show a wrong factor where Adam's do not, and gradients are clipped.
+    All train in float32, with clipped gradients, and with SGD for the tables, whose steps show a wrong factor where
+    Adam's do not.
+
+    Raises:
+        Disagreement: They differ.
     """
     training = problem.config.training.model_copy(update={"precision": "fp32", "max_norm": 0.1})
     embedding = problem.config.embedding.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0})
@@ -101,7 +109,11 @@ def check(problem: Problem, measure: Measure, say: Callable[[str], None]) -> dic
 def compare(
     contender: Contender, reference: Measurement, measurement: Measurement, steps: int, within: Tolerance
 ) -> None:
-    """Raises Disagreement if losses or norms of the first steps differ, or the parts' numbers of parameters."""
+    """Compare losses and norms of the first steps, and the parts' numbers of parameters.
+
+    Raises:
+        Disagreement: They differ.
+    """
     if measurement.parameters != reference.parameters:
         raise Disagreement(
             f"{contender.key} has other numbers of parameters than ours: {measurement.parameters}, but not "

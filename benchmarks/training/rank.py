@@ -1,4 +1,4 @@
-"""The program of one rank of a job: torchrun train_rank.py FOLDER reads FOLDER/job and writes FOLDER/rank-N.json.
+"""The program of one rank of a job: torchrun -m training.rank FOLDER reads FOLDER/job.json, writes FOLDER/rank-N.json.
 
 It runs as the `train` command does: the same process groups, thread count, autocast and treatment of denormals.
 """
@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 from common.memory import resident
 from dist_s2s.distributed import Ranks, joined_ranks
 from training.breakdown import Stopwatch
-from training.contenders import train_ours, train_replicated
 from training.job import Job, Measurement
+from training.ours import train_ours
+from training.replicated import train_replicated
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 def main(folder: Path) -> None:
-    """Does this rank's part of the job."""
+    """Do this rank's part of the job."""
     job = Job.from_json((folder / "job.json").read_text(encoding="utf-8"))
     training = job.config.training
     mixed_precision = "bf16" if training.precision == "bf16" else "no"
@@ -30,7 +31,7 @@ def main(folder: Path) -> None:
 
 
 def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
-    """Trains (collective)."""
+    """Train as the job says (collective)."""
     idle = resident()
     stopwatch = Stopwatch() if job.breakdown else None
     if job.contender.kind == "ours":

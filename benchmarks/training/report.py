@@ -1,17 +1,14 @@
 """What train_bench.py shows: tables of speed and of a step's parts, and the plot of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from common.console import wide_console
+from common.console import print_table
+from common.memory import MIB
 from training.breakdown import BACKGROUND, PARTS
-from training.race import Result
+from training.race import Problem, Result
 
-MIB = 2**20
-_COLUMNS = 124
 TITLES = {
     "ours": "sharded (ours)",
     "ddp_dense": "DDP, dense",
@@ -24,23 +21,31 @@ Breakdowns = Mapping[int, Mapping[str, float]]
 
 
 def title(contender: str) -> str:
-    """Its name for people."""
+    """Return the contender's name for people."""
     return TITLES.get(contender, contender.replace("_", " "))
 
 
-def print_results(heading: str, results: Sequence[Result], skipped: Sequence[str]) -> None:
-    """Speed and memory of every contender at every V."""
-    table = Table(title=heading)
-    table.add_column("V", justify="right", no_wrap=True)
-    table.add_column("contender", no_wrap=True)
-    for name in ("target tokens/s", "quartiles", "ours ÷ this", "step ms", "processes", "peak MiB each"):
-        table.add_column(name, justify="right", no_wrap=True)
-    last = None
+def print_results(problem: Problem, results: Sequence[Result], skipped: Sequence[str]) -> None:
+    """Print speed and memory of every contender at every V; ``problem`` is any of theirs."""
+    config, model = problem.config, problem.config.model
+    headings = ("target tokens/s", "quartiles", "ours ÷ this", "step ms", "processes", "peak MiB each")
+    print_table(
+        f"E = {model.embedding_dim}, H = {model.hidden_size}, layers: {model.num_layers}, {model.attention} attention, "
+        f"{config.data.batch_tokens:,} target tokens a step, {config.training.precision}, {problem.ranks} ranks",
+        ("V", "contender"),
+        headings,
+        _result_rows(results),
+    )
+    print("\n".join(skipped))
+
+
+def _result_rows(results: Sequence[Result]) -> Iterator[list[str] | None]:
+    last = results[0].num_embeddings
     for result in results:
-        if last not in (None, result.num_embeddings):
-            table.add_section()
+        if result.num_embeddings != last:
+            yield None
         last = result.num_embeddings
-        table.add_row(
+        yield [
             f"{result.num_embeddings:,}",
             title(result.contender),
             f"{result.median:,.0f}",
@@ -49,46 +54,46 @@ def print_results(heading: str, results: Sequence[Result], skipped: Sequence[str
             f"{1000 * result.step_seconds:.1f}",
             str(result.processes),
             f"{result.peak_bytes_above_idle / MIB:,.0f}",
-        )
-    console = wide_console(_COLUMNS)
-    console.print(table)
-    for reason in skipped:
-        console.print(reason)
+        ]
 
 
 def print_breakdowns(breakdowns: Breakdowns) -> None:
-    """Where our step goes, at every V; measured in a run of its own, with clocks."""
-    table = Table(title="Where a training step of ours goes: milliseconds, the mean over ranks")
-    table.add_column("part", no_wrap=True)
-    for size in breakdowns:
-        table.add_column(f"V = {size:,}", justify="right", no_wrap=True)
-    for part in PARTS:
-        table.add_row(part, *(f"{1000 * parts[part]:.2f}" for parts in breakdowns.values()))
-    table.add_section()
-    table.add_row("sum", *(f"{1000 * sum(parts[part] for part in PARTS):.2f}" for parts in breakdowns.values()))
-    table.add_row(
-        f"{BACKGROUND} (in the background)", *(f"{1000 * parts[BACKGROUND]:.2f}" for parts in breakdowns.values())
+    """Print where our step goes, at every V; measured in a run of its own."""
+    sums = [sum(parts[part] for part in PARTS) for parts in breakdowns.values()]
+
+    def row(name: str, seconds: Iterator[float]) -> list[str]:
+        return [name, *(f"{1000 * value:.2f}" for value in seconds)]
+
+    print_table(
+        "Where a training step of ours goes: milliseconds, the mean over ranks",
+        ("part",),
+        [f"V = {size:,}" for size in breakdowns],
+        [
+            *(row(part, (parts[part] for parts in breakdowns.values())) for part in PARTS),
+            None,
+            row("sum", iter(sums)),
+            row(f"{BACKGROUND} (in the background)", (parts[BACKGROUND] for parts in breakdowns.values())),
+        ],
     )
-    wide_console(_COLUMNS).print(table)
 
 
 def plot(results: Sequence[Result], breakdowns: Breakdowns, file: Path) -> None:
-    """Target tokens per second of each contender, and the share of our step that each part takes, at every V."""
+    """Draw target tokens per second of each contender, and the share of our step that each part takes, at every V."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    sizes = {result.num_embeddings: f"V = {result.num_embeddings:,}\n{result.output} output" for result in results}
     style: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(13, 1.6 + 0.34 * len(results)), layout="constrained")
         speed, parts = figure.subplots(1, 2)
-        _draw_speed(speed, results, sizes)
+        _draw_speed(speed, results)
         _draw_parts(parts, breakdowns)
         figure.legend(*parts.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
         figure.savefig(file, dpi=150)
 
 
-def _draw_speed(axes: Any, results: Sequence[Result], sizes: Mapping[int, str]) -> None:
+def _draw_speed(axes: Any, results: Sequence[Result]) -> None:
+    sizes = {result.num_embeddings: f"V = {result.num_embeddings:,}\n{result.output} output" for result in results}
     contenders = list(dict.fromkeys(result.contender for result in results))
     groups = list(sizes)
     for result in results:
@@ -107,7 +112,7 @@ def _draw_parts(axes: Any, breakdowns: Breakdowns) -> None:
     left = [0.0] * len(breakdowns)
     totals = [sum(max(0.0, of_size[part]) for part in PARTS) for of_size in breakdowns.values()]
     names = [f"V = {size:,}\n{1000 * total:,.0f} ms" for size, total in zip(breakdowns, totals, strict=True)]
-    for part, colour in zip(PARTS, [f"C{number}" for number in range(10)] + ["black"], strict=True):
+    for part, colour in zip(PARTS, [f"C{number}" for number in range(10)] + ["black"], strict=False):
         values = zip(breakdowns.values(), totals, strict=True)
         widths = [100 * max(0.0, of_size[part]) / total for of_size, total in values]
         axes.barh(names, widths, left=left, label=part, color=colour)

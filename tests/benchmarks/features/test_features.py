@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import features
+import compare_features
 from features.catalogue import FEATURES, SYSTEMS
 
-BENCHMARKS = Path(features.__file__).parent
+BENCHMARKS = Path(compare_features.__file__).parent
 NOT_OURS = {
     "pooled_lookups": "no",
     "other_shardings": "no",
@@ -25,7 +25,8 @@ NOT_OURS = {
 }
 BAD_PROBES = """
 import os, signal, sys, time
-import feature_runner, torch
+import torch
+from features import runner as feature_runner
 from features.evidence import search
 from features.catalogue import Answer
 
@@ -58,7 +59,7 @@ for probe in (dies, hangs, errs, needs_cuda, differs, finds):
 
 def answers_of(system: str, file: Path, *names: str) -> dict[str, Any]:
     arguments = [f"--system={system}", f"--json={file}", *(f"--feature={name}" for name in names)]
-    assert features.main(arguments) == 0
+    assert compare_features.main(arguments) == 0
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     assert result["library"] == system
     assert SYSTEMS[system].distribution in result["versions"]
@@ -97,17 +98,18 @@ def test_what_goes_wrong_in_a_probe_is_told() -> None:
 
 @pytest.mark.skipif(find_spec("megatron") is not None, reason="is about an environment without it")
 def test_a_missing_system_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert features.main(["--system=megatron", "--feature=padding_idx"]) == 2
+    assert compare_features.main(["--system=megatron", "--feature=padding_idx"]) == 2
     assert "No module named 'megatron'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_feature_has_a_probe(system: str) -> None:
-    files = [f"{SYSTEMS[system].probes}.py", "feature_checks.py", "feature_update_checks.py"]
+    modules = [SYSTEMS[system].probes, "features.lookup_checks", "features.update_checks"]
     if system != "torchrec":  # has no output layer
-        files.append("feature_output_checks.py")
-    text = "".join((BENCHMARKS / file).read_text(encoding="utf-8") for file in files)
-    assert [name for name in FEATURES if f'"{name}"' not in text and f"def {name}(" not in text] == []
+        modules.append("features.output_checks")
+    text = "".join((BENCHMARKS / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8") for name in modules)
+    forms = ('"{}"', "def {}(", "{} = ")
+    assert [name for name in FEATURES if not any(form.format(name) in text for form in forms)] == []
 
 
 def test_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +123,7 @@ def test_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         versions = {SYSTEMS[system].distribution: "1.8.0+cpu"}
         files.append(tmp_path / f"{system}.json")
         files[-1].write_text(json.dumps({"library": system, "versions": versions, "answers": found}), encoding="utf-8")
-    assert features.main(["--markdown", *map(str, files)]) == 0
+    assert compare_features.main(["--markdown", *map(str, files)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| feature | what yes means | TorchRec 1.8.0 | dist_s2s 1.8.0 |"
     assert f"| `padding_idx` | {FEATURES['padding_idx']} | no | yes |" in lines

@@ -13,11 +13,12 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 import lookup_bench
-import memory_bench
+from common import arguments as arguments_of_all
 from common import peers
 from dist_s2s.cost.ranks import run_on_ranks
-from lookup import plot as lookup_plot
+from lookup import measure, options, peak
 from lookup.lineup import OURS, SYSTEMS, default_names
+from lookup.plot import draw
 from tests.rank_pool import RankPool
 
 TINY = ["--num_embeddings=131", "--embedding_dim=8", "--ids=40", "--repetitions=2"]
@@ -38,12 +39,12 @@ def on_the_pool(ranks: RankPool, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         return ranks.run(function, *args, world_size=world_size)
 
-    def two_mebibytes(*_: object) -> Sequence[memory_bench.Memory]:
+    def two_mebibytes(*_: object) -> Sequence[peak.Memory]:
         return [{"idle": 0, "above_idle": 2**20}, {"idle": 0, "above_idle": 2 * 2**20}]
 
-    assert lookup_bench.run_on_ranks is run_on_ranks
-    monkeypatch.setattr(lookup_bench, "run_on_ranks", run)
-    monkeypatch.setattr(lookup_bench, "peak_above_idle", two_mebibytes)
+    assert measure.run_on_ranks is run_on_ranks
+    monkeypatch.setattr(measure, "run_on_ranks", run)
+    monkeypatch.setattr(measure, "peak_above_idle", two_mebibytes)
 
 
 @pytest.mark.usefixtures("on_the_pool")
@@ -102,7 +103,7 @@ def test_figures_are_drawn(tmp_path: Path, sweep: list[str]) -> None:
     pytest.importorskip("matplotlib")
     report, plot, again = tmp_path / "figures.json", tmp_path / "figures.png", tmp_path / "again.png"
     assert lookup_bench.main([*TINY, *FEW, *sweep, f"--json={report}", f"--plot={plot}"]) == 0
-    assert lookup_plot.main([str(report), str(again)]) == 0
+    draw(json.loads(report.read_text(encoding="utf-8")), again)
     assert plot.read_bytes().startswith(PNG)
     assert plot.read_bytes() == again.read_bytes()
 
@@ -110,11 +111,11 @@ def test_figures_are_drawn(tmp_path: Path, sweep: list[str]) -> None:
 def test_all_variants_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
 
-    def measure(names: Sequence[str], *_: object) -> tuple[None, str]:
+    def note(names: Sequence[str], *_: object) -> tuple[None, str]:
         asked.append(names)
         return None, "that will do"
 
-    monkeypatch.setattr(lookup_bench, "measure", measure)
+    monkeypatch.setattr(lookup_bench, "measure", note)
     assert lookup_bench.main([*TINY, "--contenders", "floor", "collective", "--all_variants"]) == 1
     assert asked == [[*OURS, "floor"]]
 
@@ -123,7 +124,7 @@ def test_all_variants_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lookup_bench_gives_no_timings_when_contenders_disagree(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lookup_bench, "TOLERANCE", -1.0)
+    monkeypatch.setattr(measure, "TOLERANCE", -1.0)
     assert lookup_bench.main([*TINY, *FEW, f"--json={tmp_path / 'figures.json'}"]) == 1
     assert not (tmp_path / "figures.json").exists()
     captured = capsys.readouterr()
@@ -132,15 +133,15 @@ def test_lookup_bench_gives_no_timings_when_contenders_disagree(
 
 
 def test_not_a_number_is_a_disagreement() -> None:
-    assert lookup_bench.find_disagreement({"SGD": {"ddp_dense": 1e-6, "collective+bf16": 0.01}}) == ""
-    assert "ddp_dense with SGD by nan" in lookup_bench.find_disagreement({"SGD": {"ddp_dense": float("nan")}})
+    assert measure.find_disagreement({"SGD": {"ddp_dense": 1e-6, "collective+bf16": 0.01}}) == ""
+    assert "ddp_dense with SGD by nan" in measure.find_disagreement({"SGD": {"ddp_dense": float("nan")}})
 
 
 @pytest.mark.usefixtures("on_the_pool")
 def test_what_does_not_fit_into_memory_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lookup_bench, "available", lambda: 8 * 131 * 8 * 4 / lookup_bench.MEMORY_SHARE)
+    monkeypatch.setattr(measure, "available", lambda: 8 * 131 * 8 * 4 / measure.MEMORY_SHARE)
     assert lookup_bench.main([*TINY, *FEW, "ddp_dense"]) == 0
     assert "DDP, dense gradient, SGD: left out" in capsys.readouterr().out
 
@@ -178,7 +179,8 @@ def test_wrong_arguments_are_told_before_measuring(
 def test_what_is_not_installed_is_told_before_measuring(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lookup_bench, "find_spec", lambda _: None)
+    for module in (arguments_of_all, options):
+        monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(SystemExit):
         lookup_bench.main(arguments)
     assert message in capsys.readouterr().err
@@ -189,31 +191,27 @@ def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
 ) -> None:
     commands: list[list[str]] = []
 
-    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        return subprocess.CompletedProcess(command, 7)
+        (tmp_path / "torchrec").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(command, 7 if lookup_bench.__file__ in command else 0)
 
-    monkeypatch.setattr(lookup_bench, "find_spec", lambda _: None)
+    for module in (lookup_bench, options):
+        monkeypatch.setattr(module, "find_spec", lambda _: None)
     monkeypatch.setattr(peers.subprocess, "run", record)
     arguments = ["--peers=torchrec", f"--peers_folder={tmp_path}"]
     assert lookup_bench.main(arguments) == 7
     python = str(tmp_path / "torchrec" / "bin" / "python")
-    assert commands[0] == [sys.executable, "-m", "venv", str(tmp_path / "torchrec")]
+    assert commands[0][:3] == [sys.executable, "-m", "venv"]
+    assert commands[0][-1] == str(tmp_path / "torchrec")
     assert all(command[0] == python for command in commands[1:])
     assert commands[-1][-3:] == [lookup_bench.__file__, *arguments]
+    assert peers.is_complete(peers.TORCHREC, tmp_path)
 
 
-def test_a_complete_environment_is_not_made_again(tmp_path: Path) -> None:
-    python = tmp_path / "torchrec" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 0\n")  # whatever it is asked
-    python.chmod(0o755)
-    assert peers.torchrec_python(tmp_path) == str(python)
-    python.write_text("#!/bin/sh\nexit 1\n")
-    assert not peers.has_torchrec(tmp_path)
-
-
-@pytest.mark.skipif(not peers.has_torchrec(peers.default_folder()), reason="needs the environment of --peers torchrec")
+@pytest.mark.skipif(
+    not peers.is_complete(peers.TORCHREC, peers.default_folder()), reason="needs the environment of --peers torchrec"
+)
 def test_torchrec_computes_the_same(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     contenders = ["--contenders", "torchrec", "collective", "--no_memory"]
@@ -221,5 +219,5 @@ def test_torchrec_computes_the_same(tmp_path: Path) -> None:
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["peers"] == {"torchrec": "1.8.0"}
     (run,) = report["runs"]
-    assert all(of_update["torchrec"] <= lookup_bench.TOLERANCE for of_update in run["differences"].values())
+    assert all(of_update["torchrec"] <= measure.TOLERANCE for of_update in run["differences"].values())
     assert [result["contender"] for result in run["results"]] == ["torchrec", "collective"]

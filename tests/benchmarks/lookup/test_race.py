@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from common.samplers import SAME_ID
 from lookup import race
 from lookup.lineup import FLOOR, OURS, SYSTEMS, TRANSPORTS, build, default_names, fitting
-from lookup.problem import SAME_ID, Problem, draw_batch
+from lookup.measure import TOLERANCE, tolerance
+from lookup.problem import Problem, draw_batch
 from lookup.race import Pace, pace_of
 from lookup.reference import difference, expect
-from lookup_bench import TOLERANCE, tolerance
 from tests.rank_pool import RankPool
 
 PROBLEM = Problem(num_embeddings=131, embedding_dim=8, ids=40)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import train_bench
 from dist_s2s.distributed import Ranks
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
-from tests.test_equality import DataParallel
-from training import joeynmt_peer as train_joeynmt_peer
+from tests.training.test_equality import DataParallel
+from training import joeynmt_peer, problems
 from training.breakdown import BACKGROUND, PARTS
-from training.data import make_config, predicted_bytes, zipf_examples
 from training.job import OURS, Contender, Job, Measurement, run_on_ranks
 from training.joeynmt import run_joeynmt
+from training.problems import make_config, predicted_bytes, zipf_examples
 from training.race import WHEN_COMPARED, WHEN_TIMED, Disagreement, compare
 from training.rank import measure
 
@@ -54,7 +55,8 @@ def pooled(ranks: RankPool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     """Lets the command run its jobs on the pool, whose processes are there already; ``change`` may alter a job."""
 
     def use_the_pool(change: Callable[[Job], Job] = lambda job: job) -> None:
-        monkeypatch.setattr(train_bench, "run_on_ranks", lambda job: run_on_pool(ranks, change(job)))
+        for module in (train_bench, problems):
+            monkeypatch.setattr(module, "run_on_ranks", lambda job: run_on_pool(ranks, change(job)))
 
     return use_the_pool
 
@@ -99,7 +101,7 @@ def test_the_command_writes_its_figures(
     file, picture = tmp_path / "figures.json", tmp_path / "plot.png"
     sizes = ["--num_embeddings", "400", "131"]
     outputs = [f"--json={file}"]
-    if train_bench.find_spec("matplotlib") is not None:
+    if find_spec("matplotlib") is not None:
         outputs.append(f"--plot={picture}")
     assert train_bench.main([*SMALL, *sizes, *outputs]) == 0
 
@@ -171,7 +173,7 @@ def test_contenders_without_room_are_left_out(pooled: Callable[..., None], capsy
 
 def test_no_step_is_timed_if_a_size_has_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     assert train_bench.main([*SMALL, "--num_embeddings", "131", "1000000", "--memory_limit_gib=0.1"]) == 2
-    assert "V = 1,000,000: our tables and their optimizer's state need 0.4 GiB" in capsys.readouterr().err
+    assert "V = 1,000,000: ours has no room: it needs 0.4 GiB" in capsys.readouterr().err
 
 
 def test_predicted_memory() -> None:
@@ -220,8 +222,8 @@ def test_joeynmt_takes_turns_with_ours(
         return run_on_pool(ranks, replace(change(job), contender=OURS, ranks=1))
 
     pooled(change)
-    monkeypatch.setattr(train_bench, "joeynmt_python", lambda folder: "its-python")
-    monkeypatch.setattr(train_bench, "run_joeynmt", run_in_its_place)
+    monkeypatch.setattr(train_bench, "python_of", lambda peer, folder: "its-python")
+    monkeypatch.setattr(problems, "run_joeynmt", run_in_its_place)
     file = tmp_path / "figures.json"
     assert train_bench.main([*SMALL, "--peers=joeynmt", "--num_embeddings=131", f"--json={file}"]) == 0
     names = ["ours", "joeynmt_1_threads", "joeynmt_2_threads"]
@@ -233,8 +235,8 @@ def test_joeynmt_takes_turns_with_ours(
 
 def test_special_tokens_change_places_for_joeynmt() -> None:
     rows = torch.arange(6)
-    theirs = train_joeynmt_peer.reorder_specials(rows).tolist()
-    numbers = train_joeynmt_peer.SPECIALS
+    theirs = joeynmt_peer.reorder_specials(rows).tolist()
+    numbers = joeynmt_peer.SPECIALS
     ours = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
     assert {name: theirs[number] for name, number in numbers.items()} == ours
     assert theirs[4:] == [4, 5]

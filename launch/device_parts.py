@@ -44,7 +44,7 @@ def parts(device: str, work: Path) -> list[Part]:
     """Return all parts in their order; ``work`` is an empty folder for what they write."""
     slower = 1 if device == "cuda" else SLOWER
     file = work / "machine.json"
-    machine = Part("machine", ("launch/device_machine.py", str(file), device), 80 * slower, _json(file))
+    machine = Part("machine", ("launch/device_machine.py", str(file), device), 70 * slower, _json(file))
     return [
         machine,
         _tests(device, work, 90 * slower),
@@ -62,34 +62,28 @@ def _tests(device: str, work: Path, limit: float) -> Part:
 
 
 def _training(device: str, work: Path, slower: int) -> list[Part]:
-    """The command on the phrasebook in fp32 and bf16, and translations of what it has learnt."""
-    steps = (
-        {"max_steps": "400", "warmup_steps": "50"} if device == "cuda" else {"max_steps": "60", "warmup_steps": "10"}
-    )
-    settings = {f"training.{name}": value for name, value in {**steps, "log_every": "10"}.items()}
-    if device == "cpu":
-        settings |= {"model.hidden_size": "64", "model.embedding_dim": "64", "data.batch_tokens": "1000"}
-    overrides = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    """The command on the phrasebook, in float32 and, on a GPU, in bfloat16; then translations of what it has learnt."""
+    small = {"model.hidden_size": "64", "model.embedding_dim": "64", "data.batch_tokens": "1000"}
+    limits = {"training.max_steps": "60", "training.warmup_steps": "10"}
+    if device == "cuda":
+        small, limits = {}, {"training.max_steps": "400", "training.warmup_steps": "50"}
 
-    def training(precision: str, skip: Callable[[dict[str, Any]], str]) -> Part:
-        run = work / precision
-        arguments = ("-m", "dist_s2s.train", "--config", "configs/phrasebook.yaml", "--run_dir", str(run), *overrides)
-        return Part(
-            f"training_{precision}",
-            (*arguments, "--training.precision", precision),
-            55 * slower,
-            lambda: read_training(run),
-            _ONE_RANK,
-            skip,
-        )
+    def training(name: str, **settings: str) -> Part:
+        run = work / name
+        arguments = ("-m", "dist_s2s.train", "--config", "configs/phrasebook.yaml", "--run_dir", str(run))
+        overrides = {**small, **limits, "training.log_every": "10", **settings}
+        chosen = tuple(text for key, value in overrides.items() for text in (f"--{key}", value))
+        return Part(name, arguments + chosen, 55 * slower, lambda: read_training(run), _ONE_RANK)
 
     source, output = work / "source.txt", work / "translation.txt"
     source.write_text("我 爱 自然 语言 处理\n她 喝 茶\n", encoding="utf-8")
-    command = ("-m", "dist_s2s.translate", "--run", str(work / "fp32"), "--beam_size", "4")
+    command = ("-m", "dist_s2s.translate", "--run", str(work / "training"), "--beam_size", "4")
     files = ("--input", str(source), "--output", str(output))
+    # Not every CPU has bfloat16 LSTMs.
+    reduced = {"training.precision": "bf16" if device == "cuda" else "fp32", "model.output": "sharded"}
     return [
-        training("fp32", lambda machine: ""),
-        training("bf16", lambda machine: "" if device == "cuda" else "not every CPU has bf16 LSTMs"),
+        training("training", **{"training.precision": "fp32"}),
+        training("training_sharded_output", **reduced),
         Part("translation", (*command, *files), 30 * slower, lambda: output.read_text(encoding="utf-8").splitlines()),
     ]
 

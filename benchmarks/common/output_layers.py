@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_s2s.linear_cross_entropy import linear_cross_entropy
 from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss, VocabParallelCrossEntropy
+from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy
 
 Kind = Literal["sharded", "replicated", "chunked", "torch_chunked", "sampled"]
 TITLES: dict[Kind, str] = {

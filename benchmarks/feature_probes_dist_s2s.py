@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from dist_s2s import sharded
-from dist_s2s.checkpoint import TrainingState, load_training_state, save_checkpoint
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
+from dist_s2s.storage.checkpoint import TrainingState, load_training_state, save_checkpoint
 
 _OPTIMIZERS = {
     "SGD": sharded.SparseSGD,

@@ -40,9 +40,9 @@ from train_joeynmt import joeynmt_python, run_joeynmt, segment
 from train_race import Disagreement, Problem, Result, race
 from train_report import plot, print_breakdowns, print_results, title
 
+from dist_s2s import UserError
 from dist_s2s.config import Config
-from dist_s2s.errors import UserError
-from dist_s2s.output import OutputName, choose_output
+from dist_s2s.translation.output import OutputName, choose_output
 
 GIB = 2**30
 BREAKDOWN_STEPS = 12

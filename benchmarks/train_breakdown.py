@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-import dist_s2s.trainer
+import dist_s2s.training.trainer
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.trainer import Trainer
+from dist_s2s.training.trainer import Trainer
 
 PARTS = (
     "lookup",
@@ -73,7 +73,7 @@ class Stopwatch:
             (core.decoder, "forward", "decoder"),
             (output, "training_loss", "output and loss"),
             (torch.Tensor, "backward", "backward"),
-            (dist_s2s.trainer, "clip_grad_norm_", "clipping"),
+            (dist_s2s.training.trainer, "clip_grad_norm_", "clipping"),
             (state.core_optimizer, "step", "dense optimizer"),
             (state.table_optimizer, "step", "table optimizer"),
         ]
@@ -81,7 +81,7 @@ class Stopwatch:
             for owner, name, part in calls:
                 stack.enter_context(replaced(owner, name, partial(self._timed, part)))
             stack.enter_context(replaced(trainer, "train_step", self._timed_step))
-            stack.enter_context(replaced(dist_s2s.trainer, "training_steps", self._timed_batches))
+            stack.enter_context(replaced(dist_s2s.training.trainer, "training_steps", self._timed_batches))
             yield
 
     def parts(self) -> dict[str, float]:

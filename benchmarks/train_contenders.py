@@ -27,16 +27,17 @@ from torch.optim import SparseAdam as TorchSparseAdam
 from train_breakdown import Stopwatch, replaced
 from train_job import Job
 
-import dist_s2s.trainer
+import dist_s2s.training.trainer
 from dist_s2s.distributed import Ranks
-from dist_s2s.output import SampledOutput
-from dist_s2s.schedule import Progress
-from dist_s2s.steps import Step, training_steps
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import PAD, Vocabulary
-from dist_s2s.tracking import RunLog
-from dist_s2s.trainer import Trainer, TrainingData
-from dist_s2s.translator import TextPipeline, Translator
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.steps import Step, training_steps
+from dist_s2s.training.trackers import RunLog
+from dist_s2s.training.trainer import Trainer, TrainingData
+from dist_s2s.translation.output import SampledOutput
+from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.translation.translator import Translator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -104,7 +105,7 @@ class _BoundedTrainer(Trainer):
         self._steps, self._seen, self._norm = steps, (0.0, 0), 0.0
         with (
             replaced(self._meter, "add", self._noting_loss),
-            replaced(dist_s2s.trainer, "clip_grad_norm_", self._noting_norm),
+            replaced(dist_s2s.training.trainer, "clip_grad_norm_", self._noting_norm),
         ):
             self._records = Records()
             self._train()

@@ -20,10 +20,10 @@ from train_contenders import build_translator
 from train_job import Job, Measurement, run_python
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.schedule import Progress
-from dist_s2s.steps import training_steps
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, UNK
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.steps import training_steps
 
 PROGRAM = Path(__file__).with_name("train_joeynmt_peer.py")
 # What JoeyNMT 2.3 needs beside its own requirements: a sentencepiece with the interface of its time, and a module that

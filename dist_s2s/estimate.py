@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dist_s2s.command_line import positive_int, run_command
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import positive_int, run_command
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.choices import choices
 from dist_s2s.cost.coefficients import Calibration, read_calibration
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Cluster, Problem
 from dist_s2s.cost.report import print_estimate, to_json
-from dist_s2s.errors import UserError
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _COMM_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -5,12 +5,12 @@ import json
 import time
 from pathlib import Path
 
-from dist_s2s.command_line import open_output, positive_int, run_command
+from dist_s2s.cli.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import joined_ranks
-from dist_s2s.scoring import corpus_scores
 from dist_s2s.text.corpus import describe, load_pairs
-from dist_s2s.translator import load_translator
-from dist_s2s.validation import translate_pairs
+from dist_s2s.training.validation import translate_pairs
+from dist_s2s.translation.scoring import corpus_scores
+from dist_s2s.translation.translator import load_translator
 
 
 def main() -> int:

@@ -5,15 +5,15 @@ Trains a translator. Without arguments: on the phrasebook, with the settings of 
 
 import sys
 
-from dist_s2s.command_line import run_command
-from dist_s2s.config import config_from_command_line
+from dist_s2s.cli.arguments import config_from_command_line
+from dist_s2s.cli.command_line import run_command
 
 
 def main() -> int:
     """Reads the configuration, then trains."""
     config = config_from_command_line(sys.argv[1:], "python -m dist_s2s.train", __doc__ or "")
     # Not before: it takes seconds to import torch, and a mistake in the configuration is to be told at once.
-    from dist_s2s.training_run import run_training
+    from dist_s2s.training.run import run_training
 
     run_training(config)
     return 0

@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from dist_s2s.command_line import open_output, positive_int, run_command
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import open_output, positive_int, run_command
 from dist_s2s.distributed import check_torchrun, joined_ranks
-from dist_s2s.errors import UserError
-from dist_s2s.translator import SENTENCES_PER_BATCH, load_translator
+from dist_s2s.translation.translator import SENTENCES_PER_BATCH, load_translator
 
 _CHUNK = 20 * SENTENCES_PER_BATCH
 

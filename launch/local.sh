@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
 ranks="${NPROC:-4}"
-exec "$root/.venv/bin/python" "$root/launch/torchrun.py" --standalone --nproc_per_node="$ranks" -m dist_s2s.train "$@"
+exec "$root/.venv/bin/python" -m dist_s2s.cli.torchrun --standalone --nproc_per_node="$ranks" -m dist_s2s.train "$@"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dist_s2s import estimate
+from dist_s2s import UserError, estimate
 from dist_s2s.cost import calibrate as calibration_of
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.coefficients import Coefficients, PartCost, read_calibration
@@ -20,7 +20,6 @@ from dist_s2s.cost.problem import OPTIMIZERS, Problem
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.cost.step_time import part_messages, step_time
 from dist_s2s.cost.work import Work, part_works
-from dist_s2s.errors import UserError
 from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.test_estimate_model import KNOWN

@@ -9,14 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dist_s2s import sharded
+from dist_s2s import UserError, sharded
 from dist_s2s.cost.choices import choices, reason
 from dist_s2s.cost.coefficients import Coefficients, PartCost, TransportCost
 from dist_s2s.cost.id_traffic import IdDistribution, expected_traffic
 from dist_s2s.cost.memory import STATE_TENSORS, bytes_sent, mailbox_capacity, memory
 from dist_s2s.cost.problem import LAYOUTS, OPTIMIZERS, Cluster, Moves, OptimizerName, Problem
 from dist_s2s.cost.step_time import busiest, step_time
-from dist_s2s.errors import UserError
 from dist_s2s.sharded import RowPartition
 from dist_s2s.sharded.partition import Layout
 from tests.rank_pool import RankPool

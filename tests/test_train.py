@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dist_s2s.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.config import load_config
+from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from tests.commands import Command, Finished, run
 from tests.toy_corpus import PAIRS, options
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dist_s2s import UserError
 from dist_s2s.cost.coefficients import Coefficients
 from dist_s2s.cost.memory import BytesSent, Memory, bytes_sent, mailbox_capacity, memory
 from dist_s2s.cost.problem import LAYOUTS, Moves, Problem
 from dist_s2s.cost.step_time import StepTime, step_time
-from dist_s2s.errors import UserError
 from dist_s2s.sharded.mailboxes import HALF_BYTES
 
 _SAME = 1.01  # times that differ by less are called the same

@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Self
 
+from dist_s2s import UserError
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Moves, OptimizerName
-from dist_s2s.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from dist_s2s.text.lines import read_lines
 from dist_s2s.text.tokenizers import Tokenizer
 from dist_s2s.text.vocabulary import Vocabulary

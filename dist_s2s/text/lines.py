@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from dist_s2s.text.lines import read_lines
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3

@@ -22,7 +22,7 @@ from train_rank import measure
 from dist_s2s.distributed import Ranks
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
-from tests.test_equality import DataParallel
+from tests.training.test_equality import DataParallel
 
 SIZES = {"model.embedding_dim": "8", "model.hidden_size": "16", "model.output_samples": "50"}
 SIZES |= {"data.batch_tokens": "300"}

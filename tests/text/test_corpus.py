@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from dist_s2s.text.corpus import Example, encode_pairs, load_pairs, read_pairs
 from dist_s2s.text.tokenizers import CharacterTokenizer, WhitespaceTokenizer
 from dist_s2s.text.vocabulary import UNK, Vocabulary

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from dist_s2s.text.phrasebook import HELD_OUT_PAIRS, Split, phrasebook, split_sentences
-from dist_s2s.text.phrasebook_patterns import PATTERNS
+from dist_s2s.text.phrasebook.patterns import PATTERNS
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT: tuple[Split, ...] = ("valid", "test")

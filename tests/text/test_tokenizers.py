@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from dist_s2s.text.tokenizers import CharacterTokenizer, WhitespaceTokenizer, WordTokenizer, make_tokenizer
 
 NAMES = ["whitespace", "words", "characters"]

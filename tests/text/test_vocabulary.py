@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_s2s.errors import UserError
+from dist_s2s import UserError
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, SPECIALS, UNK, Vocabulary
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda word: word.split() == [word])

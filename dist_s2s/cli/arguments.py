@@ -1,0 +1,52 @@
+"""The command line of `train`: a configuration file, and a `--section.key VALUE` for each key that it overrides."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NoReturn, get_args, get_origin
+
+from dist_s2s import UserError
+from dist_s2s.config import Config, load_config
+from dist_s2s.config.schema import KEYS, SECTIONS, as_text
+
+
+def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:
+    """`parse_arguments`, then `load_config`."""
+    return load_config(*parse_arguments(argv, prog, description))
+
+
+def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[Path | None, dict[str, str]]:
+    """The --config file, and every other `--key VALUE` or `--key=VALUE` as {key: text}; the last one counts.
+
+    --help prints every key and leaves with SystemExit(0). Raises UserError for a stray word or a missing
+    value; whether a key exists is left to `load_config`.
+    """
+    if "-h" in argv or "--help" in argv:
+        _print_help(prog, description)
+    overrides: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise UserError(f"unexpected argument {word!r}: expected --config FILE or --section.key VALUE")
+        if not equals:
+            value = next(words, "")
+        # After `=` a value may start with dashes; as a word of its own it is the next option.
+        if not value or (not equals and value.startswith("--")):
+            raise UserError(f"--{key} needs a value: --{key} VALUE")
+        overrides[key] = value
+    config_file = overrides.pop("config", None)
+    return (None if config_file is None else Path(config_file)), overrides
+
+
+def _print_help(prog: str, description: str) -> NoReturn:
+    usage = f"{prog} [--config FILE] [--section.key VALUE ...]"
+    parser = argparse.ArgumentParser(usage=usage, description=description)
+    parser.add_argument("--config", metavar="FILE", help="YAML file; the keys below override it")
+    groups = {"": parser} | {name: parser.add_argument_group(name) for name in SECTIONS}
+    for key, field in KEYS.items():
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ("VALUE",)
+        text = f"{field.description} (default: {as_text(field.default)})".replace("%", "%%")
+        groups[key.rpartition(".")[0]].add_argument(f"--{key}", metavar="|".join(choices), help=text)
+    parser.print_help()
+    raise SystemExit(0)

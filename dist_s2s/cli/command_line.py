@@ -1,0 +1,47 @@
+"""What the commands share: how they end, read a number, and open their output."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from dist_s2s import UserError
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Runs a command: a UserError becomes one line on stderr and exit status 2, on every rank."""
+    try:
+        status = main()
+    except UserError as error:
+        where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        # One write, so that the lines of several ranks do not mix.
+        sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
+        sys.stderr.flush()
+        status = 2
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
+def positive_int(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, but is {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {value}")
+    return value
+
+
+def open_output(path: Path | None) -> TextIO:
+    """The file for writing, or a second handle of stdout; the caller closes either."""
+    return open(
+        sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
+    )

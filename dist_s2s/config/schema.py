@@ -1,0 +1,223 @@
+"""What each key of a run's configuration means: its type, bounds, default and description."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+
+# What the parts of the translator call themselves; a type checker compares these names with theirs.
+TokenizerName = Literal["whitespace", "words", "characters"]
+AttentionName = Literal["none", "dot", "general", "additive"]
+
+
+def _none_from_text(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+
+def expand_path(text: object) -> object:
+    """Return a path with ``~`` and environment variables expanded; what is no text is returned as it is.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
+    if not isinstance(text, str):
+        return text
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset is not None:
+        raise ValueError(f"the environment variable in {text!r} is not set: {unset.group()}")
+    return expanded
+
+
+PathText = Annotated[str, BeforeValidator(expand_path)]
+OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
+
+
+class Section(BaseModel):
+    """One section of the YAML file: immutable, without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Corpora, tokenizers, vocabularies and batches."""
+
+    train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
+    valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
+    test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
+    target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
+    batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
+    max_length: int = Field(default=100, gt=0, description="tokens; longer training pairs are dropped and counted")
+    source_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
+    target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
+    min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>")
+
+
+class ModelConfig(Section):
+    """The LSTM encoder and decoder."""
+
+    embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
+    hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
+    num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of activations zeroed in training")
+    attention: AttentionName = Field(
+        default="dot", description="how the decoder looks at the source; none: the context vector alone"
+    )
+    output: Literal["auto", "replicated", "sharded", "sampled"] = Field(
+        default="auto", description="output layer: on every rank, row-sharded, or sharded and trained on a sample"
+    )
+    output_samples: int = Field(default=4096, ge=1, description="candidates of a step; for output: sampled")
+    tie_embeddings: bool = Field(default=False, description="target table and output layer are one sharded table")
+    input_feeding: bool = Field(default=False, description="feed the attention output into the next decoder step")
+
+
+class EmbeddingConfig(Section):
+    """The row-sharded tables and their optimizer."""
+
+    layout: Literal["contiguous", "round_robin"] = Field(default="contiguous", description="which rank owns which row")
+    transport: Literal["auto", "collective", "shared_memory"] = Field(
+        default="auto",
+        description="how rows travel; auto: through shared memory if all ranks share it, else by collectives",
+    )
+    num_embeddings: OptionalInt = Field(
+        default=None, gt=0, description="rows of every table; null: one for each token of its vocabulary"
+    )
+    comm_dtype: Annotated[Literal["bf16", "fp16"] | None, BeforeValidator(_none_from_text)] = Field(
+        default=None, description="in which rows and gradients travel; null: as they are"
+    )
+    optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "sparse_adam", "rowwise_adam"] = Field(
+        default="sparse_adam",
+        description="optimizer of the tables; it touches only the rows that a batch used",
+    )
+    learning_rate: OptionalFloat = Field(default=None, gt=0, description="of the tables; null: training.learning_rate")
+
+
+class TrainingConfig(Section):
+    """Optimization, length of the run, checkpoints."""
+
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate, reached after the warm-up")
+    warmup_steps: int = Field(default=100, ge=0, description="steps of linear warm-up")
+    max_steps: OptionalInt = Field(default=None, gt=0, description="stop after this many steps")
+    max_minutes: OptionalFloat = Field(default=None, gt=0, description="stop after this many minutes of training")
+    max_epochs: OptionalInt = Field(
+        default=8,
+        gt=0,
+        description="stop after this many epochs; the first limit counts. Limits on the command line replace those of "
+        "the file, and those of the file the defaults",
+    )
+    seed: int = Field(default=1, ge=0, lt=2**63, description="of initialisation, dropout and batch order")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        default="auto",
+        description="bf16: autocast, tables stay fp32; auto: bf16 where the hardware has it and is faster with it",
+    )
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over the other tokens")
+    max_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this global norm")
+    nonfinite_gradient: Literal["stop", "skip"] = Field(
+        default="stop", description="what all ranks do if any rank's gradient is nan or infinite"
+    )
+    validate_every: int = Field(default=250, gt=0, description="steps between validations")
+    checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
+    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+    patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
+    log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
+    resume: PathText = Field(
+        default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path"
+    )
+    resume_with_other_data: bool = Field(
+        default=False, description="go on although data files have changed; the best score so far no longer counts"
+    )
+    threads_per_rank: OptionalInt = Field(
+        default=None, gt=0, description="CPU threads; null: the cores of a host divided by its ranks"
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.max_steps is None and self.max_minutes is None and self.max_epochs is None:
+            raise ValueError("set training.max_steps, training.max_minutes or training.max_epochs: all are null")
+        return self
+
+
+class Config(Section):
+    """Everything that decides a run. The defaults are the phrasebook job."""
+
+    run_dir: Annotated[Path, BeforeValidator(expand_path)] = Field(
+        default=Path("runs/phrasebook"), description="results and checkpoints of the run"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _ties(self) -> Self:
+        model = self.model
+        if model.tie_embeddings and model.embedding_dim != model.hidden_size:
+            raise ValueError(
+                "model.tie_embeddings needs model.embedding_dim = model.hidden_size, but they are "
+                f"{model.embedding_dim} and {model.hidden_size}"
+            )
+        if model.tie_embeddings and model.output == "replicated":
+            raise ValueError("model.tie_embeddings needs model.output sharded or sampled, but it is replicated")
+        return self
+
+    def to_yaml(self) -> str:
+        """All keys as YAML text, from which `load_config` makes an equal Config."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+LIMITS = ("training.max_steps", "training.max_minutes", "training.max_epochs")
+KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
+    f"{name}.{key}": field for name, section in SECTIONS.items() for key, field in section.model_fields.items()
+}
+RESUMABLE_KEYS = frozenset(
+    {
+        "run_dir",
+        "embedding.transport",
+        "training.max_steps",
+        "training.max_minutes",
+        "training.max_epochs",
+        "training.validate_every",
+        "training.checkpoint_every",
+        "training.keep_checkpoints",
+        "training.nonfinite_gradient",
+        "training.patience",
+        "training.log_every",
+        "training.resume",
+        "training.resume_with_other_data",
+        "training.threads_per_rank",
+    }
+)
+
+
+def differences(there: Config, here: Config) -> list[str]:
+    """A line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
+    pairs = [(key, _value(there, key), _value(here, key)) for key in KEYS if key not in RESUMABLE_KEYS]
+    chosen = {"model.output": here.model.output, "training.precision": here.training.precision}
+    # What is left to the program goes on with whatever it meant there.
+    pairs = [pair for pair in pairs if chosen.get(pair[0]) != "auto"]
+    return [f"{key}: {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
+
+
+def _value(config: Config, key: str) -> object:
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def as_text(value: object) -> str:
+    """A value in YAML's words, such as null and true."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)

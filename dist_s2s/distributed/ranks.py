@@ -1,0 +1,93 @@
+"""What the ranks of a run tell each other outside of the tables' exchange."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dist_s2s import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of a run: number, device, and the process group for everything but DDP.
+
+    ``plan_group`` is a gloo group of the same ranks, for what a background thread exchanges.
+    Both groups are None in a run of one process. DDP keeps the default group to itself: its all_reduces start whenever
+    a gradient is ready, and must not meet other collectives in the same group.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    group: dist.ProcessGroup | None
+    plan_group: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """True on the rank that prints and writes files."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sums over all ranks (one all_reduce)."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.group is not None:
+            dist.all_reduce(total, group=self.group)
+        return total.tolist()
+
+    def all_agree(self, mine: bool) -> bool:
+        """True if it is True on every rank (one all_reduce)."""
+        return self.sum([float(mine)])[0] == self.world_size
+
+    def gather_texts(self, text: str) -> list[str]:
+        """The text of each rank, on every rank (two all_gathers)."""
+        return [bytes(part).decode() for part in self.gather_numbers(list(text.encode()))]
+
+    def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
+        """Each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
+        if self.group is None:
+            return [numbers]
+        counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
+        padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
+        return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
+
+    def check_same(self, what: str, value: object) -> None:
+        """Raises UserError on every rank if their values differ (two all_gathers)."""
+        texts = self.gather_texts(str(value))
+        other = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
+        if other is not None:
+            raise UserError(
+                f"the {what} is {texts[0]} on rank 0, but {texts[other]} on rank {other}; "
+                "all ranks must see the same files"
+            )
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of each rank; all have the same shape and dtype."""
+        gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
+        dist.all_gather(gathered, tensor.to(self.device), group=self.group)
+        return gathered
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on every rank; if any fails with a UserError or OSError, all raise the same UserError.
+
+        Collective: every rank must call it. ``function`` itself may not call collectives.
+        """
+        result: T | None = None
+        message = ""
+        try:
+            result = function()
+        except UserError as error:
+            message = str(error) or repr(error)  # never empty, which would mean that all is well
+        except OSError as error:
+            message = f"{error.strerror}: {error.filename}" if error.filename else str(error) or repr(error)
+        messages = self.gather_texts(message)
+        first = next((rank for rank, text in enumerate(messages) if text), None)
+        if first is not None:
+            everywhere = all(text == messages[first] for text in messages)
+            raise UserError(messages[first] if everywhere else f"{messages[first]} (on rank {first})")
+        return result  # type: ignore[return-value]

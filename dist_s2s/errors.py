@@ -1,9 +1,0 @@
-"""The one exception that stands for a user's mistake."""
-
-
-class UserError(Exception):
-    """Something that the user can put right: a wrong key, a missing file, a malformed line.
-
-    Its text names the rule, the value and what to do. Commands print it as a single line and exit with status 2,
-    without a traceback.
-    """

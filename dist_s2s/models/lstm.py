@@ -1,0 +1,53 @@
+"""The replicated part of the translator: everything but its two embedding tables."""
+
+from torch import Tensor, nn
+
+from dist_s2s.models.attention import AttentionName
+from dist_s2s.models.decoder import Decoder, DecoderState
+from dist_s2s.models.encoder import Encoder, Encoding
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and output layer. It is given embedded tokens, and does not know where their rows live.
+
+    output: maps attentional states [..., H] to outputs [..., X]: nn.Linear(H, V) to logits of V tokens, X = V. With
+        nn.Identity() the outputs are the states themselves, X = H, for an output table that lives outside the model.
+    Shapes: B sentences, S and T source and target positions, E embedding_dim, H hidden_size.
+    """
+
+    def __init__(
+        self,
+        output: nn.Module,
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        attention: AttentionName = "dot",
+        input_feeding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, dropout)
+        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
+        self.output = output
+
+    def forward(
+        self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor, apply_output: bool = True
+    ) -> Tensor:
+        """Outputs [B, T, X] for the token after each target position, with teacher forcing.
+
+        apply_output: if not, these are the attentional states [B, T, H], for a loss that applies the layer in chunks.
+        """
+        encoding = self.encoder(source_BSE, source_lengths_B)
+        attentional_BTH, _ = self.decoder(target_BTE, self.decoder.initial_state(encoding), encoding)
+        outputs_BTX: Tensor = self.output(attentional_BTH) if apply_output else attentional_BTH
+        return outputs_BTX
+
+    def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
+        """The source as the decoder sees it, and the decoder's state before the first target token."""
+        encoding = self.encoder(source_BSE, source_lengths_B)
+        return encoding, self.decoder.initial_state(encoding)
+
+    def next_outputs(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
+        """Outputs [B, X] after one more target token, and the state after it."""
+        attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
+        return self.output(attentional_B1H[:, 0]), state

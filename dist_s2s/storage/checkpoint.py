@@ -1,0 +1,264 @@
+"""Checkpoints: safetensors files and a JSON manifest, in a directory that is renamed into place when it is complete.
+
+    checkpoints/step-500/
+        manifest.json                        step, progress, tables, scalars, and each file's SHA-256
+        core.safetensors                     the replicated model and its optimizer's state, written by rank 0
+        source_table-0-of-4.safetensors      rank 0's rows, and the rows of its optimizer's state; and so on
+
+A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dist_s2s import UserError
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding, RowPartition
+from dist_s2s.sharded.tables.growing import row_state
+from dist_s2s.storage.durable_files import (
+    check_sha256,
+    read_checked_json,
+    save_tensors,
+    sync_directory,
+    write_checked_json,
+)
+
+MANIFEST = "manifest.json"
+FORMAT = 2  # 1 had no checksum of the manifest itself
+_ROWS_AT_A_TIME = 1 << 16
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that training changes: what a checkpoint holds."""
+
+    core: nn.Module
+    core_optimizer: Optimizer
+    tables: Mapping[str, DistributedEmbedding]
+    table_optimizer: Optimizer  # over the tables' weights, in their order
+
+
+def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
+    """Writes ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
+
+    progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
+    """
+    final = checkpoints / f"step-{step}"
+    partial = checkpoints / f".step-{step}.partial"
+
+    def prepare() -> None:
+        if ranks.is_first:
+            for remains in checkpoints.glob(".step-*"):  # of a run that was killed
+                shutil.rmtree(remains)
+            partial.mkdir(parents=True)
+
+    def write() -> dict[str, str]:
+        sums = {}
+        for name, table in state.tables.items():
+            rows = row_state(state.table_optimizer, table.weight)
+            file = shard_file(name, ranks.rank, ranks.world_size)
+            sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
+        if ranks.is_first:
+            sums["core.safetensors"] = save_tensors(partial / "core.safetensors", _core_tensors(state))
+        return sums
+
+    ranks.together(prepare)
+    sums = ranks.gather_texts(json.dumps(ranks.together(write)))
+
+    def publish() -> None:
+        if ranks.is_first:
+            manifest = {
+                "format": FORMAT,
+                "step": step,
+                "progress": progress,
+                "tables": {name: _describe(table) for name, table in state.tables.items()},
+                "scalars": _scalars(state),
+                "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
+            }
+            write_checked_json(partial / MANIFEST, manifest)
+            older = _hide(final) if final.exists() else None
+            os.replace(partial, final)
+            sync_directory(checkpoints)
+            if older is not None:  # only now that the new one is in its place
+                shutil.rmtree(older)
+
+    ranks.together(publish)
+    return final
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Deletes it under another name, so that what is left after a kill is never taken for a checkpoint."""
+    shutil.rmtree(_hide(checkpoint))
+
+
+def _hide(checkpoint: Path) -> Path:
+    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    os.replace(checkpoint, hidden)
+    return hidden
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
+    try:
+        manifest = read_checked_json(checkpoint / MANIFEST)
+    except FileNotFoundError:
+        raise UserError(f"{checkpoint} is not a checkpoint: it has no {MANIFEST}") from None
+    if manifest.get("format") not in (1, FORMAT):
+        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads 1 to {FORMAT}")
+    missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
+    if missing:
+        raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
+    return manifest
+
+
+def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
+    """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    manifest = read_manifest(checkpoint)
+    _load_core(checkpoint, core, _core_file(checkpoint, manifest))
+    for name, table in tables.items():
+        _load_rows(checkpoint, manifest, name, table, only_weight=True)
+
+
+def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
+    """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
+    manifest = read_manifest(checkpoint)
+    tensors = _core_file(checkpoint, manifest)
+    _load_core(checkpoint, state.core, tensors)
+    core_state = _indexed(tensors, "core_optimizer.", manifest["scalars"]["core_optimizer"])
+    _load_optimizer(state.core_optimizer, core_state)
+    table_state = _indexed(tensors, "table_optimizer.", manifest["scalars"]["table_optimizer"])
+    for number, (name, table) in enumerate(state.tables.items()):
+        rows = _load_rows(checkpoint, manifest, name, table, only_weight=False)
+        if rows:
+            table_state.setdefault(number, {}).update(rows)
+    _load_optimizer(state.table_optimizer, table_state)
+    return manifest
+
+
+def shard_file(name: str, rank: int, world_size: int) -> str:
+    """File name of one rank's rows of a table."""
+    return f"{name}-{rank}-of-{world_size}.safetensors"
+
+
+def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(f"{checkpoint} holds another model: {reasons}") from None
+
+
+@torch.no_grad()
+def _load_rows(
+    checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
+) -> dict[str, Tensor]:
+    """Copies this rank's rows into the table, block by block, from whatever shards hold them.
+
+    Returns this rank's rows of the optimizer's state, unless only_weight.
+    """
+    saved = manifest["tables"][name]
+    size = (table.num_embeddings, table.embedding_dim)
+    if (saved["num_embeddings"], saved["embedding_dim"]) != size:
+        raise UserError(
+            f"{checkpoint}: {name} is {saved['num_embeddings']} x {saved['embedding_dim']}, not {size[0]} x {size[1]}"
+        )
+    old, new = RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"]), table.partition
+    first, end = new.offset(table.rank), new.offset(table.rank + 1)
+    local = {"weight": table.weight.detach()}
+    for owner in [table.rank] if old == new else range(old.num_shards):
+        file = checkpoint / shard_file(name, owner, old.num_shards)
+        check_sha256(file, manifest["sha256"].get(file.name))
+        with safe_open(file, framework="pt") as shard:
+            for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
+                stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
+                places = new.positions(old.ids(owner, start, stop)) - first
+                mine = (places >= 0) & (places < end - first)
+                if not mine.any():
+                    continue
+                for key in ["weight"] if only_weight else shard.keys():
+                    block = shard.get_slice(key)[start:stop]
+                    if key not in local:
+                        local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
+                    local[key][places[mine]] = block[mine].to(table.weight.device)
+    del local["weight"]
+    return local
+
+
+def _core_file(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    check_sha256(checkpoint / "core.safetensors", manifest["sha256"].get("core.safetensors"))
+    return load_file(checkpoint / "core.safetensors")
+
+
+def _describe(table: DistributedEmbedding) -> dict[str, Any]:
+    partition = table.partition
+    return {
+        "num_embeddings": table.num_embeddings,
+        "embedding_dim": table.embedding_dim,
+        "layout": partition.layout,
+        "world_size": partition.num_shards,
+    }
+
+
+def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {f"model.{key}": value for key, value in state.core.state_dict().items()}
+    for name, optimizer in (
+        ("core_optimizer", state.core_optimizer),
+        ("table_optimizer", state.table_optimizer),
+    ):
+        for number, parameter in enumerate(_parameters(optimizer)):
+            in_shards = row_state(optimizer, parameter) if name == "table_optimizer" else {}
+            for key, value in optimizer.state[parameter].items():
+                if isinstance(value, Tensor) and key not in in_shards:
+                    tensors[f"{name}.{number}.{key}"] = value
+    return tensors
+
+
+def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
+    """Those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
+    return {
+        name: {
+            f"{number}.{key}": value
+            for number, parameter in enumerate(_parameters(optimizer))
+            for key, value in optimizer.state[parameter].items()
+            if not isinstance(value, Tensor)
+        }
+        for name, optimizer in (
+            ("core_optimizer", state.core_optimizer),
+            ("table_optimizer", state.table_optimizer),
+        )
+    }
+
+
+def _indexed(tensors: dict[str, Tensor], prefix: str, scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """From "prefix3.key" and "3.key" back to the state_dict form {3: {key: value}}."""
+    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**values, **scalars}.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = value
+    return state
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]]) -> None:
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,0 +1,13 @@
+"""What every tokenizer can do."""
+
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """Cuts text into tokens, which are never empty and never contain whitespace, and joins tokens to text."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of `text`, in order."""
+
+    def detokenize(self, tokens: list[str]) -> str:
+        """Return the text that `tokens` stand for; any sequence of tokens is accepted."""

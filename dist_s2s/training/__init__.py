@@ -1,0 +1,1 @@
+"""Training a translator: the run, its loop, and what listens to it."""

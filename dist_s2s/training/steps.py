@@ -1,0 +1,48 @@
+"""What each training step works on, made ahead of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dist_s2s.config import Config
+from dist_s2s.sharded import SampledIds
+from dist_s2s.text.batches import Batch, global_batches, rank_batch
+from dist_s2s.text.corpus import Example
+from dist_s2s.training.schedule import Progress
+from dist_s2s.translation.translator import Translator
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rank's batch, the sample of its loss, and where training stands after it."""
+
+    batch: Batch
+    sample: SampledIds | None
+    next_epoch: int
+    next_position: int
+
+    @property
+    def ids(self) -> list[Tensor]:
+        """What is looked up: source and target tokens, and what the loss samples of the output table and its bias."""
+        sampled = [] if self.sample is None else [self.sample.ids] * 2
+        return [self.batch.source, self.batch.target_in, *sampled]
+
+
+def training_steps(config: Config, examples: list[Example], translator: Translator, start: Progress) -> Iterator[Step]:
+    """This rank's part of each global batch from ``start`` on, epoch after epoch, without end. Calls no collectives."""
+    ranks, number = translator.ranks, start.step
+    epoch, first = start.epoch, start.position
+    while True:
+        batches = global_batches(examples, config.data.batch_tokens, config.training.seed, epoch)
+        for position in range(first, len(batches)):
+            batch = rank_batch(examples, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
+            is_last = position + 1 == len(batches)
+            yield Step(
+                batch,
+                translator.output.sample(batch.target_out, number),
+                next_epoch=epoch + is_last,
+                next_position=0 if is_last else position + 1,
+            )
+            number += 1
+        epoch, first = epoch + 1, 0

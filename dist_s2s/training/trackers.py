@@ -1,0 +1,152 @@
+"""What a run tells: tables and a progress bar on the screen, metrics.jsonl, TensorBoard, summary.json."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import nn
+
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.storage.durable_files import write_durably
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
+
+
+class RunLog:
+    """Used on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
+
+    A context manager: leaving it closes the bar and the trackers.
+    """
+
+    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks) -> None:
+        self.run_dir = run_dir
+        self.accelerator = accelerator
+        self.ranks = ranks
+        self.active = ranks.is_first
+        width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
+        self.console = Console(quiet=not self.active, highlight=False, emoji=False, soft_wrap=True, width=width)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not (self.active and self.console.is_terminal),
+        )
+        self._task = self._bar.add_task("starting", total=1.0, epoch=1)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+        for tracker in self.accelerator.trackers:  # end_training would also leave the process group
+            tracker.finish()
+
+    def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
+        """Opens TensorBoard's files, and drops from metrics.jsonl what a resumed run will write again."""
+        self.accelerator.init_trackers("tensorboard", config=_flat(config))
+        path = self.run_dir / "metrics.jsonl"
+
+        def drop_later_lines() -> None:
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+                write_durably(path, "".join(line + "\n" for line in kept))
+
+        self._write(drop_later_lines)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        self.console.print(text, markup=False)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, and a point on each of TensorBoard's curves."""
+
+        def append() -> None:
+            self.accelerator.log(dict(values), step=step)
+            with open(self.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+        self._write(append)
+
+    def progress(self, values: Mapping[str, float], fraction: float) -> None:
+        """Moves the bar; without a terminal prints a line now and then instead."""
+        text = (
+            f"loss {values['loss']:.3f} · {values['tokens_per_second']:,.0f} tokens/s · "
+            f"exchange {values['exchange_share']:.0%} · distinct ids {values['distinct_id_ratio']:.0%}"
+        )
+        epoch = int(values["epoch"]) + 1
+        self._bar.update(self._task, completed=fraction, description=text, epoch=epoch)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.say(f"epoch {epoch} · {fraction:.0%} · {text}")
+
+    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
+        """Prints every parameter tensor: name, shape, where it lives, bytes per rank and in all."""
+        grid = Table(title="Parameters", title_justify="left")
+        for column in ("parameter", "shape", "lives"):
+            grid.add_column(column, no_wrap=True)
+        grid.add_column("bytes per rank", justify="right")
+        grid.add_column("bytes in all ranks", justify="right")
+        world_size, total, per_rank = self.ranks.world_size, 0, 0
+        for name, table in tables.items():
+            row_bytes = table.embedding_dim * table.weight.element_size()
+            here, everywhere = table.partition.shard_size(0) * row_bytes, table.num_embeddings * row_bytes
+            shape = f"{table.num_embeddings} x {table.embedding_dim}"
+            grid.add_row(f"{name}.weight", shape, f"sharded by {world_size}", f"{here:,}", f"{everywhere:,}")
+            per_rank, total = per_rank + here, total + everywhere
+        for name, parameter in core.named_parameters():
+            size = parameter.numel() * parameter.element_size()
+            shape = " x ".join(map(str, parameter.shape))
+            grid.add_row(name, shape, "replicated", f"{size:,}", f"{size * world_size:,}")
+            per_rank, total = per_rank + size, total + size * world_size
+        grid.add_section()
+        grid.add_row("total", "", "", f"{per_rank:,}", f"{total:,}")
+        self.console.print(grid, soft_wrap=False)
+
+    def samples(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Prints (source, reference, hypothesis) triples."""
+        self.say(title)
+        for source, reference, hypothesis in rows:
+            self.say(f"  source      {source}\n  reference   {reference}\n  translation {hypothesis}\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """summary.json, and the same on the screen."""
+        self._write(lambda: write_durably(self.run_dir / "summary.json", json.dumps(summary, indent=1) + "\n"))
+        for key, value in summary.items():
+            self.say(f"  {key:18} {value}")
+
+    def write_translations(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
+        text = "".join("\t".join(row) + "\n" for row in rows)
+        self._write(lambda: write_durably(self.run_dir / "translations.txt", text))
+
+    def _write(self, function: Callable[[], None]) -> None:
+        """Calls it on the first rank (collective, because of errors)."""
+        self.ranks.together(lambda: function() if self.active else None)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, values as TensorBoard takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

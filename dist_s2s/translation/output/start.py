@@ -1,0 +1,13 @@
+"""What the output layers have in common: what is never chosen, and where an untrained bias begins."""
+
+from torch import Tensor
+
+from dist_s2s.text.vocabulary import PAD, SOS, UNK
+
+NEVER_CHOSEN = [PAD, SOS, UNK]
+
+
+def log_frequencies(counts_V: Tensor) -> Tensor:
+    """Logarithms of the tokens' shares, as if each had occurred once more: float64 [V]."""
+    smoothed = counts_V.double() + 1
+    return smoothed.log() - smoothed.sum().log()

@@ -1,0 +1,106 @@
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dist_s2s.models import Seq2Seq, best_of_logits, greedy_search
+from dist_s2s.models.attention import AttentionName
+
+V, E, H = 11, 6, 8
+LENGTHS = torch.tensor([3, 7, 1, 5])
+every_attention = pytest.mark.parametrize("attention", ["none", "dot", "general", "additive"])
+with_and_without_feeding = pytest.mark.parametrize("input_feeding", [False, True])
+
+
+def make_model(attention: AttentionName, num_layers: int = 1, input_feeding: bool = False) -> Seq2Seq:
+    torch.manual_seed(0)
+    return Seq2Seq(nn.Linear(H, V), E, H, num_layers, attention=attention, input_feeding=input_feeding).double()
+
+
+def make_inputs() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(4, 7, E).double(), torch.randn(4, 6, E).double()
+
+
+@every_attention
+@with_and_without_feeding
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_sentences_logits_do_not_depend_on_its_batch(
+    attention: AttentionName, input_feeding: bool, num_layers: int
+) -> None:
+    model, (source, target) = make_model(attention, num_layers, input_feeding), make_inputs()
+    together = model(source, LENGTHS, target)
+    assert together.shape == (4, 6, V)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = model(source[row : row + 1, :length], LENGTHS[row : row + 1], target[row : row + 1, : 2 + row])
+        torch.testing.assert_close(together[row, : 2 + row], alone[0], rtol=0, atol=1e-12)
+
+
+@every_attention
+@with_and_without_feeding
+def test_next_outputs_are_those_of_forward(attention: AttentionName, input_feeding: bool) -> None:
+    model, (source, target) = make_model(attention, 2, input_feeding), make_inputs()
+    encoding, state = model.encode(source, LENGTHS)
+    steps = []
+    for position in range(target.shape[1]):
+        outputs, state = model.next_outputs(target[:, position], state, encoding)
+        steps.append(outputs)
+    torch.testing.assert_close(torch.stack(steps, dim=1), model(source, LENGTHS, target), rtol=0, atol=1e-12)
+
+
+def test_with_an_identity_the_outputs_are_what_an_output_table_elsewhere_needs() -> None:
+    model, (source, target) = make_model("dot"), make_inputs()
+    without = Seq2Seq(nn.Identity(), E, H).double()
+    without.load_state_dict({name: value for name, value in model.state_dict().items() if "output" not in name})
+    hidden = without(source, LENGTHS, target)
+    assert hidden.shape == (4, 6, H)
+    assert torch.equal(model.output(hidden), model(source, LENGTHS, target))
+    encoding, state = without.encode(source, LENGTHS)
+    first, _ = without.next_outputs(target[:, 0], state, encoding)
+    torch.testing.assert_close(first, hidden[:, 0], rtol=0, atol=1e-12)
+
+
+@every_attention
+@with_and_without_feeding
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_gradients_reach_every_parameter_and_every_token(
+    attention: AttentionName, input_feeding: bool, num_layers: int
+) -> None:
+    model, (source, target) = make_model(attention, num_layers, input_feeding), make_inputs()
+    source.requires_grad_()
+    target.requires_grad_()
+    model(source, LENGTHS, target).square().sum().backward()
+    without = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert without == []
+    assert target.grad.ne(0).all()
+    assert torch.equal(source.grad.ne(0).all(dim=-1), torch.arange(7) < LENGTHS[:, None])
+    assert source.grad[torch.arange(7) >= LENGTHS[:, None]].count_nonzero() == 0
+
+
+def test_a_small_model_learns_to_reverse() -> None:
+    """All 3-digit strings over 4 digits but every fifth; then it reverses those too."""
+    torch.manual_seed(0)
+    pad, sos, eos = 0, 1, 2
+    table = nn.Embedding(7, 16)
+    model = Seq2Seq(nn.Linear(32, 7), 16, 32)
+    optimizer = torch.optim.Adam([*model.parameters(), *table.parameters()], lr=1e-2)
+    strings = torch.cartesian_prod(*[torch.arange(3, 7)] * 3)
+    held_out = torch.arange(len(strings)) % 5 == 0
+    lengths = torch.full((len(strings),), 3)
+    ends = torch.full((len(strings), 1), eos)
+    target_in = torch.cat((torch.full_like(ends, sos), strings.flip(1)), dim=1)
+    target_out = torch.cat((strings.flip(1), ends), dim=1)
+    for _ in range(150):
+        logits = model(table(strings[~held_out]), lengths[~held_out], table(target_in[~held_out]))
+        loss = F.cross_entropy(logits.flatten(0, 1), target_out[~held_out].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sources, limits = table(strings), torch.full_like(lengths, 9)
+    best_tokens = partial(best_of_logits, forbidden=[pad, sos])
+    found = greedy_search(model, sources, lengths, table, best_tokens, sos, eos, limits)
+    right = torch.tensor([a == b for a, b in zip(found, strings.flip(1).tolist(), strict=True)])
+    assert right[~held_out].all()
+    assert right[held_out].float().mean() > 0.7

@@ -1,0 +1,116 @@
+"""Whose a run directory is, and whether training goes on in it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dist_s2s import UserError
+from dist_s2s.config import Config, load_config
+from dist_s2s.storage.run_directory import checkpoint_to_resume, claim
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "run"
+
+
+def configured(run_dir: Path, **overrides: object) -> Config:
+    return load_config(None, {"run_dir": str(run_dir)} | {f"training.{key}": str(overrides[key]) for key in overrides})
+
+
+def add_checkpoint(run_dir: Path, name: str) -> Path:
+    path = run_dir / "checkpoints" / name
+    path.mkdir(parents=True)
+    step = int("".join(filter(str.isdigit, name)))
+    manifest = {"format": 1, "step": step, "progress": {}, "tables": {}, "scalars": {}, "sha256": {}}
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return path
+
+
+def test_new_and_empty_directories_start_anew(run_dir: Path) -> None:
+    assert checkpoint_to_resume(configured(run_dir)) is None
+    assert not run_dir.exists()  # asking leaves no trace
+    run_dir.mkdir(parents=True)
+    assert checkpoint_to_resume(configured(run_dir)) is None
+
+
+def test_newest_complete_checkpoint_is_resumed(run_dir: Path) -> None:
+    config = configured(run_dir)
+    claim(config, None)
+    assert checkpoint_to_resume(config) is None
+    add_checkpoint(run_dir, "step-9")
+    newest = add_checkpoint(run_dir, "step-10")
+    add_checkpoint(run_dir, ".step-11.partial")
+    add_checkpoint(run_dir, "step-12.old")
+    (run_dir / "checkpoints" / "step-13").mkdir()  # without a manifest
+    assert checkpoint_to_resume(config) == newest
+
+
+def test_other_configuration_is_refused_naming_the_keys(run_dir: Path) -> None:
+    claim(configured(run_dir, seed=1), None)
+    add_checkpoint(run_dir, "step-9")
+    with pytest.raises(UserError, match=r"another configuration") as caught:
+        checkpoint_to_resume(configured(run_dir, seed=2, learning_rate=0.5))
+    message = str(caught.value)
+    assert str(run_dir) in message
+    assert "training.seed: 1 there, 2 here" in message
+    assert "training.learning_rate: 0.002 there, 0.5 here" in message
+    assert "--training.resume never" in message
+    assert "\n" not in message
+
+
+def test_limits_and_intervals_may_change(run_dir: Path) -> None:
+    claim(configured(run_dir, max_steps=5), None)
+    newest = add_checkpoint(run_dir, "step-5")
+    assert checkpoint_to_resume(configured(run_dir, max_steps=50, log_every=3, patience=1)) == newest
+
+
+def test_directory_that_is_not_a_run_is_refused(run_dir: Path) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(UserError, match="not a run directory") as caught:
+        checkpoint_to_resume(configured(run_dir))
+    assert str(run_dir) in str(caught.value)
+    with pytest.raises(UserError, match="not a run directory"):
+        checkpoint_to_resume(configured(run_dir / "thesis.tex"))
+
+
+def test_never_moves_the_old_runs_aside(run_dir: Path) -> None:
+    for seed in (1, 2, 3):
+        config = configured(run_dir, seed=seed, resume="never")
+        assert checkpoint_to_resume(config) is None
+        claim(config, None)
+        add_checkpoint(run_dir, f"step-{seed}")
+    seeds = {path.name: load_config(path / "config.yaml", {}).training.seed for path in run_dir.parent.iterdir()}
+    assert seeds == {"run": 3, "run.1": 1, "run.2": 2}
+    assert (run_dir.parent / "run.1" / "checkpoints" / "step-1").is_dir()
+
+
+def test_claim_writes_the_resolved_configuration_and_keeps_the_rest(run_dir: Path) -> None:
+    claim(configured(run_dir, max_steps=5), None)
+    newest = add_checkpoint(run_dir, "step-5")
+    changed = configured(run_dir, max_steps=50)
+    claim(changed, None)
+    assert load_config(run_dir / "config.yaml", {}) == changed
+    assert checkpoint_to_resume(changed) == newest
+
+
+def test_a_given_checkpoint_is_resumed(run_dir: Path, tmp_path: Path) -> None:
+    claim(configured(run_dir), None)
+    older = add_checkpoint(run_dir, "step-9")
+    add_checkpoint(run_dir, "step-10")
+    assert checkpoint_to_resume(configured(run_dir, resume=older)) == older
+    assert checkpoint_to_resume(configured(tmp_path / "new", resume=older)) == older
+    with pytest.raises(UserError, match=r"is not a checkpoint: it has no manifest\.json"):
+        checkpoint_to_resume(configured(run_dir, resume=run_dir))
+
+
+def test_going_on_from_an_older_checkpoint_moves_the_later_ones_aside(run_dir: Path) -> None:
+    claim(configured(run_dir), None)
+    older = add_checkpoint(run_dir, "step-9")
+    add_checkpoint(run_dir, "step-10")
+    config = configured(run_dir, resume=older)
+    claim(config, checkpoint_to_resume(config))
+    assert {path.name for path in older.parent.iterdir()} == {"step-9", "step-10.1"}
+    assert checkpoint_to_resume(configured(run_dir)) == older

@@ -1,0 +1,252 @@
+"""The project's first test: training gives the same losses and tables at every world size, and without any sharding."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
+
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.batches import collate, global_batches
+from dist_s2s.text.corpus import Example
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.training.trainer import Trainer, TrainingData
+from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.translation.translator import Translator
+from tests.rank_pool import RankPool
+from tests.rank_worker import second_group
+
+VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 131))])
+STEPS = 50
+CORE_RATE, TABLE_RATE = 0.02, 0.1
+BATCH_TOKENS = 24
+MAX_NORM = 0.38
+OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "sparse_adam")
+LAYOUTS = ("contiguous", "round_robin")
+RUNS = [(optimizer, layout, "replicated") for optimizer in OPTIMIZERS for layout in LAYOUTS]
+RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
+SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
+
+
+@dataclass
+class Result:
+    """What a training run leaves behind on one rank; a table is its rows and their ids."""
+
+    losses: list[float]
+    tables: dict[str, tuple[Tensor, Tensor]]
+    core: dict[str, Tensor]
+
+
+@dataclass
+class Log:
+    """Takes the place of RunLog, and keeps what the loop tells it."""
+
+    losses: list[float] = field(default_factory=list)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        if "loss" in values:
+            assert step == len(self.losses) + 1
+            self.losses.append(values["loss"])
+
+    def progress(self, values: dict[str, float], fraction: float) -> None: ...
+
+    def samples(self, title: str, rows: list[tuple[str, str, str]]) -> None: ...
+
+
+@dataclass
+class DataParallel:
+    """Takes the place of accelerate, which needs torchrun's environment: wraps the core as it does. The tables use the
+    same group, which is safe here: without input feeding, backward has the same order on all ranks."""
+
+    group: dist.ProcessGroup
+
+    def prepare(self, core: nn.Module) -> nn.Module:
+        return DistributedDataParallel(core, process_group=self.group)
+
+
+def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Config:
+    return Config.model_validate(
+        {
+            "run_dir": run_dir,
+            "data": {"batch_tokens": BATCH_TOKENS, "source_tokenizer": "whitespace", "target_tokenizer": "whitespace"},
+            "model": {
+                "embedding_dim": 8,
+                "hidden_size": 8,
+                "dropout": 0.0,
+                "output": "sharded" if output == "tied" else output,
+                "output_samples": 40,
+                "tie_embeddings": output == "tied",
+            },
+            "embedding": {"optimizer": optimizer, "layout": layout, "learning_rate": TABLE_RATE},
+            "training": {
+                "learning_rate": CORE_RATE,
+                "warmup_steps": 10,
+                "max_steps": STEPS,
+                "max_epochs": None,
+                "max_norm": MAX_NORM,
+                "precision": "fp64",
+                "log_every": 1,
+            },
+        }
+    )
+
+
+def make_examples() -> list[Example]:
+    """Random sentences of 1 to 12 tokens; the longest targets fill a batch of their own."""
+    generator = torch.Generator().manual_seed(5)
+
+    def sentence() -> list[int]:
+        length = int(torch.randint(1, 13, (), generator=generator))
+        return torch.randint(4, len(VOCABULARY), (length,), generator=generator).tolist()
+
+    return [Example(sentence(), sentence()) for _ in range(60)]
+
+
+def make_translator(config: Config, ranks: Ranks) -> Translator:
+    tokenizer = make_tokenizer("whitespace")
+    return Translator(config, TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY), ranks)
+
+
+def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str, str, str]]) -> list[Result]:
+    """The shipped loop, Trainer.fit, for each optimizer, layout and output layer."""
+    world_size = dist.get_world_size(group)
+    ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
+    results = []
+    for optimizer, layout, output in runs:
+        config = make_config(optimizer, layout, output, run_dir / f"{optimizer}-{layout}-{output}")
+        translator, log = make_translator(config, ranks), Log()
+        data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
+        Trainer(config, data, translator, DataParallel(group), log).fit()
+        tables = {
+            name: (table.partition.ids(table.rank), table.weight.detach()) for name, table in translator.tables.items()
+        }
+        results.append(Result(log.losses, tables, translator.core.state_dict()))
+    return results
+
+
+class DenseRowWiseAdagrad:
+    """The rule of RowWiseAdagrad on whole tables: a row without gradient adds nothing, so it stays."""
+
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        self.param_groups: list[dict[str, float]] = [{}]
+        self.weights = weights
+        self.sums = [torch.zeros(len(weight), 1, dtype=weight.dtype) for weight in weights]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for weight, total in zip(self.weights, self.sums, strict=True):
+            assert weight.grad is not None
+            gradient = weight.grad.to_dense()
+            total += gradient.pow(2).mean(dim=1, keepdim=True)
+            weight -= self.param_groups[0]["lr"] * gradient / (total.sqrt() + 1e-10)
+
+
+def plain_optimizer(name: str, weights: list[nn.Parameter]) -> Optimizer | DenseRowWiseAdagrad:
+    if name == "rowwise_adagrad":
+        return DenseRowWiseAdagrad(weights)
+    return {"sgd": SGD, "adagrad": Adagrad, "sparse_adam": SparseAdam}[name](weights)
+
+
+def batch_order(examples: list[Example]) -> list[list[int]]:
+    """The example numbers of each step's global batch, epoch after epoch."""
+    epochs = [global_batches(examples, BATCH_TOKENS, seed=1, epoch=epoch) for epoch in range(3)]
+    return [batch for epoch in epochs for batch in epoch][:STEPS]
+
+
+@torch.sparse.check_sparse_tensor_invariants()  # Adagrad warns unless told whether to check
+def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
+    """One process, whole batches, nn.Embedding, and nothing of the trainer; also the gradient norms before clipping."""
+    config, examples = make_config(optimizer, "contiguous", output, Path("unused")), make_examples()
+    start = make_translator(config, Ranks(0, 1, torch.device("cpu"), None))
+    core = start.core
+    tables = {
+        name: nn.Embedding.from_pretrained(
+            table.weight.detach().clone(), freeze=False, padding_idx=table.padding_idx, sparse=True
+        )
+        for name, table in start.tables.items()
+    }
+    output_table = tables.get("output_table", tables["target_table"])
+    weights = [table.weight for table in tables.values()]
+    optimizers = {CORE_RATE: Adam(core.parameters()), TABLE_RATE: plain_optimizer(optimizer, weights)}
+    losses, norms = [], []
+    for step, numbers in enumerate(batch_order(examples)):
+        batch = collate(examples, numbers, global_target_tokens=0)
+        for parameter in [*core.parameters(), *weights]:
+            parameter.grad = None
+        source, target = tables["source_table"](batch.source), tables["target_table"](batch.target_in)
+        logits = core(source, batch.source_lengths, target)
+        if output != "replicated":
+            logits = F.linear(logits, output_table.weight, tables["output_bias"].weight[:, 0])
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.target_out.flatten(), ignore_index=0, label_smoothing=0.1)
+        loss.backward()
+        for weight in weights:  # an output layer's gradient is dense
+            weight.grad = (weight.grad if weight.grad.is_sparse else weight.grad.to_sparse(1)).coalesce()
+        gradients = [parameter.grad for parameter in core.parameters()]
+        gradients += [weight.grad.values() for weight in weights]
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        for gradient in gradients:
+            gradient.mul_(min(1.0, MAX_NORM / norm.item()))
+        for peak, each in optimizers.items():
+            each.param_groups[0]["lr"] = peak * min(1.0, (step + 1) / 10) * (1 - step / STEPS)
+            each.step()
+        losses.append(loss.item())
+        norms.append(norm.item())
+    everything = torch.arange(len(VOCABULARY))
+    final = {name: (everything, table.weight.detach()) for name, table in tables.items()}
+    return Result(losses, final, core.state_dict()), norms
+
+
+def assert_equal(results: list[Result], expected: Result) -> None:
+    """Each rank has the plain loop's losses and core, all ranks together its tables; cores are equal bit for bit."""
+    close = {"rtol": 0, "atol": 1e-9}
+    for result in results:
+        torch.testing.assert_close(torch.tensor(result.losses), torch.tensor(expected.losses), **close)
+        for name, value in result.core.items():
+            torch.testing.assert_close(value, expected.core[name], **close)
+            assert torch.equal(value, results[0].core[name])
+    for name, (_, whole) in expected.tables.items():
+        ids = torch.cat([result.tables[name][0] for result in results])
+        rows = torch.cat([result.tables[name][1] for result in results])
+        assert ids.sort().values.tolist() == list(range(len(VOCABULARY)))
+        torch.testing.assert_close(rows, whole[ids], **close)
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[tuple[str, str], Result]:
+    kinds = {(optimizer, output) for optimizer, _, output in RUNS}
+    return {kind: train_plainly(*kind)[0] for kind in sorted(kinds)}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_training_is_the_same_at_every_world_size_and_as_plain_pytorch(
+    world_size: int, ranks: RankPool, plain: dict[tuple[str, str], Result], tmp_path: Path
+) -> None:
+    by_rank = ranks.run(train_on_ranks, tmp_path, RUNS, world_size=world_size, timeout=100.0)
+    for (optimizer, _, output), *results in zip(RUNS, *by_rank, strict=True):
+        assert_equal(results, plain[optimizer, output])
+
+
+def test_training_on_samples_is_the_same_at_every_world_size(ranks: RankPool, tmp_path: Path) -> None:
+    alone = ranks.run(train_on_ranks, tmp_path / "1", SAMPLED_RUNS, world_size=1, timeout=100.0)
+    for world_size in (2, 3):
+        folder = tmp_path / str(world_size)
+        by_rank = ranks.run(train_on_ranks, folder, SAMPLED_RUNS, world_size=world_size, timeout=100.0)
+        for expected, *results in zip(*alone, *by_rank, strict=True):
+            assert_equal(results, expected)
+            assert sum(expected.losses[-10:]) < sum(expected.losses[:10]) - 1.0
+
+
+def test_the_runs_above_meet_what_could_go_wrong() -> None:
+    """Batches with fewer sentences than ranks, gradient norms on both sides of max_norm, and something learnt."""
+    result, norms = train_plainly("sgd", "replicated")
+    sizes = {len(batch) for batch in batch_order(make_examples())}
+    assert sizes >= {1, 2, 3, 4}
+    assert min(norms) < MAX_NORM < max(norms)
+    assert sum(result.losses[-10:]) < sum(result.losses[:10]) - 1.0

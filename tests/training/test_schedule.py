@@ -1,0 +1,42 @@
+import pytest
+
+from dist_s2s.config.schema import TrainingConfig
+from dist_s2s.training.schedule import Progress, learning_rate
+
+
+def limits(**given: float | None) -> TrainingConfig:
+    return TrainingConfig.model_validate({"max_epochs": None} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"max_steps": 40}, 0.25),
+        ({"max_minutes": 4.0}, 0.75),
+        ({"max_epochs": 4}, 0.6),
+        ({"max_steps": 40, "max_minutes": 4.0, "max_epochs": 4}, 0.75),
+        ({"max_steps": 10, "max_minutes": 100.0}, 1.0),
+        ({"max_steps": 3}, 1.0),
+    ],
+)
+def test_fraction_is_that_of_the_nearest_limit(given: dict[str, float], expected: float) -> None:
+    progress = Progress(step=10, epoch=2, position=8, seconds=180.0)
+    assert progress.fraction(limits(**given), batches_in_epoch=20) == pytest.approx(expected)
+
+
+def test_fraction_starts_at_zero() -> None:
+    assert Progress().fraction(limits(max_steps=5, max_minutes=1.0, max_epochs=1), batches_in_epoch=3) == 0.0
+
+
+def test_learning_rate_warms_up_to_the_peak_and_never_starts_at_zero() -> None:
+    rates = [learning_rate(0.2, step, warmup_steps=4, fraction=0.0) for step in range(7)]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2, 0.2, 0.2])
+
+
+def test_without_warm_up_the_first_step_has_the_peak() -> None:
+    assert learning_rate(0.2, 0, warmup_steps=0, fraction=0.0) == 0.2
+
+
+def test_learning_rate_falls_to_zero_at_the_end() -> None:
+    rates = [learning_rate(0.2, 100, warmup_steps=4, fraction=fraction) for fraction in (0.0, 0.25, 0.5, 1.0)]
+    assert rates == pytest.approx([0.2, 0.15, 0.1, 0.0])

@@ -1,0 +1,54 @@
+"""How many collectives a training step waits for, counted over the shipped training loop."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.text.corpus import Example
+from dist_s2s.training.trainer import Trainer, TrainingData
+from tests.rank_pool import RankPool
+from tests.rank_worker import second_group
+from tests.sharded.collectives import counted_collectives
+from tests.sharded.reference import TRANSPORTS
+from tests.training.test_equality import DataParallel, Log, make_config, make_examples, make_translator
+
+STEPS = 4  # fewer than from one look for signals to the next
+
+
+def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run_dir: Path) -> dict[str, Counter[str]]:
+    """The collectives that this rank called in all steps, by thread; DDP's own are none of Python's."""
+    config = make_config("sparse_adam", "contiguous", output, run_dir)
+    embedding = config.embedding.model_copy(update={"transport": transport})
+    training = config.training.model_copy(update={"max_steps": STEPS, "log_every": 1000})
+    config = config.model_copy(update={"embedding": embedding, "training": training})
+    world_size = dist.get_world_size(group)
+    ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
+    for each in (ranks.group, ranks.plan_group):  # mailboxes are made, and grow, before the steps that are counted
+        table = DistributedEmbedding(131, 64, process_group=each, transport=transport)
+        table(torch.arange(131)).sum().backward()
+    data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
+    translator = make_translator(config, ranks)
+    trainer = Trainer(config, data, translator, DataParallel(group), Log())
+    with counted_collectives() as counts:
+        trainer._train()
+    assert trainer.progress.step == STEPS
+    return counts
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("output", ["replicated", "sampled"])
+def test_a_step_waits_for_one_exchange_forward_and_one_backward(
+    output: str, transport: str, ranks: RankPool, tmp_path: Path
+) -> None:
+    """For both tables, and for a sampled output layer's two besides; the third is the gradients' norm."""
+    # In shared memory counts and ids are one message.
+    name, of_plan = {"collective": ("all_to_all_single", 3), "shared_memory": ("meet", 2)}[transport]
+    plans = STEPS + 1  # the one after the last step was made ahead too
+    for counts in ranks.run(count_collectives, output, transport, tmp_path, world_size=3):
+        assert counts["main"] == {name: 3 * STEPS}
+        assert counts["background"] == {name: of_plan * plans}

@@ -1,0 +1,133 @@
+"""What the run log prints and writes, and that the first rank alone does so."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.training.trackers import RunLog
+
+VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
+
+
+class Tracker:
+    """Stands for accelerate, and takes down what it is told."""
+
+    def __init__(self) -> None:
+        self.logged: dict[int, dict[str, float]] = {}
+        self.config: Mapping[str, Any] = {}
+        self.trackers = [self]
+        self.ended = False
+
+    def init_trackers(self, name: str, config: Mapping[str, Any]) -> None:
+        assert name == "tensorboard"
+        self.config = config
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged[step] = values
+
+    def finish(self) -> None:
+        self.ended = True
+
+
+def make_log(run_dir: Path, is_first: bool = True) -> tuple[RunLog, Tracker]:
+    tracker = Tracker()
+    ranks = Ranks(0 if is_first else 1, world_size=2, device=torch.device("cpu"), group=None)
+    return RunLog(run_dir, tracker, ranks), tracker  # type: ignore[arg-type]
+
+
+def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
+    log, tracker = make_log(tmp_path)
+    with log:
+        log.metrics(3, {"loss": 1.5})
+        log.metrics(4, {"loss": 1.25})
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 3, "loss": 1.5}, {"step": 4, "loss": 1.25}]
+    assert tracker.logged == {3: {"loss": 1.5}, 4: {"loss": 1.25}}
+    assert tracker.ended
+
+
+def test_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
+    log, _ = make_log(tmp_path)
+    for step in (1, 2, 3):
+        log.metrics(step, {"loss": 1.0})
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text(encoding="utf-8") + '{"step": 4, "lo', encoding="utf-8")  # killed while writing
+    log.start_trackers({}, step=2)
+    log.metrics(3, {"loss": 2.0})
+    assert [json.loads(line)["step"] for line in file.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
+
+
+def test_tracker_gets_a_flat_configuration(tmp_path: Path) -> None:
+    log, tracker = make_log(tmp_path)
+    log.start_trackers({"run_dir": "r", "training": {"seed": 1, "max_steps": None, "ok": True}}, step=0)
+    assert tracker.config == {"run_dir": "r", "training.seed": 1, "training.max_steps": "None", "training.ok": True}
+
+
+def test_only_the_first_rank_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, tracker = make_log(tmp_path, is_first=False)
+    with log:
+        log.say("hello")
+        log.metrics(1, {"loss": 1.0})
+        log.samples("samples", [("a", "b", "c")])
+        log.write_summary({"bleu": 1.0})
+        log.write_translations([("a", "b", "c")])
+        log.parameters(nn.Linear(2, 2), {})
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert tracker.logged == {}
+
+
+def test_text_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, _ = make_log(tmp_path)
+    long = "[bold]" + "很 " * 200 + ":smile:"
+    log.say(long)
+    log.samples("two samples", [("[red]我", "I", "me"), ("你", "you", "")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        long,
+        "two samples",
+        "  source      [red]我",
+        "  reference   I",
+        "  translation me",
+    ]
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = make_log(tmp_path)
+    log.progress(VALUES, 0.5)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("dist_s2s.training.trackers.SECONDS_BETWEEN_LINES", -1)
+    log.progress(VALUES, 0.5)
+    line = "epoch 3 · 50% · loss 1.250 · 1,234 tokens/s · exchange 25% · distinct ids 50%\n"
+    assert capsys.readouterr().out == line
+
+
+def test_parameter_table_lists_every_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, _ = make_log(tmp_path)
+    core = nn.Linear(3, 5)
+    log.parameters(core, {"source_table": DistributedEmbedding(10, 4)})
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row] == [
+        ["source_table.weight", "10 x 4", "sharded by 2", "160", "160"],
+        ["weight", "5 x 3", "replicated", "60", "120"],
+        ["bias", "5", "replicated", "20", "40"],
+        ["total", "", "", "240", "320"],
+    ]
+
+
+def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, _ = make_log(tmp_path)
+    log.write_summary({"bleu": 12.5, "steps": 3})
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == {"bleu": 12.5, "steps": 3}
+    assert capsys.readouterr().out.split() == ["bleu", "12.5", "steps", "3"]
+    log.write_translations([("我", "I", "me"), ("你", "you", "")])
+    assert (tmp_path / "translations.txt").read_text(encoding="utf-8") == "我\tI\tme\n你\tyou\t\n"

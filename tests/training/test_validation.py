@@ -1,0 +1,92 @@
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.corpus import Example
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.training.validation import translate_pairs, validation_loss
+from dist_s2s.translation.scoring import Row
+from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.translation.translator import Translator
+from tests.rank_pool import RankPool
+
+VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
+
+
+def make_examples(count: int) -> list[Example]:
+    generator = torch.Generator().manual_seed(3)
+
+    def sentence() -> list[int]:
+        length = int(torch.randint(1, 7, (), generator=generator))
+        return torch.randint(4, len(VOCABULARY), (length,), generator=generator).tolist()
+
+    return [Example(sentence(), sentence()) for _ in range(count)]
+
+
+def make_translator(group: dist.ProcessGroup | None) -> Translator:
+    """Untrained, with dropout, which must not show."""
+    rank, world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    config = Config.model_validate(
+        {
+            "model": {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.5, "output": "replicated"},
+            "training": {"precision": "fp64"},
+        }
+    )
+    tokenizer = make_tokenizer("whitespace")
+    text = TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY)
+    translator = Translator(config, text, Ranks(rank, world_size, torch.device("cpu"), group))
+    with torch.no_grad():
+        for parameter in translator.core.parameters():
+            parameter.mul_(3)  # so that translations differ from sentence to sentence
+    return translator
+
+
+def validate(group: dist.ProcessGroup, counts: list[int]) -> list[float]:
+    translator = make_translator(group)
+    return [validation_loss(translator, make_examples(count)) for count in counts]
+
+
+def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> list[Row]:
+    return translate_pairs(make_translator(group), pairs)
+
+
+@torch.no_grad()
+def loss_by_hand(count: int) -> float:
+    """Sentence by sentence, with rows looked up in the whole tables."""
+    translator, total, tokens = make_translator(None), 0.0, 0
+    translator.core.eval()
+    source_rows, target_rows = translator.source_table.weight, translator.target_table.weight
+    for example in make_examples(count):
+        source, target = [*example.source, 2], [*example.target, 2]
+        length = torch.tensor([len(source)])
+        logits = translator.core(source_rows[source][None], length, target_rows[[1, *example.target]][None])
+        total += F.cross_entropy(logits[0], torch.tensor(target), reduction="sum").item()
+        tokens += len(target)
+    return total / tokens
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_validation_loss_is_the_same_at_every_world_size(world_size: int, ranks: RankPool) -> None:
+    counts = [1, 67, 130]  # fewer sentences than ranks, and more than one batch of 64
+    expected = [loss_by_hand(count) for count in counts]
+    for losses in ranks.run(validate, counts, world_size=world_size):
+        assert losses == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_validation_leaves_the_core_in_training_mode() -> None:
+    translator = make_translator(None)
+    validation_loss(translator, make_examples(3))
+    assert translator.core.training
+
+
+def test_translations_are_the_same_at_every_world_size(ranks: RankPool) -> None:
+    pairs = [(f"w{4 + number} w9", f"w{5 + number}") for number in range(5)]
+    alone = ranks.run(translate, pairs, world_size=1)
+    assert [(source, target) for source, target, _ in alone[0]] == pairs
+    assert len({hypothesis for _, _, hypothesis in alone[0]}) > 1
+    for world_size in (2, 3):
+        assert ranks.run(translate, pairs, world_size=world_size) == alone * world_size

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, __doc__)
     if options.peers == "torchrec" and find_spec("torchrec") is None:
         return run_again(python_of(TORCHREC, options.peers_folder), __file__, arguments)
-    names = options.contenders or default_names(sweep=options.sweep is not None)
+    names = options.contenders or default_names(options.sweep is not None, options.device)
     if options.all_variants:
         names = [*OURS, *(name for name in names if name not in OURS)]
     runs = []

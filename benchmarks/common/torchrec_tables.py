@@ -24,7 +24,7 @@ from torchrec.distributed.types import ShardingEnv
 from common.collectives import gathered
 
 LEARNING_RATE = 0.1
-_CPU, _META = torch.device("cpu"), torch.device("meta")
+_META = torch.device("meta")
 _OPTIMIZERS = {
     "SGD": EmbOptimType.EXACT_SGD,
     "Adam": EmbOptimType.ADAM,
@@ -43,6 +43,7 @@ class Tables:
         sharding: How a table is divided, of torchrec.distributed.sharding_plan.
         fused: More arguments of the kernel.
         sharder: More arguments of the sharder.
+        device: The type of device that rows are on; on CUDA they travel by nccl.
         sample_if_empty: Makes a batch without ids one sample that has none.
         options: More arguments of EmbeddingConfig.
     """
@@ -61,6 +62,7 @@ class Tables:
         sharding: Callable[..., Any] = row_wise,
         fused: dict[str, Any] | None = None,
         sharder: dict[str, Any] | None = None,
+        device: str = "cpu",
         sample_if_empty: bool = False,
         **options: Any,
     ) -> None:
@@ -71,10 +73,11 @@ class Tables:
         own = self.Sharder(fused_params=kernel_options | (fused or {}), **(sharder or {}))
         ranks = dist.get_world_size()
         kinds = {config.name: sharding(compute_kernel=kernel) for config in configs}
-        plan = construct_module_sharding_plan(collection, kinds, own, ranks, ranks, "cpu")
-        group = dist.group.WORLD
+        plan = construct_module_sharding_plan(collection, kinds, own, ranks, ranks, device)
+        group = dist.group.WORLD if device == "cpu" else dist.new_group(backend="nccl")
         assert group is not None
-        self.module = own.shard(collection, plan, ShardingEnv.from_process_group(group), _CPU)
+        where = torch.device(device, 0) if device == "cuda" else torch.device(device)
+        self.module = own.shard(collection, plan, ShardingEnv.from_process_group(group), where)
         for number, weight in enumerate(weights):
             for shard in self.shards(number):
                 ends = zip(shard.metadata.shard_offsets, shard.metadata.shard_sizes, strict=True)
@@ -134,7 +137,7 @@ def table_config(number: int, weight: Tensor, kind: Any = EmbeddingConfig, **opt
 
 def jagged(ids: Sequence[Tensor], bag: int = 1, sample_if_empty: bool = False) -> KeyedJaggedTensor:
     """Return samples of ``bag`` ids each, for every table."""
-    lengths = [torch.full((mine.numel() // bag,), bag) for mine in ids]
+    lengths = [torch.full((mine.numel() // bag,), bag, device=mine.device) for mine in ids]
     if sample_if_empty:
         lengths = [mine if len(mine) else torch.zeros(1, dtype=torch.int64) for mine in lengths]
     keys = [f"f{number}" for number in range(len(ids))]

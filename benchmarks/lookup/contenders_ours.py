@@ -12,9 +12,8 @@ from lookup.problem import EPS, LEARNING_RATE, SEED, Contender, Problem, Update,
 
 def ours(update: Update, problem: Problem, group: dist.ProcessGroup, **settings: Any) -> Contender:
     """Build a DistributedEmbedding with these settings."""
-    table = DistributedEmbedding(
-        problem.num_embeddings, problem.embedding_dim, process_group=group, seed=SEED, **settings
-    )
+    settings |= {"process_group": group, "seed": SEED, "device": problem.device}
+    table = DistributedEmbedding(problem.num_embeddings, problem.embedding_dim, **settings)
     return Contender(table, stepping(optimizer(update, table)), statistics=table.statistics)
 
 
@@ -26,7 +25,8 @@ def floor(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contend
     """
     num_rows = max(1, problem.num_embeddings // dist.get_world_size(group))
     alone, _ = dist.new_subgroups(group_size=1)  # in which a table calls no collectives
-    table = DistributedEmbedding(num_rows, problem.embedding_dim, process_group=alone, seed=SEED)
+    settings: dict[str, Any] = {"process_group": alone, "seed": SEED, "device": problem.device}
+    table = DistributedEmbedding(num_rows, problem.embedding_dim, **settings)
     return Contender(
         table, stepping(optimizer(update, table)), prepare=lambda ids: ids % num_rows, statistics=table.statistics
     )

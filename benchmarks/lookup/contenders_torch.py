@@ -102,9 +102,26 @@ def ddp_dense(update: Update, problem: Problem, group: dist.ProcessGroup) -> Con
     return Contender(table, stepping(SGD(table.parameters(), LEARNING_RATE)))
 
 
-def _replica(problem: Problem, group: dist.ProcessGroup, sparse: bool) -> nn.Module:
-    weight = torch.empty(problem.num_embeddings, problem.embedding_dim)
+def embedding_sparse(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
+    """Build an nn.Embedding with sparse gradients for the only rank."""
+    table = _whole_table(problem, sparse=True)
+    return Contender(table, stepping(optimizer(update, table)))
+
+
+def embedding_dense(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
+    """Build an nn.Embedding with a gradient as large as the table for the only rank."""
+    table = _whole_table(problem, sparse=False)
+    return Contender(table, stepping(SGD(table.parameters(), LEARNING_RATE)))
+
+
+def _whole_table(problem: Problem, sparse: bool) -> nn.Embedding:
+    weight = torch.empty(problem.num_embeddings, problem.embedding_dim, device=problem.device)
     fill(weight, 0)
     table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
+    return table
+
+
+def _replica(problem: Problem, group: dist.ProcessGroup, sparse: bool) -> nn.Module:
+    table = _whole_table(problem, sparse)
     # A bucket that is also the gradient saves DDP a third of its memory and a copy of the table in each step.
     return DistributedDataParallel(table, process_group=group, gradient_as_bucket_view=not sparse)

@@ -13,7 +13,7 @@ from lookup.problem import EPS, LEARNING_RATE, Contender, Problem, Update, fill
 def torchrec(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
     """Build fused kernels, whose backward is the update. By default it averages gradients over ranks, as we do."""
     shape = torch.zeros(1, 1).expand(problem.num_embeddings, problem.embedding_dim)  # takes no memory
-    tables = Tables([shape], update, fused={"learning_rate": LEARNING_RATE, "eps": EPS})
+    tables = Tables([shape], update, fused={"learning_rate": LEARNING_RATE, "eps": EPS}, device=problem.device)
     for shard in tables.shards():
         fill(shard.tensor.detach(), shard.metadata.shard_offsets[0])
 

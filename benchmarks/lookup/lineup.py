@@ -52,6 +52,8 @@ class System:
 
     Attributes:
         copies: How many copies of the table the ranks hold together at their peak, or each of them if ``each_rank``.
+        devices: The types of device on which it runs.
+        alone: Whether it is for one rank. Then it takes part only if it is named, or on CUDA.
         updates: The optimizers that it has, of which the last is raced. A dense gradient gets SGD, whose update of a
             whole table is the cheapest.
     """
@@ -61,24 +63,41 @@ class System:
     copies: int = 1
     each_rank: bool = False
     updates: tuple[Update, ...] = ("SGD", "RowWiseAdagrad")
+    devices: tuple[str, ...] = ("cpu",)
+    alone: bool = False
 
 
+_EVERYWHERE = ("cpu", "cuda")
 _OTHERS = {
-    FLOOR: System("local rows (the floor)", "lookup.contenders_ours", updates=("RowWiseAdagrad",)),
-    "torchrec": System("TorchRec, row-wise", "lookup.contenders_torchrec"),
+    FLOOR: System("local rows (the floor)", "lookup.contenders_ours", updates=("RowWiseAdagrad",), devices=_EVERYWHERE),
+    "torchrec": System("TorchRec, row-wise", "lookup.contenders_torchrec", devices=_EVERYWHERE),
     "megatron": System("Megatron, masked all_reduce"),
     "dtensor": System("DTensor RowwiseParallel, SGD", copies=4, updates=("SGD",)),
     "ddp_sparse": System("DDP, sparse gradient", each_rank=True),
     "ddp_dense": System("DDP, dense gradient, SGD", copies=3, each_rank=True, updates=("SGD",)),
+    "embedding_sparse": System("nn.Embedding, sparse gradient", devices=_EVERYWHERE, alone=True),
+    "embedding_dense": System(
+        "nn.Embedding, dense gradient, SGD", copies=2, updates=("SGD",), devices=_EVERYWHERE, alone=True
+    ),
 }
-SYSTEMS = {name: System(f"ours, {_words(name)}", "lookup.contenders_ours") for name in OURS} | _OTHERS
+SYSTEMS = {
+    name: System(f"ours, {_words(name)}", "lookup.contenders_ours", devices=_EVERYWHERE) for name in OURS
+} | _OTHERS
 
 
-def default_names(sweep: bool) -> list[str]:
-    """Return who takes part by default: TorchRec only where it is installed, round robin not in a sweep."""
+def default_names(sweep: bool, device: str = "cpu") -> list[str]:
+    """Return who takes part by default: TorchRec only where it is installed, round robin not in a sweep.
+
+    On CUDA there is one rank, for which ours are all alike.
+    """
+    if device == "cuda":
+        return [name for name in ("collective", *_OTHERS) if device in SYSTEMS[name].devices and _is_there(name)]
     ours = list(TRANSPORTS) if sweep else [f"{t}{layout}" for layout in ("", "+round_robin") for t in TRANSPORTS]
-    others = [name for name in _OTHERS if name != "torchrec" or find_spec("torchrec") is not None]
-    return [*ours, *others]
+    return [*ours, *(name for name, system in _OTHERS.items() if not system.alone and _is_there(name))]
+
+
+def _is_there(name: str) -> bool:
+    return name != "torchrec" or find_spec("torchrec") is not None
 
 
 def build(name: str, update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:

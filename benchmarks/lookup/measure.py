@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from common.memory import available
+from common.devices import available
 from dist_s2s.cost.ranks import memory_kept, run_on_ranks
 from lookup.lineup import SYSTEMS, fitting
 from lookup.peak import peak_above_idle
@@ -20,7 +20,7 @@ MEMORY_SHARE = 0.9  # of what is available, that tables may take
 
 def measure(names: Sequence[str], ranks: int, problem: Problem, repetitions: int) -> tuple[Run, str]:
     """Race those that fit into memory; return the figures, and which contenders disagree, if any."""
-    taking_part = fitting(names, problem, ranks, MEMORY_SHARE * available())
+    taking_part = fitting(names, problem, ranks, MEMORY_SHARE * available(problem.device))
     with Console(stderr=True).status(f"comparing and timing: {describe(problem, ranks)}"), memory_kept():
         answers: list[RankResult] = run_on_ranks(race, ranks, taking_part, problem, repetitions)
     run = summarize(ranks, problem, taking_part, [name for name in names if name not in taking_part], answers)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.arguments import add_outputs, make_parser, positive
+from common.devices import add_device, check_device
 from common.peers import default_folder
 from common.samplers import SAME_ID
 from lookup.lineup import OURS, SYSTEMS
@@ -39,6 +40,13 @@ def parse(arguments: Sequence[str], description: str | None) -> argparse.Namespa
     options = parser.parse_args(arguments)
     if "torchrec" in (options.contenders or ()) and options.peers is None and find_spec("torchrec") is None:
         parser.error("TorchRec is not installed here; add --peers torchrec, which makes an environment for it")
+    check_device(parser, options)
+    several = options.ranks > 1 or options.sweep == "ranks"
+    for name in options.contenders or ():
+        if options.device not in SYSTEMS[name].devices:
+            parser.error(f"{name} does not run on {options.device}")
+        if several and SYSTEMS[name].alone:
+            parser.error(f"{name} is for one rank, without a sweep over ranks")
     if options.sweep is None:
         if options.values is not None:
             parser.error("--values are those of a sweep; name it with --sweep, or leave them out")
@@ -55,6 +63,7 @@ def parse(arguments: Sequence[str], description: str | None) -> argparse.Namespa
 def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = make_parser(description)
     parser.add_argument("--ranks", type=positive, default=2)
+    add_device(parser)
     parser.add_argument("--num_embeddings", type=positive, default=1_000_000, help="V, rows of the whole table")
     parser.add_argument("--embedding_dim", type=positive, default=128, help="D")
     parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import torch.distributed as dist
 
-from common.memory import peak, resident
+from common.devices import peak, resident
 from dist_s2s.cost.ranks import run_on_ranks
 from lookup.lineup import SYSTEMS, build
 from lookup.problem import Problem, draw_batch
@@ -33,7 +33,7 @@ def measure_memory(group: dist.ProcessGroup, name: str, problem: Problem) -> Mem
     connections are made. Its resident size then is the baseline, not its peak, which would flatter the result.
     """
     _train(group, name, replace(problem, num_embeddings=1000, ids=16))
-    idle = resident()
+    idle = resident(problem.device)
     return {"idle": idle, "above_idle": _train(group, name, problem) - idle}
 
 
@@ -43,6 +43,6 @@ def _train(group: dist.ProcessGroup, name: str, problem: Problem) -> int:
     for number in range(STEPS):
         contender.step(draw_batch(problem, dist.get_rank(group), number))
     dist.barrier(group)
-    most = peak()
+    most = peak(problem.device)
     dist.barrier(group)
     return most

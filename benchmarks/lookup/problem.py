@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from common.samplers import draw_ids
 from dist_s2s.sharded import ExchangeStatistics
-from dist_s2s.sharded.initialize import normal_rows
+from dist_s2s.sharded.tables.initialize import normal_rows
 
 Update = Literal["RowWiseAdagrad", "SGD"]
 SEED = 1
@@ -21,12 +21,13 @@ _FILL_ROWS = 4096  # rows initialised at a time, so that a table's peak memory i
 
 @dataclass(frozen=True)
 class Problem:
-    """What every contender works on; ``skew`` is the exponent of the ids' density, see ``draw_ids``."""
+    """What every contender works on, and where; ``skew`` is the exponent of the ids' density, see ``draw_ids``."""
 
     num_embeddings: int
     embedding_dim: int
     ids: int
     skew: float = 1.0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def draw_batch(problem: Problem, rank: int, number: int) -> Batch:
     """Return the rank's batch with this number, drawn from a seed of its own."""
     generator = torch.Generator().manual_seed(SEED + 1_000_003 * number + rank)
     ids = draw_ids(problem.ids, problem.num_embeddings, generator, problem.skew)
-    return Batch(ids, torch.randn(problem.ids, problem.embedding_dim, generator=generator))
+    gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator)
+    return Batch(ids.to(problem.device), gradient.to(problem.device))
 
 
 def first_rows(ids: Tensor, embedding_dim: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from common.collectives import collectives
+from common.devices import synchronize
 from dist_s2s.cost.ranks import start_together
 from lookup.lineup import FLOOR, SYSTEMS, build
 from lookup.problem import Batch, Contender, Problem, Update, draw_batch
@@ -124,11 +125,15 @@ def traffic(contender: Contender, problem: Problem, group: dist.ProcessGroup) ->
 
 def timed_step(contender: Contender, batch: Batch, group: dist.ProcessGroup) -> tuple[float, float, float]:
     """Train one step (collective); return when it began, when rows were looked up, and when it ended."""
+    device = batch.ids.device.type
     ids, gradient = contender.prepare(batch.ids), batch.gradient * contender.gradient_scale
+    synchronize(device)
     start_together(group)
     began = time.perf_counter()
     rows = contender.lookup(ids)
+    synchronize(device)
     looked_up = time.perf_counter()
     rows.backward(gradient)
     contender.update()
+    synchronize(device)
     return began, looked_up, time.perf_counter()

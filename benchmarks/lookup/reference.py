@@ -1,6 +1,6 @@
 """What two steps of training must give, computed by each rank alone in float64, and how far a contender is from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,8 @@ class Expected:
 
 
 def expect(problem: Problem, update: Update, group: dist.ProcessGroup) -> Expected:
-    """Return what the first steps must give if the gradients of all ranks are averaged (not collective)."""
+    """Return what the first steps must give if the gradients of all ranks are averaged: on the CPU (not collective)."""
+    problem = replace(problem, device="cpu")
     rank, world_size = dist.get_rank(group), dist.get_world_size(group)
     steps = [[draw_batch(problem, peer, number) for peer in range(world_size)] for number in range(STEPS)]
     distinct = torch.cat([batch.ids for step in steps for batch in step]).unique()
@@ -48,11 +49,11 @@ def difference(contender: Contender, expected: Expected, problem: Problem, group
     """
     found = [contender.step(draw_batch(problem, dist.get_rank(group), number)) for number in range(STEPS)]
     with torch.no_grad():
-        found.append(contender.lookup(contender.prepare(expected.ids)))
+        found.append(contender.lookup(contender.prepare(expected.ids.to(problem.device))))
     wrong = [_distance(*pair) for pair in zip(found, [*expected.looked_up, expected.trained], strict=True)]
     return float(torch.stack(wrong).max())  # nan if any is
 
 
 def _distance(rows: Tensor, expected: Tensor) -> Tensor:
     size = expected.abs().amax(1, keepdim=True).clamp_(min=1)
-    return ((rows.double() - expected) / size).abs().max()
+    return ((rows.cpu().double() - expected) / size).abs().max()

@@ -60,6 +60,7 @@ def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
 def test_resumable_keys_may_change() -> None:
     assert set(KEYS) > RESUMABLE_KEYS
     words = {"training.nonfinite_gradient": "skip", "embedding.transport": "collective"}
+    words |= {"training.resume_with_other_data": "true"}
     changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77") | words)
     assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
     assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))

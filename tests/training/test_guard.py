@@ -36,7 +36,7 @@ def test_exploded_losses_end_the_run(loss: float) -> None:
     guard = make_guard(learning_rate=1e30)
     with pytest.raises(UserError, match=r"^the loss is .* at step 20, .* 4 · ln\(100\) .* which is 1e\+30, "):
         guard(Report(20, {"loss": loss}, 0.1))
-    with pytest.raises(UserError, match="^the validation loss is"):
+    with pytest.raises(UserError, match=r"^the validation loss is"):
         guard(validation(loss))
 
 

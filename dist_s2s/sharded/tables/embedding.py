@@ -319,7 +319,8 @@ class DistributedEmbedding(nn.Module):
         set_options = [
             f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
         ]
-        in_place = ", rows read in place" if self.is_in_place and self.max_norm is None else ""
+        reads_in_place = self.world_size > 1 and self.is_in_place and self.max_norm is None
+        in_place = ", rows read in place" if reads_in_place else ""
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
             f"transport={self.group.transport.name}{in_place}, "

@@ -22,7 +22,8 @@ class Meter:
 
     def __init__(self, ranks: Ranks, tables: Sequence[DistributedEmbedding], seconds_before: float) -> None:
         """seconds_before: training time of the run before this process."""
-        self._ranks, self._tables = ranks, tables
+        self._ranks = ranks
+        self._groups = list(dict.fromkeys(table.group for table in tables))  # tables of one group count together
         self._start = time.monotonic() - seconds_before
         self.restart()
 
@@ -30,8 +31,8 @@ class Meter:
         """Forgets everything but the clock."""
         self._loss, self._target_tokens, self._steps = 0.0, 0, 0
         self._window_start = time.monotonic()
-        for table in self._tables:
-            table.statistics.reset()
+        for group in self._groups:
+            group.statistics.reset()
 
     def add(self, loss: float, target_tokens: int) -> None:
         """Counts a step. loss: this rank's part of the mean loss; target_tokens: those of the global batch."""
@@ -43,13 +44,13 @@ class Meter:
         """Figures of the steps since the last report, the same on all ranks (one all_reduce); None without any step."""
         if self._steps == 0:
             return None
-        now, exchange = time.monotonic(), [table.statistics for table in self._tables]
+        now, exchange = time.monotonic(), [group.statistics for group in self._groups]
         first = [now - self._start, now - self._window_start] if self._ranks.is_first else [0.0, 0.0]
         mine = [
             self._loss,
-            sum(table.seconds for table in exchange),
-            sum(table.ids for table in exchange),
-            sum(table.distinct_ids for table in exchange),
+            sum(of_group.seconds for of_group in exchange),
+            sum(of_group.ids for of_group in exchange),
+            sum(of_group.distinct_ids for of_group in exchange),
             *first,
         ]
         loss, exchange_seconds, ids, distinct_ids, clock, window = self._ranks.sum(mine)

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dist_s2s.sharded import DistributedEmbedding, resharding
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.tables import resharding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 

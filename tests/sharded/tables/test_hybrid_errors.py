@@ -7,7 +7,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead
 from tests.rank_pool import RankPool
-from tests.sharded.test_hybrid import GRIDS, D, V, mesh_of, new_table
+from tests.sharded.tables.test_hybrid import GRIDS, D, V, mesh_of, new_table
 
 
 def build_differently(group: dist.ProcessGroup, grid: list[list[int]]) -> list[str]:

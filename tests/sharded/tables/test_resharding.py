@@ -13,42 +13,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dist_s2s.sharded import RowPartition, resharding
-from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded import RowPartition
+from dist_s2s.sharded.tables import resharding
+from dist_s2s.sharded.tables.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded.transport.collective import CollectiveTransport
+from dist_s2s.sharded.transport.group import RankGroup, local_group
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 
 FILL = -2.0
+CPU = torch.device("cpu")
 
 
 @contextmanager
-def recorded_collectives() -> Iterator[dict[str, list[int]]]:
-    """The bytes that this rank hands to each collective, by the collective's name."""
-    sizes: dict[str, list[int]] = {"scatter": [], "all_to_all_single": []}
-    originals = {name: getattr(dist, name) for name in sizes}
+def recorded_messages() -> Iterator[list[int]]:
+    """The bytes of each message that this rank hands to an all-to-all; headers, which have two dimensions, left out."""
+    sizes: list[int] = []
+    all_to_all_single = dist.all_to_all_single
 
-    def record(name: str, *args: Any, **kwargs: Any) -> Any:
-        own = args[0] if name == "scatter" else args[1]
-        sizes[name].append(own.numel() * own.element_size())
-        return originals[name](*args, **kwargs)
+    def record(output: Tensor, message: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if message.dim() == 1:
+            sizes.append(message.numel() * message.element_size())
+        return all_to_all_single(output, message, *args, **kwargs)
 
-    with (
-        patch.object(dist, "scatter", lambda *args, **kwargs: record("scatter", *args, **kwargs)),
-        patch.object(dist, "all_to_all_single", lambda *args, **kwargs: record("all_to_all_single", *args, **kwargs)),
-    ):
+    with patch.object(dist, "all_to_all_single", record):
         yield sizes
 
 
 def move(
-    group: dist.ProcessGroup, whole: Tensor, old: RowPartition, new: RowPartition, piece_bytes: int
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, dict[str, list[int]]]:
+    process_group: dist.ProcessGroup, whole: Tensor, old: RowPartition, new: RowPartition, piece_bytes: int
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, list[int]]:
     """The shard scattered from rank 0, that gathered on all ranks, on the last one, and under the new partition."""
-    rank, last = dist.get_rank(group), dist.get_world_size(group) - 1
-    with patch.object(resharding, "PIECE_BYTES", piece_bytes), recorded_collectives() as sizes:
-        shard = whole.new_full((old.shard_size(rank), *whole.shape[1:]), -1)
-        scatter_from_first(whole if rank == 0 else whole.to("meta"), shard, old, group)
+    group = RankGroup(CollectiveTransport(process_group, CPU), CPU, process_group)
+    with patch.object(resharding, "PIECE_BYTES", piece_bytes), recorded_messages() as sizes:
+        shard = whole.new_full((old.shard_size(group.rank), *whole.shape[1:]), -1)
+        scatter_from_first(whole if group.rank == 0 else whole.to("meta"), shard, old, group)
         everywhere = gather_whole(shard, old, group)
-        on_last = gather_whole(shard, old, group, dst=last)
+        on_last = gather_whole(shard, old, group, dst=group.size - 1)
         moved = reshard(shard, old, new, group, FILL)
     return shard, everywhere, on_last, moved, sizes
 
@@ -91,23 +92,20 @@ def test_rows_arrive_where_the_partitions_say(
     row_bytes = math.prod(width) * dtype.itemsize * world_size  # of one row of every shard
     pieces = math.ceil(math.ceil(old_rows / world_size) / max(1, piece_bytes // row_bytes))
     for of_rank in sizes:
-        assert {name: len(calls) for name, calls in of_rank.items()} == {
-            "scatter": pieces,
-            "all_to_all_single": 3 * pieces,  # gathered twice, and moved
-        }
-        assert max(size for calls in of_rank.values() for size in calls) <= max(piece_bytes, row_bytes)
+        assert len(of_rank) == 4 * pieces  # scattered, gathered twice, and moved
+        assert max(of_rank) <= max(piece_bytes, row_bytes)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_group_rows_stay(layout: Any):
-    whole = random_rows((7, 3), seed=0)
+    whole, group = random_rows((7, 3), seed=0), local_group(CPU)
     old, shard = RowPartition(7, 1, layout), torch.zeros(7, 3).double()
-    scatter_from_first(whole, shard, old, None)
+    scatter_from_first(whole, shard, old, group)
     assert torch.equal(shard, whole)
-    gathered = gather_whole(shard, old, None)
+    gathered = gather_whole(shard, old, group)
     assert torch.equal(gathered, whole)
     gathered.zero_()  # it is a copy
     assert torch.equal(shard, whole)
-    assert torch.equal(reshard(shard, old, RowPartition(5, 1, layout), None), whole[:5])
-    larger = reshard(shard, old, RowPartition(9, 1, layout), None)
+    assert torch.equal(reshard(shard, old, RowPartition(5, 1, layout), group), whole[:5])
+    larger = reshard(shard, old, RowPartition(9, 1, layout), group)
     assert torch.equal(larger, torch.cat((whole, torch.zeros(2, 3).double())))

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, ExchangePlan, RowPartition, lookup, make_plan
+from dist_s2s.sharded.transport.group import ExchangeMismatchError, local_group
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS
 
@@ -58,7 +59,7 @@ def raised(action: Callable[[], object]) -> tuple[str, float]:
     start = time.monotonic()
     try:
         action()
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError, ExchangeMismatchError) as error:
         return f"{type(error).__name__}: {error}", time.monotonic() - start
     return "nothing", 0.0
 
@@ -120,7 +121,7 @@ def with_plans(make_plans: Callable[[Tables], Sequence[ExchangePlan]]) -> Callab
 
 def in_another_group(tables: Tables) -> Tables:
     """The same tables, of which the second is no longer in the group of the first."""
-    tables[1].process_group = None
+    tables[1].group = local_group(tables[1].weight.device)
     return tables
 
 
@@ -140,6 +141,7 @@ WRONG_NUMBER = "ValueError: 2 tables need as many tensors of ids, but got "
 OTHER_IDS = (
     "ValueError: the plan on rank 1 is of other ids (of shape (2, 2), not these) for table 0; plan these ids anew"
 )
+BOTH_TABLES = f"table 0 ({V} x {D}, torch.float32), table 1 (30 x {D}, torch.float32)"
 OTHER_PARTITIONS = "ValueError: the plan on rank 1 is of {}, which are not the partitions of these tables"
 # For each: a call with two tables, told whether this rank is to do it wrong; the error of every rank.
 BAD_CALLS: dict[str, tuple[Callable[[Tables, bool], object], str]] = {
@@ -155,7 +157,8 @@ BAD_CALLS: dict[str, tuple[Callable[[Tables, bool], object], str]] = {
     ),
     "tables of two groups": (
         lambda tables, is_wrong: lookup(in_another_group(tables) if is_wrong else tables, GOOD),
-        "ValueError: tables that share an exchange must have the same process_group; pass one to each of them",
+        "ValueError: tables that share an exchange must have the same process_group and transport; pass them to each "
+        "of them",
     ),
     "tables of two dtypes": (
         lambda tables, is_wrong: lookup([tables[0], tables[1].bfloat16() if is_wrong else tables[1]], GOOD),
@@ -192,8 +195,9 @@ BAD_CALLS: dict[str, tuple[Callable[[Tables, bool], object], str]] = {
     ),
     "an older plan": (
         older_plan,
-        "ValueError: all ranks must bring the plan of the same call, but rank 0 brings the 2nd plan made, "
-        "rank 1 the 1st",
+        "ExchangeMismatchError: all ranks must take part in the same exchange, but rank 0 is in planned lookup 2 of "
+        f"{BOTH_TABLES}, and rank 1 in planned lookup 1 of {BOTH_TABLES}; call the tables in the same order on every "
+        "rank, and run backward on all or on none",
     ),
     "a plan without frequencies": (
         uncounted_plan,

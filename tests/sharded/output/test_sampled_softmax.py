@@ -11,9 +11,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional as F
 
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.candidates import draw_candidates
-from dist_s2s.sharded.lookup import lookup
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.output.candidates import draw_candidates
+from dist_s2s.sharded.output.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.tables.lookup import lookup
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, random_ids, random_rows
 from tests.sharded.sampled_reference import (

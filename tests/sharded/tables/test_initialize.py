@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dist_s2s.sharded import DistributedEmbedding, embedding
-from dist_s2s.sharded.initialize import normal_rows
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.tables import embedding
+from dist_s2s.sharded.tables.initialize import normal_rows
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
-from dist_s2s.sharded import DistributedEmbedding, embedding, lookup
+from dist_s2s.sharded import DistributedEmbedding, lookup
+from dist_s2s.sharded.tables import embedding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS, assemble, random_ids, random_rows
 
@@ -131,8 +132,7 @@ def copy_and_train(group: dist.ProcessGroup, steps: list[list[Tensor]]) -> list[
     rank, model = dist.get_rank(group), Model(new_table(group, padding_idx=0), new_rest())
     model(steps[0][rank]).backward()
     clone = copy.deepcopy(model)
-    assert clone.table.process_group is model.table.process_group
-    assert clone.table.statistics is not model.table.statistics
+    assert clone.table.group is model.table.group
     assert clone.table.weight.grad is None
     model.zero_grad()
     results = []
@@ -172,21 +172,27 @@ def test_compiled_models_train_as_others_do(ranks: RankPool):
 
 
 def freeze(group: dist.ProcessGroup, ids: list[Tensor], transport: str) -> None:
-    in_forward = {"collective": 3, "shared_memory": 2}[transport]
+    in_forward, in_backward = {"collective": (3, 2), "shared_memory": (2, 1)}[transport]
     frozen, trained = (new_table(group, transport=transport) for _ in range(2))
     frozen.weight.requires_grad_(False)
     model, mine = Model(frozen, new_rest()), ids[dist.get_rank(group)]
-    before = frozen.statistics.collectives
+    statistics = frozen.statistics  # of both tables
+    before = statistics.collectives
     model(mine).backward()
     assert model.rest.weight.grad.any()
     assert frozen.weight.grad is None
-    assert frozen.statistics.collectives == before + in_forward  # none in backward
+    assert statistics.collectives == before + in_forward  # none in backward
     frozen_rows, rows = lookup([frozen, trained], [mine, mine])
     assert not frozen_rows.requires_grad
-    before = frozen.statistics.collectives
-    (frozen_rows * rows).sum().backward()
+    alone = trained(mine)
+    costs = []
+    for loss in ((frozen_rows * rows).sum(), alone.sum()):
+        statistics.reset()
+        loss.backward()
+        costs.append((statistics.collectives, statistics.bytes_sent))
+    assert costs[0] == costs[1]  # the trained table's gradient and nothing else
+    assert costs[0][0] == in_backward
     assert frozen.weight.grad is None
-    assert (frozen.statistics.collectives, trained.statistics.collectives) == (before, 1)  # the latter's gradient alone
     assert trained.weight.grad.values().any()
     frozen.weight.requires_grad_(True)
     frozen(mine).sum().backward()

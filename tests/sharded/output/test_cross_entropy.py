@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.functional import cross_entropy
 
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.embedding import DistributedEmbedding
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_ids, random_rows
 from tests.sharded.reference_cross_entropy import (
@@ -74,6 +74,7 @@ def count_collectives(group: dist.ProcessGroup, targets: list[Tensor]) -> tuple[
     case = Case(targets, settings={"chunk_elements": 2 * 66})
     output, hidden = case.build(group), case.hidden(rank)
     statistics = output.table.statistics
+    statistics.reset()  # of the building
     loss = output(hidden, targets[rank])
     counts.append(statistics.collectives)
     loss.backward()

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer, SparseAdam
 
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
-from dist_s2s.sharded.mailboxes import Mailboxes
+from dist_s2s.sharded.transport.shared_memory.mailboxes import Mailboxes
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids, random_rows
 
@@ -62,10 +62,9 @@ def train(
     for name, settings in cases:
         torch.manual_seed(dist.get_rank())  # the ranks are to agree on a seed nevertheless
         table = new_table(mesh, **settings)
-        assert (table.num_replicas, table.world_size) == (len(grid), len(grid[0]))
-        assert (
-            grid[0 if table.num_replicas == 1 else dist.get_rank(table.replicate_group)][table.rank] == dist.get_rank()
-        )
+        replicas = table.group.replicas
+        assert (replicas.size, table.world_size) == (len(grid), len(grid[0]))
+        assert grid[replicas.rank][table.rank] == dist.get_rank()
         optimizer = OPTIMIZERS[name]([table.weight])
         shards, outputs = [table.weight.detach().clone()], []
         for ids in steps:
@@ -145,16 +144,16 @@ def test_reduced_precision_is_of_the_exchange_alone(ranks: RankPool):
 
 @contextmanager
 def recorded_groups() -> Iterator[set[tuple[str, tuple[int, ...]]]]:
-    """The collectives that move tensors, each with the ranks that take part in it; of a meeting (rank, world size)."""
+    """The collectives, each with the ranks that take part in it; of a meeting (rank, world size)."""
     calls: set[tuple[str, tuple[int, ...]]] = set()
     all_to_all_single, meet = dist.all_to_all_single, Mailboxes.meet
 
-    def record(*args: Any, group: dist.ProcessGroup) -> None:
+    def record(*args: Any, group: dist.ProcessGroup, **kwargs: Any) -> Any:
         calls.add(("all_to_all_single", tuple(dist.get_process_group_ranks(group))))
-        all_to_all_single(*args, group=group)
+        return all_to_all_single(*args, group=group, **kwargs)
 
-    def record_meeting(mailboxes: Mailboxes, *args: Any) -> tuple[float, list[int]]:
-        calls.add(("meet", (mailboxes.rank, mailboxes.world_size)))
+    def record_meeting(mailboxes: Mailboxes, *args: Any) -> Any:
+        calls.add(("meet", (mailboxes.rank, mailboxes.size)))
         return meet(mailboxes, *args)
 
     with patch.object(dist, "all_to_all_single", record), patch.object(Mailboxes, "meet", record_meeting):

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.embedding import DistributedEmbedding
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dist_s2s.sharded.candidates import cumulative_shares, draw_candidates
+from dist_s2s.sharded.output.candidates import cumulative_shares, draw_candidates
 
 V = 131
 

@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.exchange.plan import ExchangePlan
+from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
 from dist_s2s.sharded.tables.initialize import normal_rows
@@ -156,7 +157,8 @@ class DistributedEmbedding(nn.Module):
             raise ValueError(
                 f"dst must be a rank of the table's process group, within [0, {self.world_size}), but is {dst}"
             )
-        whole = gather_whole(self.weight.detach(), self.partition, self.group, dst)
+        subject = subject_of("the gathering", [self])
+        whole = gather_whole(self.weight.detach(), self.partition, self.group, dst, subject)
         if whole is None:
             return None
         embedding = nn.Embedding(

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Adagrad, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, SparseAdam, clip_grad_norm_, lookup
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.output.sampled_softmax import SampledSoftmaxLoss
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids, random_rows

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.shared_memory.meetings import Meetings, Message
 from tests.mortal_ranks import mortal_ranks
 from tests.sharded.reference import TRANSPORTS, random_ids
 from tests.sharded.remains import descriptors, mapped_memory, memory_mapped_anywhere, named_sockets
@@ -29,10 +30,10 @@ V, D, RANKS = 131, 16, 4
 SECONDS = {"quick": 10.0, "nightly": 2.0}
 
 
-def train_forever(pipe: Connection, ahead: bool, operation: str, told: int) -> None:
+def train_forever(pipe: Connection, ahead: bool, kind: str, told: int) -> None:
     """Sends "training" after a few steps, and in the end the text of the error and when it came.
 
-    ahead: rows come by mailboxes and not in place. operation, told: see die_if_asked.
+    ahead: plans are made ahead, and rows come by mailboxes and not in place. kind, told: see die_if_asked.
     """
     rank, settings = dist.get_rank(), {"seed": 0, "transport": "shared_memory", "process_group": dist.new_group()}
     source, output = DistributedEmbedding(V, D, **settings), DistributedEmbedding(V, D, **settings)
@@ -46,9 +47,10 @@ def train_forever(pipe: Connection, ahead: bool, operation: str, told: int) -> N
 
     steps = ((ids, lookup([source], [ids])) for ids in batches())
     if ahead:
+        source._store = RowStore(source.group, source.weight.detach())
         steps = iter(Lookahead([source], batches(), lambda ids: [ids], dist.new_group()))
     try:
-        with die_if_asked(pipe, operation, told):
+        with die_if_asked(pipe, kind, told):
             for step, (ids, [rows]) in enumerate(steps):
                 optimizer.zero_grad()
                 loss(rows, ids).backward()
@@ -61,39 +63,39 @@ def train_forever(pipe: Connection, ahead: bool, operation: str, told: int) -> N
 
 
 @contextmanager
-def die_if_asked(pipe: Connection, operation: str, told: int) -> Iterator[None]:
-    """After SIGUSR1 this rank dies when next it comes to a meeting, of which it has told so many others by then.
+def die_if_asked(pipe: Connection, kind: str, told: int) -> Iterator[None]:
+    """After SIGUSR1 this rank dies when next it comes to a meeting of this kind, of which it has told so many others.
 
     It sends when that was.
     """
-    asked, tell = threading.Event(), Meetings._tell
+    asked, meet = threading.Event(), Meetings.meet
 
-    def tell_and_die(self: Meetings, message: Message) -> None:
-        if not asked.is_set() or OPERATIONS[message.operation] != operation:
-            return tell(self, message)
-        sockets = self._sockets
-        self._sockets = dict(list(sockets.items())[:told])
-        tell(self, message)
+    def tell_and_die(self: Meetings, mine: Message, subject: str) -> list[Message]:
+        if not asked.is_set() or not subject.startswith(kind):
+            return meet(self, mine, subject)
+        self._sockets = dict(list(self._sockets.items())[:told])
+        self._tell(mine)
         pipe.send(time.monotonic())
         os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("this rank is dead")
 
     signal.signal(signal.SIGUSR1, lambda *_: asked.set())
-    with patch.object(Meetings, "_tell", tell_and_die):
+    with patch.object(Meetings, "meet", tell_and_die):
         yield
 
 
-def kill_one(random: Random, limit: float, ahead: bool, operation: str = "", told: int = 0) -> None:
-    """One trial, with a victim drawn at random, and the moment too if no operation is given."""
+def kill_one(random: Random, limit: float, ahead: bool, kind: str = "", told: int = 0) -> None:
+    """One trial, with a victim drawn at random, and the moment too if no kind of exchange is given."""
     files = set(os.listdir("/dev/shm"))
     victim, connections = random.randrange(RANKS), 2 if ahead else 1  # of the tables, and of the background
-    with mortal_ranks(train_forever, RANKS, ahead, operation, told) as ranks:
+    with mortal_ranks(train_forever, RANKS, ahead, kind, told) as ranks:
         for rank in ranks:
             assert rank.receive() == "training"
         held = {link for rank in ranks for link in descriptors(rank.process.pid)}
         mapped = {inode for rank in ranks for inode in mapped_memory(rank.process.pid)}
         assert len(mapped) == connections * RANKS + 2  # mailboxes, and the rows of two tables
         assert len(held & {f"socket:[{inode}]" for inode in named_sockets()}) == connections * RANKS * (RANKS - 1) // 2
-        if operation:
+        if kind:
             os.kill(ranks[victim].process.pid, signal.SIGUSR1)
             killed = ranks[victim].receive()
         else:
@@ -124,11 +126,11 @@ def test_a_rank_killed_while_training_is_named_and_nothing_is_left(ahead: bool):
         kill_one(random, SECONDS["quick"], ahead)
 
 
-@pytest.mark.parametrize("operation", ["reading", "read", "pushed_gradients"])
-def test_a_rank_killed_in_an_exchange_of_rows_that_are_read_in_place(operation: str):
+@pytest.mark.parametrize("kind", ["lookup", "the end of lookup", "the backward of lookup"])
+def test_a_rank_killed_in_an_exchange_of_rows_that_are_read_in_place(kind: str):
     random = Random(0)
     for told in (0, 1):
-        kill_one(random, SECONDS["quick"], False, operation, told)
+        kill_one(random, SECONDS["quick"], False, kind, told)
 
 
 @pytest.mark.nightly

@@ -16,7 +16,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dist_s2s.sharded import DistributedEmbedding, connect_mailboxes, mailboxes
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.transport.shared_memory import connect, mailboxes
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS
 from tests.sharded.remains import descriptors, mapped_memory
@@ -38,7 +39,7 @@ def memory_that(seals: int, num_bytes: int) -> AbstractContextManager[Any]:
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         return memory
 
-    return patch.object(connect_mailboxes, "make_memory", make)
+    return patch.object(connect, "make_memory", make)
 
 
 WHOLE, SEALS = 2 * mailboxes.HALF_BYTES, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -71,15 +72,18 @@ def build_in_trouble(_: dist.ProcessGroup, trouble: str) -> str:
     before = descriptors(), mapped_memory()
     group, rank = dist.new_group(), dist.get_rank()
     with TROUBLES[trouble][0]() if rank == 1 else nullcontext():
+        with pytest.raises(ValueError, match="share memory") as error:
+            DistributedEmbedding(V, D, process_group=group, transport="shared_memory")
         table = DistributedEmbedding(V, D, process_group=group, seed=0)
-    with failing(os, "memfd_create", errno.EMFILE), pytest.raises(ValueError, match="share memory") as error:
-        DistributedEmbedding(V, D, process_group=group, transport="shared_memory")  # not tried again in this group
     assert table.transport.name == "collective"
+    assert DistributedEmbedding(V, D, process_group=group).transport is table.transport  # while it is in use
     assert table(torch.tensor([rank])).shape == (1, D)
+    del table
+    assert DistributedEmbedding(V, D, process_group=group).transport.name == "shared_memory"  # it is tried again
     dist.barrier()
     dist.destroy_process_group(group)
     text = str(error.value)
-    del table, group, error
+    del group, error
     gc.collect()
     assert mapped_memory() <= before[1]
     assert descriptors() <= before[0]
@@ -92,37 +96,18 @@ def test_trouble_of_one_rank_is_an_error_of_all_or_of_none(ranks: RankPool, trou
     assert ranks.run(build_in_trouble, trouble) == [message] * 4
 
 
-def insist_in_trouble(_: dist.ProcessGroup) -> str:
-    """The error where the first table of a group insists on shared memory; the next does in a group that has it."""
-    for trouble in (True, False):
-        group = dist.new_group()
-        with failing(os, "memfd_create", errno.ENOSYS) if trouble and dist.get_rank() == 3 else nullcontext():
-            if trouble:
-                with pytest.raises(ValueError, match="share memory") as error:
-                    DistributedEmbedding(V, D, process_group=group, transport="shared_memory")
-            else:
-                assert DistributedEmbedding(V, D, process_group=group).transport.name == "shared_memory"
-        dist.destroy_process_group(group)
-    return str(error.value)
-
-
-def test_who_insists_on_shared_memory_gets_an_error_without(ranks: RankPool):
-    reason = "these ranks do not share memory; rank 3: [Errno 38] Function not implemented"
-    assert ranks.run(insist_in_trouble) == [f"{reason}; choose the transport auto or collective"] * 4
-
-
 def connect_after_strangers(_: dist.ProcessGroup) -> list[bytes]:
     """What strangers hear who come to rank 0 before the ranks do: nothing; and they get no memory."""
     strangers = []
-    connect_to_lower = connect_mailboxes._Connections.connect_to_lower
+    connect_to_lower = connect._Connections.connect_to_lower
 
     def come_with_strangers(self: Any, names: Sequence[str]) -> None:
         memory = os.memfd_create("stranger")
-        named = connect_mailboxes._HELLO.pack(names[0].encode(), 1)
-        wrongly_named = connect_mailboxes._HELLO.pack(names[1].encode(), 1)
+        named = connect._HELLO.pack(names[0].encode(), 1)
+        wrongly_named = connect._HELLO.pack(names[1].encode(), 1)
         for hello, memories in ((named, []), (wrongly_named, [memory]), (b"hello", [memory]), (b"", [])):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.connect(connect_mailboxes._address(names[0]))
+            sock.connect(connect._address(names[0]))
             socket.send_fds(sock, [hello], memories)
             strangers.append(sock)
         strangers[-1].shutdown(socket.SHUT_WR)
@@ -130,7 +115,7 @@ def connect_after_strangers(_: dist.ProcessGroup) -> list[bytes]:
         connect_to_lower(self, names)
 
     group, heard = dist.new_group(), []
-    come = patch.object(connect_mailboxes._Connections, "connect_to_lower", come_with_strangers)
+    come = patch.object(connect._Connections, "connect_to_lower", come_with_strangers)
     with come if dist.get_rank() == 1 else nullcontext():
         table = DistributedEmbedding(V, D, process_group=group, seed=0, transport="shared_memory")
     assert table(torch.arange(V)).shape == (V, D)

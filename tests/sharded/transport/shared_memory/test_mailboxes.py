@@ -15,10 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_s2s.sharded import DistributedEmbedding, mailboxes
-from dist_s2s.sharded.choose_transport import choose_transport
-from dist_s2s.sharded.lookup import lookup_planned
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.group import ExchangeMismatchError
+from dist_s2s.sharded.transport.making import _make_transport
+from dist_s2s.sharded.transport.shared_memory import mailboxes
 from tests.rank_pool import RankPool
+from tests.sharded.mismatches import mismatch, text_of
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids
 from tests.sharded.remains import descriptors, mapped_memory
 
@@ -32,7 +35,7 @@ def build(group: dist.ProcessGroup, *size: int, **settings: Any) -> DistributedE
     options = {"transport": "shared_memory", "dtype": torch.float64, "grad_reduction": "sum", **settings}
     table = DistributedEmbedding(*(size or (V, D)), process_group=group, **options)
     table.weight.detach().copy_(rows_of(table.partition.ids(table.rank), table))
-    table.shared_rows = None  # rows are to travel by mailboxes, as those of a table that has grown
+    table._store = RowStore(table.group, table.weight.detach())  # rows are to travel by mailboxes
     return table
 
 
@@ -48,44 +51,47 @@ def new_group() -> Iterator[dist.ProcessGroup]:
     dist.destroy_process_group(group)
 
 
-# How many ids each of three ranks looks up in a step, and whether a mailbox must grow for the rows: at first there is
-# room for 655 of them.
+# How many ids each of three ranks looks up in a step, and which mailboxes must grow for that: in MIB there is room for
+# 655 rows. A rank writes the rows that others want of its 500, and the gradients of those that it wants itself.
 GROWTH = [
-    ((3, 0, 5), False),
-    ((V, 3, 0), True),
-    ((1, 1, 1), False),
-    ((0, V, V), True),
-    ((0, 0, 0), False),
-    ((V, V, V), False),
+    ((3, 0, 5), [0, 1, 2, 3]),
+    ((V, 3, 0), [0]),
+    ((1, 1, 1), []),
+    ((0, V, V), [1, 2, 3]),
+    ((0, 0, 0), []),
+    ((V, V, V), [3]),
 ]
 
 
-def look_up_more_and_less(_: dist.ProcessGroup, layout: str) -> list[tuple[Tensor, Tensor, int]]:
-    """By step the shard, its gradient, and the meetings of forward."""
+def look_up_more_and_less(_: dist.ProcessGroup, layout: str) -> list[tuple[Tensor, Tensor, list[int]]]:
+    """By step the shard, its gradient, and which mailboxes have grown, as this rank sees them."""
     steps = []
     with new_group() as group:
         table = build(group, layout=layout)
+        sizes = [0] * table.world_size
         for counts, _ in GROWTH:
             table.weight.grad = None
             table.statistics.reset()
             ids = torch.arange((*counts, 7)[table.rank])
             rows = table(ids)
-            meetings = table.statistics.collectives
+            assert table.statistics.collectives == 2
             assert torch.equal(rows, rows_of(ids, table))
             rows.square().sum().backward()
-            assert table.statistics.collectives == meetings + 1
-            steps.append((table.weight.detach(), table.weight.grad.to_dense(), meetings))
+            assert table.statistics.collectives == 3
+            before, sizes = sizes, list(table.transport.mailboxes._capacities)
+            grown = [rank for rank in range(table.world_size) if sizes[rank] > before[rank]]
+            steps.append((table.weight.detach(), table.weight.grad.to_dense(), grown))
     return steps
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_mailboxes_grow_when_they_must(ranks: RankPool, layout: str):
     steps = zip(*ranks.run(look_up_more_and_less, layout), strict=True)
-    for (counts, grows), of_ranks in zip(GROWTH, steps, strict=True):
-        shards, gradients, meetings = zip(*of_ranks, strict=True)
+    for (counts, growing), of_ranks in zip(GROWTH, steps, strict=True):
+        shards, gradients, grown = zip(*of_ranks, strict=True)
         uses = sum((torch.arange(V) < count).double() for count in (*counts, 7))
         assert torch.equal(assemble(gradients, layout), 2 * uses[:, None] * assemble(shards, layout))
-        assert meetings == (3 if grows else 2,) * 4
+        assert grown == (growing,) * 4
 
 
 @contextmanager
@@ -98,6 +104,7 @@ def no_memory() -> Iterator[None]:
 def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
     """The error of an exchange for which rank 1 has no room; the table is right before and after that.
 
+    place: what there is no room for: ids that it asks for, rows that all ranks ask of it, or gradients of rows.
     bounded: because a mailbox ends there; otherwise because there is no more memory.
     """
     size = (200_000, 1) if place == "requests" else (V, D)
@@ -107,6 +114,8 @@ def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
         table = build(group, *size, dtype=dtype)
         few = random_ids(size[0], (9,), seed=table.rank)
         many = torch.arange(size[0]) if table.rank == 1 else few
+        if place == "rows":
+            many = table.partition.ids(1)
         table(few)  # all have a mailbox of 1 MiB now
         rows = table(many) if place == "gradients" else None
         with no_memory() if table.rank == 1 and not bounded else nullcontext(), pytest.raises(RuntimeError) as error:
@@ -126,19 +135,17 @@ def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize(
     ("place", "num_bytes"),
-    [("requests", 8 * (200_000 + 5)), ("rows", 8 * V * D), ("gradients", 4 * V * D)],
+    [("requests", 8 * 200_000), ("rows", 8 * V * D), ("gradients", 4 * V * D)],
 )
 def test_where_one_rank_has_no_room_all_ranks_learn_it(ranks: RankPool, place: str, num_bytes: int, bounded: bool):
     why = f"more than a mailbox can hold, which is {MIB}" if bounded else "and there is no memory left"
+    num_bytes += 4 * 3 * 8  # to each rank: how many of which rows are for it
     message = f"rank 1 needs {num_bytes} bytes of shared memory for an exchange, {why}; give it fewer ids at a time"
     assert ranks.run(run_short, place, bounded) == [message] * 4
 
 
 def grow_alone(_: dist.ProcessGroup) -> None:
-    """After gradients for which rank 0 had memory and rank 1 had not, all know that rank 0's mailbox has grown.
-
-    Otherwise some would wait for it to grow for the rows, and others not.
-    """
+    """After gradients for which rank 0 had memory and rank 1 had not, all know that rank 0's mailbox has grown."""
     with new_group() as group:
         summed_wider, table = build(group, dtype=torch.bfloat16), build(group)
         ids = torch.arange(1000 if table.rank == 0 else 3)
@@ -146,41 +153,38 @@ def grow_alone(_: dist.ProcessGroup) -> None:
         rows = summed_wider(torch.arange(V if table.rank < 2 else 3))
         with no_memory() if table.rank == 1 else nullcontext(), pytest.raises(RuntimeError, match="no memory left"):
             rows.sum().backward()
-        [rows] = lookup_planned([table], plan)
-        assert torch.equal(rows, rows_of(ids, table))
+        sizes = table.transport.mailboxes._capacities
+        assert sizes[0] > sizes[1] == MIB
+        assert torch.equal(table(ids, plan), rows_of(ids, table))
+        assert sizes == table.transport.mailboxes._capacities
 
 
 def test_a_mailbox_that_grew_in_an_exchange_that_failed_is_known_to_all(ranks: RankPool):
     ranks.run(grow_alone)
 
 
-def part_ways(group: dist.ProcessGroup) -> list[str]:
-    """The errors where ranks take part in different exchanges; in between the table is right."""
-    table, messages = build(group), []
-    ids = torch.tensor([table.rank, 131])
+def part_ways(group: dist.ProcessGroup) -> None:
+    """Ranks take part in different exchanges, and all of them get the same error; in between the table is right."""
+    table = build(group)
+    ids, number = torch.tensor([table.rank, 131]), 0
     for odd_one in range(3):
         rows, plan = table(ids), table.plan(ids)
         assert torch.equal(rows, rows_of(ids, table))
         exchange: Callable[[], object] = rows.sum().backward
         if table.rank != odd_one:
             exchange = partial(table, ids, plan if table.rank == 2 else None)
-        with pytest.raises(RuntimeError) as error:
+        with pytest.raises(ExchangeMismatchError) as error:
             exchange()
-        messages.append(str(error.value))
-    return messages
+        kinds = [f"lookup {number + 3}", f"lookup {number + 3}", f"planned lookup {number + 2}"]
+        kinds[odd_one] = f"the backward of lookup {number + 1}"
+        other = next(rank for rank in (1, 2) if kinds[rank] != kinds[0])
+        texts = [f"{kind} of {text_of(table)}" for kind in kinds]
+        assert str(error.value) == mismatch(texts[0], other, texts[other])
+        number += 3  # the most that a rank has begun, from which all go on
 
 
 def test_ranks_in_different_exchanges_all_get_the_same_error(ranks: RankPool):
-    expected = [
-        "all ranks must take part in the same exchange of the table, but it is "
-        + ", ".join(f"{name} on rank {rank}" for rank, name in enumerate(names))
-        for names in (
-            ("gradients", "requests", "gather"),
-            ("requests", "gradients", "gather"),
-            ("requests", "requests", "gradients"),
-        )
-    ]
-    assert ranks.run(part_ways, world_size=3) == [expected] * 3
+    ranks.run(part_ways, world_size=3)
 
 
 def share_one_connection(group: dist.ProcessGroup) -> None:
@@ -197,9 +201,9 @@ def test_tables_of_a_group_share_its_mailboxes(ranks: RankPool):
 def build_elsewhere(group: dist.ProcessGroup) -> list[str]:
     messages = []
     for device in ("meta", "cuda"):
-        assert choose_transport("auto", group, torch.device(device)).name == "collective"
+        assert _make_transport("auto", group, torch.device(device)).name == "collective"
         with pytest.raises(ValueError, match="CPU") as error:
-            choose_transport("shared_memory", group, torch.device(device))
+            _make_transport("shared_memory", group, torch.device(device))
         messages.append(str(error.value))
     return messages
 

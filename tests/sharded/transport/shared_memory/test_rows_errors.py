@@ -19,11 +19,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dist_s2s.sharded import DistributedEmbedding, shared_rows
-from dist_s2s.sharded.mailboxes import Mailboxes
-from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.transport.group import ExchangeMismatchError
+from dist_s2s.sharded.transport.shared_memory import rows as shared_rows
+from dist_s2s.sharded.transport.shared_memory.mailboxes import Mailboxes
+from dist_s2s.sharded.transport.shared_memory.meetings import Meetings, Message
 from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
+from tests.sharded.mismatches import mismatch, text_of
 from tests.sharded.reference import TRANSPORTS
 from tests.sharded.remains import descriptors, mapped_memory
 
@@ -52,14 +55,17 @@ def check_table(table: DistributedEmbedding) -> None:
 
 def look_up_wrong_ids(group: dist.ProcessGroup, wrong: Any, moved: bool) -> str:
     table = build(group)
-    assert table.shared_rows is not None
+    assert table.is_in_place
     if moved and table.rank == 1:
         table.weight.data = table.weight.data.clone()
+    table.statistics.reset()
     with pytest.raises((IndexError, TypeError)) as error:
         table(wrong if table.rank == 1 else torch.arange(3))
-    assert moved or table.statistics.collectives == 1
+    assert table.statistics.collectives == 2  # the lookup's begin, and the text
+    assert table.has_moved() == (moved and table.rank == 1)
     check_table(table)
-    assert (table.shared_rows is None) == moved
+    assert table.is_in_place
+    assert not table.has_moved()
     return f"{error.type.__name__}: {error.value}"
 
 
@@ -78,27 +84,23 @@ def test_wrong_ids_of_one_rank_are_an_error_of_all(ranks: RankPool, wrong: Any, 
     assert errors[0].startswith(message)
 
 
-def part_ways(group: dist.ProcessGroup) -> list[str]:
-    """The errors where one rank runs another's backward, or looks up by a plan; the table is right after each."""
-    table, messages = build(group), []
-    ids = torch.tensor([7])
-    for _ in range(2):
+def part_ways(group: dist.ProcessGroup) -> None:
+    """One rank runs a backward, another looks up by a plan: the same error on all; the table is right after each."""
+    table, ids, number = build(group), torch.tensor([7]), 0
+    for turn in range(3):
         exchanges = [partial(table, ids), table(ids).sum().backward, partial(table, ids, table.plan(ids))]
-        with pytest.raises(RuntimeError) as error:
-            exchanges[(table.rank + len(messages)) % 3]()
-        messages.append(str(error.value))
+        with pytest.raises(ExchangeMismatchError) as error:
+            exchanges[(table.rank + turn) % 3]()
+        kinds = [f"lookup {number + 3}", f"the backward of lookup {number + 1}", f"planned lookup {number + 2}"]
+        texts = [f"{kinds[(rank + turn) % 3]} of {text_of(table)}" for rank in range(2)]
+        assert str(error.value) == mismatch(texts[0], 1, texts[1])
         check_table(table)
-    assert table.shared_rows is not None
-    return messages
+        number += 4
+    assert table.is_in_place
 
 
 def test_ranks_in_different_exchanges_all_get_the_same_error(ranks: RankPool):
-    text = "all ranks must take part in the same exchange of the table, but it is "
-    expected = [
-        text + "reading on rank 0, pushed_gradients on rank 1, gather on rank 2",
-        text + "pushed_gradients on rank 0, gather on rank 1, reading on rank 2",
-    ]
-    assert ranks.run(part_ways, world_size=3) == [expected] * 3
+    ranks.run(part_ways, world_size=3)
 
 
 @contextmanager
@@ -132,11 +134,11 @@ def build_in_trouble(group: dist.ProcessGroup, trouble: str) -> None:
     of_rank, enter = TROUBLES[trouble]
     with enter() if first.rank == of_rank else nullcontext():
         table = build(group)
-    assert (table.transport, table.shared_rows) == (first.transport, None)
+    assert (table.transport, table.is_in_place) == (first.transport, False)
     gc.collect()
     assert (descriptors(), mapped_memory()) == before
     check_table(table)
-    assert build(group).shared_rows is not None
+    assert build(group).is_in_place
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -150,7 +152,7 @@ def die() -> None:
 
 def tell_one_and_die(meetings: Meetings, message: Message) -> None:
     """Rank 1 learns that rank 2 has come to share rows; rank 0 does not."""
-    if OPERATIONS[message.operation] == "sharing":
+    if message.identity == shared_rows._SHARING.identity:
         meetings._sockets.pop(0)
         tell(meetings, message)
         die()
@@ -189,9 +191,10 @@ def build_and_be_left(pipe: Connection, how: str) -> None:
 
 @pytest.mark.parametrize("how", LEAVING)
 def test_a_rank_that_leaves_while_memory_is_shared_is_named(how: str):
-    leaver, reason = LEAVING[how][0], "left in the middle of an exchange of the table (sharing): it died, or raised"
+    leaver, exchange = LEAVING[how][0], "an exchange of the table (the making of a table in shared memory)"
+    reason = f"left in the middle of {exchange}: it died, or raised"
     if how == "late with its memory":
-        reason = f"did not take part in an exchange of the table (sharing) within {TIMEOUT_SECONDS:g} s; all ranks must"
+        reason = f"did not take part in {exchange} within {TIMEOUT_SECONDS:g} s; all ranks must"
     with mortal_ranks(build_and_be_left, 3, how) as mortals:
         for rank, mortal in enumerate(mortals):
             if rank != leaver:

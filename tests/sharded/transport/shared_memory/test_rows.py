@@ -14,8 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, RowPartition, RowWiseAdagrad, lookup
+from dist_s2s.sharded.tables.store import RowStore
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids
+from tests.sharded.remains import mapped_memory
 
 pytestmark = pytest.mark.skipif("shared_memory" not in TRANSPORTS, reason="shared memory needs Linux")
 SIZES = ((131, 5), (2, 3))  # of two tables; with 2 rows some of 3 or 4 ranks own none
@@ -29,9 +31,9 @@ Change = Callable[[DistributedEmbedding], DistributedEmbedding]
 def build(group: dist.ProcessGroup, path: str, *size: int, **settings: Any) -> DistributedEmbedding:
     transport = "collective" if path == "collective" else "shared_memory"
     table = DistributedEmbedding(*(size or (V, D)), process_group=group, seed=5, transport=transport, **settings)
-    assert (table.shared_rows is not None) == (path != "collective")
+    assert table.is_in_place == (path != "collective")
     if path == "mailboxes":
-        table.shared_rows = None
+        table._store = RowStore(table.group, table.weight.detach())
     return table
 
 
@@ -74,11 +76,14 @@ def train_by_all(group: dist.ProcessGroup, settings: dict[str, Any]) -> list[boo
         results = []
         for path in PATHS:
             tables = both(group, path, layout=layout, **settings)
+            tables[0].statistics.reset()
             results.append(train(tables))
-            assert [table.shared_rows is not None for table in tables] == [path == "in place"] * 2
+            assert [table.is_in_place for table in tables] == [path == "in place"] * 2
             if path == "in place":
                 assert tables[0].statistics.collectives == 3 * STEPS
-                assert tables[0].statistics.ids == sum(ids_of(tables[0].rank, step)[0].numel() for step in range(STEPS))
+                assert tables[0].statistics.ids == sum(
+                    ids.numel() for step in range(STEPS) for ids in ids_of(tables[0].rank, step)
+                )
         same.append(same_bits(results))
     return same
 
@@ -125,10 +130,10 @@ def change_in_between(group: dist.ProcessGroup, change: Change, changers: list[i
         before = train(originals)
         changed = [change(table) for table in originals] if rank in changers else originals
         results.append(before + train(changed))
-        assert [table.shared_rows for table in changed] == [None, None]
+        assert [table.is_in_place for table in changed] == [path == "in place"] * 2
         if change is copy.deepcopy and len(changers) == 3:
             results[-1] += train(originals)
-            assert [table.shared_rows is not None for table in originals] == [path == "in place"] * 2
+            assert [table.is_in_place for table in originals] == [path == "in place"] * 2
     return same_bits(results)
 
 
@@ -172,13 +177,15 @@ def test_a_saved_shard_is_the_shard_alone(ranks: RankPool):
         assert 400_000 < num_bytes < 410_000
 
 
-def shared_rows_of_one_rank(group: dist.ProcessGroup) -> object:
-    return DistributedEmbedding(V, D, process_group=group).shared_rows
+def memory_of_one_rank(group: dist.ProcessGroup) -> set[str]:
+    before = mapped_memory()
+    table = DistributedEmbedding(V, D, process_group=group, transport="shared_memory")
+    assert table.is_in_place
+    return mapped_memory() - before
 
 
-def test_a_rank_alone_shares_no_rows(ranks: RankPool):
-    assert DistributedEmbedding(V, D).shared_rows is None
-    assert ranks.run(shared_rows_of_one_rank, world_size=1) == [None]
+def test_a_rank_alone_reads_in_place_in_ordinary_memory(ranks: RankPool):
+    assert ranks.run(memory_of_one_rank, world_size=1) == [set()]
 
 
 def gradient_of_overwritten_ids(group: dist.ProcessGroup, layout: str, overwrite: bool) -> Tensor:

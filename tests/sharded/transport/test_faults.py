@@ -15,9 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, lookup
-from dist_s2s.sharded.shared_memory_transport import SharedMemoryTransport
+from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.group import RankGroup
+from dist_s2s.sharded.transport.protocol import Received, Subject
 from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
+from tests.sharded.mismatches import table_text
 from tests.sharded.reference import TRANSPORTS
 
 V, D = 131, 4
@@ -39,21 +42,27 @@ def in_lookup(build: Build, background: dist.ProcessGroup, fault: Fault) -> None
 
 
 def while_rows_are_read(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
-    end_reading = SharedMemoryTransport.end_reading
-
-    def fault_then_end(*args: Any) -> None:
-        fault()
-        end_reading(*args)
-
-    with patch.object(SharedMemoryTransport, "end_reading", fault_then_end):
-        lookup(build(), IDS)
+    before_exchange("the end of lookup", fault, lambda: lookup(build(), IDS))
 
 
-def in_lookup_by_mailboxes(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
+def before_exchange(kind: str, fault: Fault, run: Callable[[], object]) -> None:
+    """Run with the fault before an exchange of this kind."""
+    exchange = RankGroup.exchange
+
+    def fault_then_exchange(self: RankGroup, subject: Subject, *args: Any, **kwargs: Any) -> Received:
+        if subject.text.startswith(kind):
+            fault()
+        return exchange(self, subject, *args, **kwargs)
+
+    with patch.object(RankGroup, "exchange", fault_then_exchange):
+        run()
+
+
+def while_rows_travel(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
     tables = build()
-    for table in tables:
-        table.shared_rows = None
-    in_lookup(lambda: tables, background, fault)
+    for table in tables:  # rows are to travel by mailboxes
+        table._store = RowStore(table.group, table.weight.detach())
+    before_exchange("the rows of lookup", fault, lambda: lookup(tables, IDS))
 
 
 def between_plan_and_rows(build: Build, background: dist.ProcessGroup, fault: Fault) -> None:
@@ -79,17 +88,18 @@ def in_lookahead(build: Build, background: dist.ProcessGroup, fault: Fault) -> N
         (source.sum() + target.sum()).backward()
 
 
+ONE, BOTH = (", ".join(table_text(number, V, D) for number in numbers) for numbers in ([0], [0, 1]))
 # Each with the exchange that waits for the rank that does not come; by a lookahead that dies two are interrupted.
 EXCHANGES = {
-    in_lookup: ["reading"],
-    between_plan_and_rows: ["gather"],
-    in_backward: ["pushed_gradients"],
-    in_lookahead: ["gather", "gradients"],
-    while_rows_are_read: ["read"],
-    in_lookup_by_mailboxes: ["requests"],
+    in_lookup: [f"lookup 2 of {BOTH}"],
+    between_plan_and_rows: [f"planned lookup 1 of {ONE}"],
+    in_backward: [f"the backward of lookup 1 of {BOTH}"],
+    in_lookahead: ["the state of a lookahead's next batch", f"the backward of lookup 1 of {BOTH}"],
+    while_rows_travel: [f"the rows of lookup 1 of {BOTH}"],
+    while_rows_are_read: [f"the end of lookup 1 of {BOTH}"],
 }
-# The last two are of shared memory alone.
-PLACES: dict[str, list[Place]] = {"collective": list(EXCHANGES)[:4], "shared_memory": list(EXCHANGES)}
+# The last is of shared memory alone.
+PLACES: dict[str, list[Place]] = {"collective": list(EXCHANGES)[:5], "shared_memory": list(EXCHANGES)}
 
 
 def verdicts(rank: int, world_size: int, transport: str, place: Place, died: bool) -> list[str]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dist_s2s.sharded.runs import Runs
+from dist_s2s.sharded.rows.runs import Runs
 
 numbers = st.lists(st.integers(0, 5) | st.integers(0, 2**63 - 1), max_size=40)
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -38,14 +39,19 @@ class MortalRank:
 
 
 @contextmanager
-def mortal_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Iterator[list[MortalRank]]:
-    """Starts the ranks; in the end they are gone, whatever they do."""
+def mortal_ranks(
+    function: Callable[..., None], world_size: int, *args: Any, timeout: timedelta | None = None
+) -> Iterator[list[MortalRank]]:
+    """Starts the ranks; in the end they are gone, whatever they do.
+
+    timeout: of their default group, if it is not to be torch's.
+    """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = []
     with ExitStack() as stack:
         for rank in range(world_size):
             pipe, far_end = _context.Pipe(duplex=False)
-            arguments = (rank, world_size, store.port, far_end, function, args)
+            arguments = (rank, world_size, store.port, timeout, far_end, function, args)
             process = _context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             far_end.close()  # then the death of the rank reads as end of file
@@ -57,9 +63,16 @@ def mortal_ranks(function: Callable[..., None], world_size: int, *args: Any) -> 
 
 
 def _serve(
-    rank: int, world_size: int, port: int, pipe: Connection, function: Callable[..., None], args: tuple[Any, ...]
+    rank: int,
+    world_size: int,
+    port: int,
+    timeout: timedelta | None,
+    pipe: Connection,
+    function: Callable[..., None],
+    args: tuple[Any, ...],
 ) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", port), rank=rank, world_size=world_size)
+    store = dist.TCPStore("127.0.0.1", port)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
     function(pipe, *args)

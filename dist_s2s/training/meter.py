@@ -15,6 +15,7 @@ class Meter:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
+        self._groups = list(dict.fromkeys(table.group for table in trainer.tables))  # each counts for all its tables
         self._start = time.monotonic() - trainer.progress.seconds
         self._restart()
 
@@ -36,22 +37,22 @@ class Meter:
         """Forget everything but the clock."""
         self._loss, self._target_tokens, self._steps = 0.0, 0, 0
         self._window_start = time.monotonic()
-        for table in self._trainer.tables:
-            table.statistics.reset()
+        for group in self._groups:
+            group.statistics.reset()
 
     def _report(self) -> None:
         """Sum over the ranks and tell the listeners, if there was any step since the last time."""
         if self._steps == 0:
             return
         trainer, ranks, progress = self._trainer, self._trainer.ranks, self._trainer.progress
-        now, exchange = time.monotonic(), [table.statistics for table in trainer.tables]
+        now, exchange = time.monotonic(), [group.statistics for group in self._groups]
         # The clock is the first rank's.
         first = [now - self._start, now - self._window_start] if ranks.is_first else [0.0, 0.0]
         mine = [
             self._loss,
-            sum(table.seconds for table in exchange),
-            sum(table.ids for table in exchange),
-            sum(table.distinct_ids for table in exchange),
+            sum(of_group.seconds for of_group in exchange),
+            sum(of_group.ids for of_group in exchange),
+            sum(of_group.distinct_ids for of_group in exchange),
             *first,
         ]
         loss, exchange_seconds, ids, distinct_ids, progress.seconds, window = ranks.sum(mine)

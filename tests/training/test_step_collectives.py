@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trainer import Trainer
@@ -29,9 +28,6 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
     config = config.model_copy(update={"embedding": embedding, "training": training})
     world_size = dist.get_world_size(group)
     ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
-    for each in (ranks.group, ranks.plan_group):  # mailboxes are made, and grow, before the steps that are counted
-        table = DistributedEmbedding(131, 64, process_group=each, transport=transport)
-        table(torch.arange(131)).sum().backward()
     translator = make_translator(config, ranks)
     trainer = Trainer(config, make_examples(), translator, DataParallel(group))
     trainer.listeners += [StopSignals(trainer), Meter(trainer)]
@@ -46,10 +42,18 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
 def test_a_step_waits_for_one_exchange_forward_and_one_backward(
     output: str, transport: str, ranks: RankPool, tmp_path: Path
 ) -> None:
-    """For both tables, and for a sampled output layer's two besides; the third is the gradients' norm."""
-    # In shared memory counts and ids are one message.
-    name, of_plan = {"collective": ("all_to_all_single", 3), "shared_memory": ("meet", 2)}[transport]
+    """For both tables, and for a sampled output layer's two besides; and one for the gradients' norm.
+
+    An exchange by collectives is a header and what it announces: forward and backward take two all_to_alls each, and
+    the norm, of a few numbers, the header alone. In shared memory a meeting is both; forward has a second one, after
+    which rows may change again. In the background each batch takes an exchange of whether there is one, without
+    anything to announce, and one of ids.
+    """
+    name, of_step, of_plan = {
+        "collective": ("all_to_all_single", 2 + 2 + 1, 1 + 2),
+        "shared_memory": ("meet", 2 + 1 + 1, 1 + 1),
+    }[transport]
     plans = STEPS + 1  # the one after the last step was made ahead too
     for counts in ranks.run(count_collectives, output, transport, tmp_path, world_size=3):
-        assert counts["main"] == {name: 3 * STEPS}
+        assert counts["main"] == {name: of_step * STEPS}
         assert counts["background"] == {name: of_plan * plans}

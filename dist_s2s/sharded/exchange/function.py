@@ -16,9 +16,8 @@ class Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, route: Route, *weights: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of each of the route's tables (collective); ``weights`` are their shards."""
+        ctx.route = route
         rows = route.fetch()
-        if any(ctx.needs_input_grad):
-            ctx.route = route.kept()
         ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
         return tuple(rows)
 

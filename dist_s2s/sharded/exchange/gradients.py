@@ -4,11 +4,8 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.plan import RequestedRows
-from dist_s2s.sharded.exchange.shard import TableShard, sum_dtype
-from dist_s2s.sharded.transport.group import RankGroup
-from dist_s2s.sharded.transport.protocol import Block, Subject
-
-REPLICAS = Subject("the sum of gradients over replicas")
+from dist_s2s.sharded.exchange.shard import TableShard, subject_of, sum_dtype
+from dist_s2s.sharded.transport.protocol import Block
 
 
 def shard_gradient(table: TableShard, requested: RequestedRows, returned: Tensor) -> Tensor:
@@ -23,7 +20,7 @@ def shard_gradient(table: TableShard, requested: RequestedRows, returned: Tensor
         if frequencies is not None:
             frequencies = frequencies.new_zeros(len(rows)).index_add_(0, runs.places, frequencies[runs.order])
     if table.group.replicas.size > 1:
-        rows, values, frequencies = sum_over_replicas(rows, values, frequencies, table.group.replicas)
+        rows, values, frequencies = sum_over_replicas(table, rows, values, frequencies)
     if frequencies is not None:
         values.div_(frequencies[:, None])
     if table.padding_row is not None:
@@ -33,7 +30,7 @@ def shard_gradient(table: TableShard, requested: RequestedRows, returned: Tensor
 
 
 def sum_over_replicas(
-    rows: Tensor, values: Tensor, frequencies: Tensor | None, replicas: RankGroup
+    table: TableShard, rows: Tensor, values: Tensor, frequencies: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the union of all replicas' rows and the sums of their values, bitwise the same on each (collective).
 
@@ -46,8 +43,13 @@ def sum_over_replicas(
         Exception: the error of a replica that is in trouble, see lookup.raise_with_replicas.
     """
     columns = rows[:, None] if frequencies is None else torch.stack((rows, frequencies), dim=1)
+    replicas = table.group.replicas
     mine = replicas.to_all(rows)
-    received = replicas.exchange(REPLICAS, blocks=[Block.of(columns), Block.of(values)], outgoing=[mine, mine])
+    received = replicas.exchange(
+        subject_of("the sum over replicas", [table]),
+        blocks=[Block.of(columns), Block.of(values)],
+        outgoing=[mine, mine],
+    )
     all_columns, all_values = received.blocks
     counts = [peer.count for peer in received.incoming[0]]
     union, places = torch.unique(all_columns[:, 0], return_inverse=True)

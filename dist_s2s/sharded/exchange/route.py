@@ -18,7 +18,7 @@ gradients alone. Each step says which one it is, of which lookup and which table
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -68,13 +68,6 @@ class Route:
         All ranks must have agreed before, in the same call, that they begin: see the steps above.
         """
         return self._read() if self._in_place else self._receive()
-
-    def kept(self) -> "Route":
-        """Return this route for backward, before which the caller may overwrite the ids."""
-        if self.requested is not None:  # a plan has a copy of them
-            return self
-        wanted = [replace(mine, selection=mine.selection.copy()) for mine in self.wanted]
-        return Route(self.tables, wanted, self.number, None, self._in_place)
 
     def give_back(self, needed: Sequence[int], gradients: Sequence[Tensor]) -> list[RowGradients]:
         """Return the gradients of the rows of this shard, of those tables that need one (collective).

@@ -54,13 +54,13 @@ class TableShard(Protocol):
     def padding_row(self) -> int | None: ...  # noqa: D102
 
 
-def subject_of(kind: str, tables: Sequence[TableShard], number: int) -> Subject:
-    """Return the subject of an exchange: its kind, the number of its lookup, and its tables in their order."""
+def subject_of(kind: str, tables: Sequence[TableShard], number: int | None = None) -> Subject:
+    """Return the subject of an exchange: its kind, the number of its lookup if any, and its tables in their order."""
     described = ", ".join(
         f"table {table.number} ({table.partition.num_rows} x {table.embedding_dim}, {table.weight.dtype})"
         for table in tables
     )
-    return Subject(f"{kind} {number} of {described}")
+    return Subject(f"{kind} of {described}" if number is None else f"{kind} {number} of {described}")
 
 
 def wire_dtype(tables: Sequence[TableShard]) -> torch.dtype | None:

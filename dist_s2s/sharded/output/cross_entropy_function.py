@@ -161,7 +161,7 @@ def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, p
 
 def _same_on_all_ranks(loss_gradient: Tensor, table: DistributedEmbedding) -> float:
     """Return the gradient of the loss, if it is that of all ranks' losses; else raise ValueError on every rank."""
-    subject = subject_of("the backward of a cross-entropy", [table], 0)
+    subject = subject_of("the backward of a cross-entropy", [table])
     values = [theirs for (theirs,) in table.group.agree_on_floats(subject, [float(loss_gradient)])]
     for rank, value in enumerate(values):
         if value != values[0] and not (math.isnan(value) and math.isnan(values[0])):
@@ -181,7 +181,7 @@ def _of_table(
     gradient.mul_(factor / owner.grad_divisor)
     replicas = table.group.replicas
     if replicas.size > 1:
-        subject = subject_of("the sum of output gradients over replicas", [table], 0)
+        subject = subject_of("the sum of output gradients over replicas", [table])
         gradient = sum_in_order(
             replicas.gather(gradient, subject, [len(gradient)] * replicas.size).chunk(replicas.size)
         )

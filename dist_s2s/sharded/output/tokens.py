@@ -35,7 +35,7 @@ def agree(
         Exception: on every rank, the error of the first rank that has one.
         ValueError: on every rank, if ``settings`` differ between ranks.
     """
-    group, subject = table.group, subject_of(kind, [table], 0)
+    group, subject = table.group, subject_of(kind, [table])
     try:
         group.replicas.agree(subject, error)
     except AGREED_ERRORS as found:
@@ -87,4 +87,4 @@ def tokens_of_replicas(num_tokens: int, table: TableShard) -> int:
 
 
 def _subject(kind: str, table: TableShard) -> Subject:
-    return subject_of(kind, [table], 0)
+    return subject_of(kind, [table])

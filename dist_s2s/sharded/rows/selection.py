@@ -38,10 +38,6 @@ class Selection:
         """Return the gradients of the U named rows, [U, D], from those of the outputs, [*shape, D]."""
         return self.runs.sums(gradients.reshape(-1, gradients.shape[-1]).contiguous())
 
-    def copy(self) -> "Selection":
-        """Return a selection that does not change when somebody overwrites the positions."""
-        return Selection(self._positions.view(self.shape).clone(), self._deduplicate)
-
     def to(self, device: torch.device) -> "Selection":
         """Return the same selection on another device."""
         moved = Selection(self._positions.view(self.shape).to(device), self._deduplicate)

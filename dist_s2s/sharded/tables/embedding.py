@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.exchange.plan import ExchangePlan
+from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
 from dist_s2s.sharded.tables.initialize import normal_rows
@@ -156,7 +157,8 @@ class DistributedEmbedding(nn.Module):
             raise ValueError(
                 f"dst must be a rank of the table's process group, within [0, {self.world_size}), but is {dst}"
             )
-        whole = gather_whole(self.weight.detach(), self.partition, self.group, dst)
+        subject = subject_of("the gathering", [self])
+        whole = gather_whole(self.weight.detach(), self.partition, self.group, dst, subject)
         if whole is None:
             return None
         embedding = nn.Embedding(
@@ -319,7 +321,8 @@ class DistributedEmbedding(nn.Module):
         set_options = [
             f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
         ]
-        in_place = ", rows read in place" if self.is_in_place and self.max_norm is None else ""
+        reads_in_place = self.world_size > 1 and self.is_in_place and self.max_norm is None
+        in_place = ", rows read in place" if reads_in_place else ""
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
             f"transport={self.group.transport.name}{in_place}, "

@@ -8,13 +8,12 @@ from torch.optim import Optimizer
 
 from dist_s2s.sharded.exchange.gradients import sum_over_replicas
 from dist_s2s.sharded.exchange.plan import ExchangePlan
-from dist_s2s.sharded.exchange.shard import TableShard
+from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.resharding import reshard
 from dist_s2s.sharded.transport.group import AGREED_ERRORS
 from dist_s2s.sharded.transport.protocol import Subject
 
-_GROWING = Subject("the growing of a table")
 _RESETTING = Subject("the resetting of rows")
 
 
@@ -42,7 +41,7 @@ def grow(table: GrowingTable, num_embeddings: int, optimizer: Optimizer | None) 
     state = {} if optimizer is None else row_state(optimizer, table.weight)
     settings = {"num_embeddings": num_embeddings, "the optimizer's state": sorted(state)}
     for group in (table.group, table.group.replicas):
-        group.check_same(settings, _GROWING)
+        group.check_same(settings, subject_of("the growing", [table]))
     if num_embeddings < table.num_embeddings:
         raise ValueError(f"a table cannot shrink: it has {table.num_embeddings} rows, and was to get {num_embeddings}")
     old, new = table.partition, RowPartition(num_embeddings, table.group.size, table.partition.layout)
@@ -65,7 +64,7 @@ def reset_rows(table: GrowingTable, ids: Tensor, optimizer: Optimizer | None) ->
     replicas = table.group.replicas
     replicas.agree(_RESETTING, error)
     if replicas.size > 1:
-        rows, _, _ = sum_over_replicas(rows, table.weight.new_empty(len(rows), 0), None, replicas)
+        rows, _, _ = sum_over_replicas(table, rows, table.weight.new_empty(len(rows), 0), None)
     table.initialize_rows(rows)
     if optimizer is not None:
         for value in row_state(optimizer, table.weight).values():

@@ -88,7 +88,6 @@ class Lookahead(Generic[Batch]):
         self.tables, self.ids_of = tables, ids_of
         self._batches = iter(batches)
         self._group = self._background(process_group)
-        self._planned = 0
         self._following: _InBackground[tuple[Batch, ExchangePlan] | None] | None = None
 
     def __iter__(self) -> Iterator[tuple[Batch, list[Tensor]]]:
@@ -99,7 +98,7 @@ class Lookahead(Generic[Batch]):
             while (planned := self._result(self._following)) is not None:
                 batch, plan = planned
                 if plan.partitions != self._partitions():  # a table has grown since
-                    plan = self._plan([part.ids for part in plan.parts], self._partitions())
+                    plan = self._plan([part.ids for part in plan.parts], self._partitions(), plan.number)
                 rows = follow(self.tables, plan.to(self.tables[0].weight.device))
                 self._following = self._begin()  # only now, so as not to slow the rows down
                 yield batch, rows
@@ -121,14 +120,17 @@ class Lookahead(Generic[Batch]):
         return tuple(table.partition for table in self.tables)
 
     def _begin(self) -> _InBackground[tuple[Batch, ExchangePlan] | None]:
-        partitions = self._partitions()  # taken here, where it is the same on all ranks, should a table grow soon
-        return _InBackground(lambda: self._next(partitions))
+        # Taken here, where both are the same on all ranks, should a table grow or be looked up soon.
+        partitions, group = self._partitions(), self.tables[0].group
+        group.lookups += 1
+        number = group.lookups
+        return _InBackground(lambda: self._next(partitions, number))
 
     def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
         with replicas_told(self.tables):
             return following.result()
 
-    def _next(self, partitions: tuple[RowPartition, ...]) -> tuple[Batch, ExchangePlan] | None:
+    def _next(self, partitions: tuple[RowPartition, ...], number: int) -> tuple[Batch, ExchangePlan] | None:
         batch: Batch | None = None
         ids: Sequence[Tensor] = []
         state, error = _READY, None
@@ -142,13 +144,12 @@ class Lookahead(Generic[Batch]):
         self._agree(state, error)
         if state == _ENDED:
             return None
-        return batch, self._plan(ids, partitions)  # type: ignore[return-value]
+        return batch, self._plan(ids, partitions, number)  # type: ignore[return-value]
 
-    def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...]) -> ExchangePlan:
-        self._planned += 1
-        subject = subject_of("the plan ahead for batch", self.tables, self._planned)
+    def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...], number: int) -> ExchangePlan:
+        subject = subject_of("the plan ahead of lookup", self.tables, number)
         parts = ask_in_group(self.tables, ids, partitions, self._group, subject)
-        return ExchangePlan(self._planned, self.tables[0].group, parts)
+        return ExchangePlan(number, self.tables[0].group, parts)
 
     def _agree(self, state: int, error: Exception | None) -> None:
         """Return if all ranks are ready, or all have ended; otherwise raise."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.function import Lookup
-from dist_s2s.sharded.exchange.gradients import REPLICAS
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
@@ -15,6 +14,9 @@ from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
+
+_SHARED_AGAIN = Subject("the end of the sharing again of tables' memory")
+_REFUSED = Subject("a lookup that the ranks of another replica have refused")
 
 
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
@@ -45,9 +47,11 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
             in_place = _begin(tables, subject_of("lookup", tables, group.lookups), error)
         if in_place:
             group.statistics.ids += sum(mine.numel() for mine in ids)
+            if _is_trained(tables):  # backward must not see that the caller overwrites the ids
+                ids = [mine.clone() for mine in ids]
             wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
             return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
-    return follow(tables, _plan(tables, ids, error), just_asked=True)
+    return follow(tables, _plan("lookup", tables, ids, error), just_asked=True)
 
 
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -59,7 +63,7 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
     """
     group, error = _prepare(tables, ids)
     group.lookups += 1
-    return _plan(tables, ids, error or _ids_error(tables, ids))
+    return _plan("the plan of lookup", tables, ids, error or _ids_error(tables, ids))
 
 
 def ask_in_group(
@@ -78,11 +82,12 @@ def ask_in_group(
     """
     error = error or _prepare(tables, ids)[1]
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
-    nothing = [torch.empty(0, dtype=torch.int64)] * len(tables)
-    kept = nothing if error is not None else [mine.clone() for mine in ids]  # the caller may overwrite them
-    wanted = [_wanted(*each) for each in zip(tables, kept, partitions, strict=True)]
+    if error is not None:
+        ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
+    ids = [mine.clone() for mine in ids]  # the caller may overwrite them
+    wanted = [_wanted(*each) for each in zip(tables, ids, partitions, strict=True)]
     requested = ask(wanted, group, subject, error)
-    return tuple(TablePlan(*each) for each in zip(kept, wanted, requested, strict=True))
+    return tuple(TablePlan(*each) for each in zip(ids, wanted, requested, strict=True))
 
 
 def follow(
@@ -115,16 +120,15 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
     try:
         yield
     except AGREED_ERRORS as error:
-        trained = torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
         replicas = tables[0].group.replicas
-        if replicas.size > 1 and trained:
-            replicas.agree(REPLICAS, error)
+        if replicas.size > 1 and _is_trained(tables):
+            replicas.agree(_REFUSED, error)
         raise
 
 
-def _plan(tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
+def _plan(kind: str, tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
     group, partitions = tables[0].group, [table.partition for table in tables]
-    subject = subject_of("lookup", tables, group.lookups)
+    subject = subject_of(kind, tables, group.lookups)
     with replicas_told(tables):
         parts = ask_in_group(tables, ids, partitions, group, subject, error)
     return ExchangePlan(group.lookups, group, parts)
@@ -135,15 +139,22 @@ def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | No
 
     Shards that have left the memory which the ranks share are put there again, if that can be.
     """
-    received = tables[0].group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
+    group = tables[0].group
+    received = group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
     if any(received.notes):
         for table in tables:
             table.share_again()
+        group.exchange(_SHARED_AGAIN)  # nobody reads before all have put their rows there
     return _is_in_place(tables)
 
 
 def _apply(route: Route) -> list[Tensor]:
     return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]
+
+
+def _is_trained(tables: Sequence[TableShard]) -> bool:
+    """Tell whether a lookup will have a backward."""
+    return torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
 
 
 def _is_in_place(tables: Sequence[TableShard]) -> bool:

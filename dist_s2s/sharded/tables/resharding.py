@@ -19,12 +19,14 @@ _SCATTERING = Subject("the scattering of a whole table")
 _RESHARDING = Subject("the moving of rows to new owners")
 
 
-def gather_whole(shard: Tensor, partition: RowPartition, group: RankGroup, dst: int | None = None) -> Tensor | None:
+def gather_whole(
+    shard: Tensor, partition: RowPartition, group: RankGroup, dst: int | None = None, subject: Subject = _GATHERING
+) -> Tensor | None:
     """Return all rows, [num_rows, ...], on rank ``dst`` of the group, or on every rank; None elsewhere."""
     wanted = dst is None or dst == group.rank
     whole = shard.new_empty(partition.num_rows, *shard.shape[1:]) if wanted else None
     for start, stop in _pieces(shard, partition):
-        gathered = group.gather(shard[start:stop], _GATHERING)
+        gathered = group.gather(shard[start:stop], subject)
         if whole is not None:
             ids = torch.cat([_ids(partition, owner, start, stop) for owner in range(group.size)])
             whole[ids.to(whole.device)] = gathered

@@ -104,8 +104,8 @@ class CollectiveTransport:
             self._finish(self._start(output, message, [sum(row) for row in sizes], send_sizes))
             arrived = output.split([size for row in sizes for size in row])
             for place, number in enumerate(mine):
-                parts = arrived[place :: len(mine)]
-                result[number] = (output if len(mine) == 1 else torch.cat(parts)).view(-1, widths[number])
+                parts, count = arrived[place :: len(mine)], sum(rows.count for rows in incoming[number])
+                result[number] = (output if len(mine) == 1 else torch.cat(parts)).view(count, widths[number])
         return result
 
     def _start(

@@ -128,10 +128,7 @@ class RankGroup:
 
     def gather_texts(self, text: str, subject: Subject) -> list[str]:
         """Return the text of each rank, by rank."""
-        encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
-        received = self.exchange(subject, blocks=[Block.of(encoded)], outgoing=[self.to_all(encoded)])
-        parts = received.blocks[0].flatten().split([rows.count for rows in received.incoming[0]])
-        return [bytes(part.tolist()).decode() for part in parts]
+        return self._gather_texts(text, subject)[0]
 
     def check_same(self, settings: Mapping[str, object], subject: Subject) -> None:
         """Raise the same ValueError on every rank if a setting differs between two of them."""
@@ -143,9 +140,23 @@ class RankGroup:
                         f"{name} must be the same on every rank, but is {first} on rank 0 and {value} on rank {rank}"
                     )
 
+    def _gather_texts(
+        self, text: str, subject: Subject, numbers: Sequence[int] = ()
+    ) -> tuple[list[str], list[list[int]]]:
+        """Return the text and the numbers of each rank, by rank."""
+        encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        received = self.exchange(subject, numbers=numbers, blocks=[Block.of(encoded)], outgoing=[self.to_all(encoded)])
+        parts = received.blocks[0].flatten().split([rows.count for rows in received.incoming[0]])
+        return [bytes(part.tolist()).decode() for part in parts], received.numbers
+
     def _refuse(self, received: Received, subject: Subject, error: Exception | None) -> NoReturn:
-        """Raise what is wrong, which all ranks know to be something: so all of them exchange the texts."""
-        texts = self.gather_texts(subject.text if error is None else str(error), Subject("the text of an error"))
+        """Raise what is wrong, which all ranks know to be something: so all of them exchange the texts.
+
+        Ranks that came to different exchanges may have begun different numbers of lookups: they agree on one again.
+        """
+        text = subject.text if error is None else str(error)
+        texts, numbers = self._gather_texts(text, Subject("the text of an error"), [self.lookups])
+        self.lookups = max(lookups for (lookups,) in numbers)
         if not any(received.statuses):
             other = next(rank for rank, who in enumerate(received.identities) if who != received.identities[0])
             raise ExchangeMismatchError(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from common.memory import resident
 from dist_s2s.distributed import Ranks, joined_ranks
-from training.breakdown import Stopwatch
 from training.job import Job, Measurement
 from training.ours import train_ours
 from training.replicated import train_replicated
@@ -33,9 +32,9 @@ def main(folder: Path) -> None:
 def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
     """Train as the job says (collective)."""
     idle = resident()
-    stopwatch = Stopwatch() if job.breakdown else None
+    parts: dict[str, float] = {}
     if job.contender.kind == "ours":
-        records, parameters = train_ours(job, accelerator, ranks, stopwatch)
+        records, parameters, parts = train_ours(job, accelerator, ranks)
     else:
         records, parameters = train_replicated(job, ranks)
     ends = [record.end for record in records]
@@ -46,7 +45,7 @@ def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
         tokens=[record.tokens for record in records],
         idle_bytes=[idle],
         peak_bytes=[records.peak_bytes],
-        parts={} if stopwatch is None else stopwatch.parts(),
+        parts=parts,
         parameters=parameters,
     )
 

@@ -11,12 +11,12 @@ from dist_s2s.config.schema import KEYS, SECTIONS, as_text
 
 
 def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:
-    """`parse_arguments`, then `load_config`."""
+    """Return the configuration that the arguments of a command mean; see `parse_arguments` and `load_config`."""
     return load_config(*parse_arguments(argv, prog, description))
 
 
 def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[Path | None, dict[str, str]]:
-    """The --config file, and every other `--key VALUE` or `--key=VALUE` as {key: text}; the last one counts.
+    """Return the --config file, and every other `--key VALUE` or `--key=VALUE` as {key: text}; the last one counts.
 
     --help prints every key and leaves with SystemExit(0). Raises UserError for a stray word or a missing
     value; whether a key exists is left to `load_config`.

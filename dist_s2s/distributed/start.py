@@ -23,7 +23,7 @@ _SECONDS_FOR_GLOO = 0.1  # its threads need microseconds, but may have to wait f
 
 
 def check_torchrun() -> tuple[int, int]:
-    """(rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
+    """Return (rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
     names = ("RANK", "WORLD_SIZE")
     try:
         rank, world_size = (int(os.environ.get(name, default)) for name, default in zip(names, "01", strict=True))
@@ -39,7 +39,7 @@ def check_torchrun() -> tuple[int, int]:
 
 
 def threads_for_each_rank() -> int:
-    """OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
+    """Return OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
 
     torchrun sets OMP_NUM_THREADS to 1 for several ranks if nobody has set it, which would leave cores idle: then a 1
     is not taken for a wish.
@@ -55,7 +55,7 @@ def threads_for_each_rank() -> int:
 def joined_ranks(
     mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
 ) -> Iterator[tuple["Accelerator", Ranks]]:
-    """The process group that torchrun describes, joined through accelerate: gloo on CPU, nccl on CUDA.
+    """Join the process group that torchrun describes through accelerate: gloo on CPU, nccl on CUDA.
 
     mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None: see
     threads_for_each_rank.
@@ -106,7 +106,7 @@ def joined_ranks(
 
 
 def leave() -> None:
-    """Ends all process groups; for when this rank is through with its collectives.
+    """End all process groups; for when this rank is through with its collectives.
 
     gloo's threads let go of a collective's tensors a moment after it has returned, and need Python's lock for that. One
     that asks for it while the interpreter ends aborts the process (https://github.com/pytorch/pytorch/issues/190489),
@@ -118,7 +118,7 @@ def leave() -> None:
 
 
 def _use_loopback_on_a_single_host() -> None:
-    """Where all ranks run on this host, gloo and nccl need no other interface, and should not listen on one."""
+    """Where all ranks run on this host, keep gloo and nccl from listening on any other interface."""
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         return
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)

@@ -1,23 +1,51 @@
-"""Loss and translations of a translator on held-out data."""
+"""Loss and translations of a translator on held-out data, and when a run looks at them."""
 
 import torch
 
 from dist_s2s.sharded import lookup
 from dist_s2s.text.batches import evaluation_batches
-from dist_s2s.text.corpus import Example
-from dist_s2s.translation.scoring import Row
+from dist_s2s.text.corpus import Corpus
+from dist_s2s.training.events import Event, RunEnd, StepEnd, Validation
+from dist_s2s.training.trainer import Trainer
+from dist_s2s.translation.scoring import Pairs, bleu_score, translate_pairs
 from dist_s2s.translation.translator import SENTENCES_PER_BATCH, Translator
 
-Pairs = list[tuple[str, str]]
+
+class Validator:
+    """A listener that validates every ``training.validate_every`` steps, and at the end unless interrupted."""
+
+    def __init__(self, trainer: Trainer, corpus: Corpus, pairs: Pairs) -> None:
+        """Take the validation data: ``pairs``, and as ids ``corpus``."""
+        self._trainer, self._corpus, self._pairs = trainer, corpus, pairs
+
+    def __call__(self, event: Event) -> None:
+        """Validate if it is time (collective)."""
+        match event:
+            case StepEnd(step):
+                if step % self._trainer.config.training.validate_every == 0:
+                    self._validate()
+            case RunEnd(step, interrupted=False):
+                if self._trainer.progress.validated_step != step:
+                    self._validate()
+
+    def _validate(self) -> None:
+        trainer, progress = self._trainer, self._trainer.progress
+        with trainer.paused():
+            loss = validation_loss(trainer.translator, self._corpus)
+            rows = translate_pairs(trainer.translator, self._pairs)
+            bleu = bleu_score(rows)
+            progress.note_validation(bleu)
+            minutes = round(progress.seconds / 60, 3)
+            trainer.tell(Validation(progress.step, progress.epoch, minutes, loss, bleu, rows))
 
 
 @torch.no_grad()
-def validation_loss(translator: Translator, examples: list[Example]) -> float:
-    """Mean negative log-likelihood of a target token, in nats, without label smoothing (collective)."""
+def validation_loss(translator: Translator, corpus: Corpus) -> float:
+    """Return the mean negative log-likelihood of a target token, in nats, without label smoothing (collective)."""
     ranks, total, tokens = translator.ranks, 0.0, 0
     was_training = translator.core.training
     translator.core.eval()
-    for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
+    for batch in evaluation_batches(corpus, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
         batch = batch.to(ranks.device)
         source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
         states = translator.core(source, batch.source_lengths, target, apply_output=False)
@@ -26,9 +54,3 @@ def validation_loss(translator: Translator, examples: list[Example]) -> float:
         tokens += batch.global_target_tokens
     translator.core.train(was_training)
     return ranks.sum([total])[0] / tokens
-
-
-def translate_pairs(translator: Translator, pairs: Pairs, beam_size: int = 1) -> list[Row]:
-    """(source, reference, hypothesis) of each pair (collective)."""
-    hypotheses = translator.translate([source for source, _ in pairs], beam_size)
-    return [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]

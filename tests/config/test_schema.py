@@ -70,3 +70,10 @@ def test_output_auto_goes_on_with_what_it_meant() -> None:
     there = load_config(None, {"model.output": "sharded"})
     assert differences(there, Config()) == []
     assert differences(Config(), there) == ["model.output: auto there, sharded here"]
+
+
+def test_a_configuration_from_before_model_kind_means_an_lstm(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(Config().to_yaml().replace("  kind: lstm\n", ""), encoding="utf-8")
+    assert "kind" not in file.read_text(encoding="utf-8")
+    assert load_config(file, {}) == Config()

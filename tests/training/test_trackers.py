@@ -11,6 +11,7 @@ from torch import nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.training.events import Report, RunEnd, Validation
 from dist_s2s.training.trackers import RunLog
 
 VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
@@ -39,7 +40,7 @@ class Tracker:
 def make_log(run_dir: Path, is_first: bool = True) -> tuple[RunLog, Tracker]:
     tracker = Tracker()
     ranks = Ranks(0 if is_first else 1, world_size=2, device=torch.device("cpu"), group=None)
-    return RunLog(run_dir, tracker, ranks), tracker  # type: ignore[arg-type]
+    return RunLog(run_dir, tracker, ranks, "valid.tsv"), tracker  # type: ignore[arg-type]
 
 
 def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     log.progress(VALUES, 0.5)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("dist_s2s.training.trackers.SECONDS_BETWEEN_LINES", -1)
-    log.progress(VALUES, 0.5)
+    log(Report(20, VALUES, 0.5))
     line = "epoch 3 · 50% · loss 1.250 · 1,234 tokens/s · exchange 25% · distinct ids 50%\n"
     assert capsys.readouterr().out == line
 
@@ -131,3 +132,22 @@ def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.split() == ["bleu", "12.5", "steps", "3"]
     log.write_translations([("我", "I", "me"), ("你", "you", "")])
     assert (tmp_path / "translations.txt").read_text(encoding="utf-8") == "我\tI\tme\n你\tyou\t\n"
+
+
+def test_what_it_hears_is_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, tracker = make_log(tmp_path)
+    log(Report(20, VALUES, 0.5))
+    log(Validation(20, 2, 1.5, loss=0.75, bleu=12.345, rows=[("我", "I", "me")] * 4))
+    log(RunEnd(20, "training.max_steps = 20 is reached", interrupted=False))
+    log(RunEnd(20, "interrupted", interrupted=True))
+    validated = {"epoch": 2, "valid_loss": 0.75, "valid_bleu": 12.345, "minutes": 1.5}
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, lines)) == [{"step": 20, **VALUES}, {"step": 20, **validated}]
+    assert tracker.logged == {20: validated}
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "step 20 · epoch 3 · 1.5 min · valid loss 0.7500 · valid BLEU 12.35 on valid.tsv"
+    assert shown.count("  source      我") == 3
+    assert shown[-2:] == [
+        "finished at step 20: training.max_steps = 20 is reached",
+        "stopped at step 20, and saved; the same command goes on from here",
+    ]

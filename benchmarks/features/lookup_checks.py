@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.collectives import collectives
 from features.catalogue import Answer, whether
-from features.evidence import one_line, rows
+from features.evidence import installed, one_line, rows
 from features.probes import Probes, Tables
 
 SECONDS_FOR_A_COLLECTIVE = 10  # of the process groups; by default it is half an hour
@@ -23,6 +23,11 @@ _ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 class LookupChecks(Probes):
     """Probes of lookups; ``options`` are passed on to the system's tables."""
+
+    def pip_install(self) -> Answer:
+        """Look rows up, and ask pip whether it has all it takes."""
+        self.tables([rows(132)]).lookup(IDS)
+        return installed(self.distribution)
 
     def rows_divided(self) -> Answer:
         """Look up 132 rows on two ranks."""

@@ -134,9 +134,9 @@ class LookupChecks(Probes):
         return Answer("no" if not row.any() else "error", f"id 10^12 gives {row.tolist()}")
 
     def less_traffic(self, **options: Any) -> Answer:
-        """Compare the bytes of forward and backward of rows of 256 numbers with and without ``options``."""
+        """Compare the bytes of forward and backward of rows of 1,024 numbers with and without ``options``."""
         sent = []
-        for table in (self.tables([rows(132, 256)]), self.tables([rows(132, 256)], **options)):
+        for table in (self.tables([rows(132, 1024)]), self.tables([rows(132, 1024)], **options)):
             with collectives() as sizes:
                 found = table.lookup(IDS)[0]
                 found.backward(torch.ones_like(found))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.collectives import collectives
 from features.catalogue import Answer, whether
-from features.evidence import one_line, rows
+from features.evidence import installed, one_line, rows
 from features.probes import Probes, Tables
 
 SECONDS_FOR_A_COLLECTIVE = 10  # of the process groups; by default it is half an hour
@@ -23,6 +23,11 @@ _ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 class LookupChecks(Probes):
     """Probes of lookups; ``options`` are passed on to the system's tables."""
+
+    def pip_install(self) -> Answer:
+        """Look rows up, and ask pip whether it has all it takes."""
+        self.tables([rows(132)]).lookup(IDS)
+        return installed(self.distribution)
 
     def rows_divided(self) -> Answer:
         """Look up 132 rows on two ranks."""
@@ -129,9 +134,9 @@ class LookupChecks(Probes):
         return Answer("no" if not row.any() else "error", f"id 10^12 gives {row.tolist()}")
 
     def less_traffic(self, **options: Any) -> Answer:
-        """Compare the bytes of forward and backward of rows of 256 numbers with and without ``options``."""
+        """Compare the bytes of forward and backward of rows of 1,024 numbers with and without ``options``."""
         sent = []
-        for table in (self.tables([rows(132, 256)]), self.tables([rows(132, 256)], **options)):
+        for table in (self.tables([rows(132, 1024)]), self.tables([rows(132, 1024)], **options)):
             with collectives() as sizes:
                 found = table.lookup(IDS)[0]
                 found.backward(torch.ones_like(found))

@@ -1,6 +1,6 @@
 """What every system's divided output layer is asked in the same way. Imports torch alone."""
 
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -30,16 +30,18 @@ class OutputLayer(Protocol):
 
 
 class OutputChecks(Probes):
-    """Probes of a divided output layer."""
+    """Probes of a divided output layer.
 
-    def layer(self, weight: Tensor) -> OutputLayer:
-        """Make a layer of these rows, which are whole and the same on every rank."""
-        raise NotImplementedError
+    Attributes:
+        make_layer: Makes an OutputLayer of rows, [V, H], which are whole and the same on every rank.
+    """
+
+    make_layer: ClassVar[type[Any]]
 
     def sharded_cross_entropy(self) -> Answer:
         """Take seven tokens, the same on both ranks, and 132 classes."""
         target = torch.tensor([0, 1, 70, 130, 131, 3, 3])
-        layer, hidden, weight = self.layer(rows(132)), rows(7).requires_grad_(), rows(132).requires_grad_()
+        layer, hidden, weight = self.make_layer(rows(132)), rows(7).requires_grad_(), rows(132).requires_grad_()
         loss = layer.loss(hidden, target)
         layer.backward(loss)
         mine = [loss, hidden.grad, layer.whole_gradient()]
@@ -53,7 +55,7 @@ class OutputChecks(Probes):
         """Take three tokens on rank 0, five on rank 1; the mean over ranks of loss and gradient is that over all."""
         hidden, target = rows(8), torch.tensor([0, 1, 70, 130, 131, 3, 3, 99])
         mine = slice(0, 3) if self.rank == 0 else slice(3, 8)
-        layer, weight = self.layer(rows(132)), rows(132).requires_grad_()
+        layer, weight = self.make_layer(rows(132)), rows(132).requires_grad_()
         loss = layer.loss(hidden[mine].requires_grad_(), target[mine])
         layer.backward(loss)
         expected = F.cross_entropy(hidden @ weight.t(), target)
@@ -64,25 +66,21 @@ class OutputChecks(Probes):
 
     def logits_in_chunks(self) -> Answer:
         """Take 16,384 tokens and 2,000 classes."""
-        return chunked(self.layer(rows(2000)), self.group.size())
+        tokens, classes = 16_384, 2000
+        layer: OutputLayer = self.make_layer(rows(classes))
+        with largest_tensor() as largest:
+            layer.backward(layer.loss(rows(tokens).requires_grad_(), torch.arange(tokens) % classes))
+        logits = tokens * classes // self.group.size()
+        evidence = f"the largest tensor has {largest[0] / 1e6:.1f} million numbers, a rank's logits {logits / 1e6:.1f}"
+        return whether(largest[0] < logits, evidence)
 
     def tied_tables(self) -> Answer:
         """Train a model that is nothing but the tied table: the gradient has a part from either use."""
         ids, target = torch.tensor([1, 70, 130]), torch.tensor([5, 1, 131])
-        layer, weight = self.layer(rows(132)), rows(132).requires_grad_()
+        layer, weight = self.make_layer(rows(132)), rows(132).requires_grad_()
         layer.backward(layer.loss(layer.lookup(ids), target))
         F.cross_entropy(weight[ids] @ weight.t(), target).backward()
         return _compare([layer.whole_gradient()], [weight.grad], "the gradient of one process")
-
-
-def chunked(layer: OutputLayer, ranks: int) -> Answer:
-    """Answer whether a layer of 2,000 classes, divided among ``ranks``, stores the logits of 16,384 tokens."""
-    tokens, classes = 16_384, 2000
-    with largest_tensor() as largest:
-        layer.backward(layer.loss(rows(tokens).requires_grad_(), torch.arange(tokens) % classes))
-    logits = tokens * classes // ranks
-    evidence = f"the largest tensor has {largest[0] / 1e6:.1f} million numbers, a rank's logits {logits / 1e6:.1f}"
-    return whether(largest[0] < logits, evidence)
 
 
 def _compare(mine: list[Tensor | None], expected: list[Tensor | None], name: str) -> Answer:

@@ -54,12 +54,16 @@ class Probes:
     Subclasses derive from the checks that systems share, and override those that the system needs put otherwise.
 
     Attributes:
+        distribution: What pip installs.
         package: Where patterns are searched.
+        make_tables: Makes Tables of rows, an optimizer's name and options.
         absent: Features without anything to try: a pattern that no file of the package has.
         refusals: Features for which an error of this type means no. Any other error is the probe's own.
     """
 
+    distribution: ClassVar[str]
     package: ClassVar[ModuleType]
+    make_tables: ClassVar[type[Any]]
     absent: ClassVar[Mapping[str, str]] = {}
     refusals: ClassVar[Mapping[str, type[Exception]]] = {}
 
@@ -76,9 +80,9 @@ class Probes:
             return Answer("no", one_line(error))
         return answer
 
-    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Tables:
-        """Make tables of these rows, which are whole and the same on every rank.
+    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Any:
+        """Make the system's Tables of these rows, which are whole and the same on every rank.
 
         ``optimizer`` is one of SGD, Adam, Adagrad and RowWiseAdagrad; ``options`` are those of the system.
         """
-        raise NotImplementedError
+        return self.make_tables(weights, optimizer, **options)

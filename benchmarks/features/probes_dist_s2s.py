@@ -15,7 +15,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
 from dist_s2s.storage.checkpoint import TrainingState, load_training_state, save_checkpoint
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, installed, one_line, rows
+from features.evidence import become_a_world_of_one, one_line, rows
 from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train
 from features.output_checks import OutputChecks
 from features.probes import PlainTables
@@ -72,6 +72,8 @@ class Layer:
 class System(LookupChecks, UpdateChecks, OutputChecks):
     """DistributedEmbedding and its output layers."""
 
+    distribution = "dist-s2s"
+    make_tables, make_layer = Tables, Layer
     package: ClassVar = sharded
     absent: ClassVar = {
         "pooled_lookups": r"class \w*Bag|per_sample_weights",
@@ -81,19 +83,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         "tensor_parallel_layers": "(?i)parallel_?linear",
     }
     refusals: ClassVar = {"unbounded_ids": IndexError}
-
-    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Tables:
-        """See Probes."""
-        return Tables(weights, optimizer, **options)
-
-    def layer(self, weight: Tensor) -> Layer:
-        """See OutputChecks."""
-        return Layer(weight)
-
-    def pip_install(self) -> Answer:
-        """Ask pip whether it has all it takes."""
-        self.tables([rows(132)]).lookup(IDS)
-        return installed("dist-s2s")
 
     def mean_or_sum(self) -> Answer:
         """Use the argument grad_reduction."""

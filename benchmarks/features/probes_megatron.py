@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from common.collectives import collectives, gathered
 from features.catalogue import Answer, whether
-from features.evidence import installed, own_methods, rows
+from features.evidence import own_methods, rows
 from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks
 from features.output_checks import OutputChecks
 from features.probes import PlainTables
@@ -73,6 +73,8 @@ class Layer:
 class System(LookupChecks, UpdateChecks, OutputChecks):
     """A tensor-parallel group of all ranks."""
 
+    distribution = "megatron-core"
+    make_tables, make_layer = Tables, Layer
     package: ClassVar = megatron.core
     absent: ClassVar = {
         "sampled_softmax": "(?i)sampled_?softmax",
@@ -87,19 +89,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         **dict.fromkeys(("padding_idx", "max_norm", "scale_grad_by_freq"), TypeError),
         "row_wise_adagrad": ValueError,
     }
-
-    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Tables:
-        """See Probes."""
-        return Tables(weights, optimizer, **options)
-
-    def layer(self, weight: Tensor) -> Layer:
-        """See OutputChecks."""
-        return Layer(weight)
-
-    def pip_install(self) -> Answer:
-        """Ask pip whether it has all it takes."""
-        self.tables([rows(132)]).lookup(IDS)
-        return installed("megatron-core")
 
     def resharding(self) -> Answer:
         """Use dist_checkpointing."""

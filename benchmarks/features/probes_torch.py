@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.memory import MIB, peak
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, installed, own_methods, rows
+from features.evidence import become_a_world_of_one, own_methods, rows
 from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train
 from features.output_checks import OutputChecks
 from features.probes import PlainTables
@@ -77,6 +77,8 @@ class Layer:
 class System(LookupChecks, UpdateChecks, OutputChecks):
     """Each rank holds the whole table; what PyTorch's tensor parallelism does beside it counts as partly."""
 
+    distribution = "torch"
+    make_tables, make_layer = Tables, Layer
     package: ClassVar = nn
     absent: ClassVar = {
         "sampled_softmax": "(?i)sampled_?softmax",
@@ -88,19 +90,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         "unbounded_ids": IndexError,
         "own_tokens": RuntimeError,
     }
-
-    def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", **options: Any) -> Tables:
-        """See Probes."""
-        return Tables(weights, optimizer, **options)
-
-    def layer(self, weight: Tensor) -> Layer:
-        """See OutputChecks."""
-        return Layer(weight)
-
-    def pip_install(self) -> Answer:
-        """Ask pip whether it has all it takes."""
-        self.tables([rows(132)]).lookup(IDS)
-        return installed("torch")
 
     def rows_divided(self) -> Answer:
         """Hold a whole table, or divide it by tensor parallelism, for ids that are the same on every rank."""

@@ -27,7 +27,7 @@ from torchrec.quant.embedding_modules import EmbeddingCollection as QuantisedCol
 from common.collectives import collectives
 from common.torchrec_tables import Bags, Tables, jagged, undivided
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, installed, one_line, rows
+from features.evidence import become_a_world_of_one, one_line, rows
 from features.lookup_checks import IDS, LookupChecks, compare, train
 from features.update_checks import UpdateChecks, applied_gradient
 
@@ -35,6 +35,7 @@ from features.update_checks import UpdateChecks, applied_gradient
 class System(LookupChecks, UpdateChecks):
     """TorchRec has no output layer, and takes a KeyedJaggedTensor instead of ids."""
 
+    distribution = "torchrec"
     package: ClassVar = torchrec
     absent: ClassVar = {
         "grow": r"def (grow|add_rows|resize|expand)(_table|_embeddings)?\(",
@@ -54,11 +55,6 @@ class System(LookupChecks, UpdateChecks):
     def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", bags: bool = False, **options: Any) -> Tables:
         """See Probes; ``bags`` makes an EmbeddingBagCollection."""
         return (Bags if bags else Tables)(weights, optimizer, **options)
-
-    def pip_install(self) -> Answer:
-        """Ask pip whether it has all it takes."""
-        self.tables([rows(132)]).lookup(IDS)
-        return installed("torchrec")
 
     def plain_tensors(self) -> Answer:
         """Pass a tensor in the place of a KeyedJaggedTensor."""

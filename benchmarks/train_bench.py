@@ -26,13 +26,13 @@ from functools import partial
 from rich.console import Console
 
 from common.arguments import settings_of
-from common.machine import check_precision, write_results
+from common.machine import write_results
 from common.peers import JOEYNMT, python_of
 from dist_s2s import UserError
 from training.breakdown import WARM_UP
 from training.job import OURS, run_on_ranks
 from training.options import parse
-from training.problems import make_problem, measure
+from training.problems import make_problem, measure, precision_of
 from training.race import Disagreement, Problem, Result, race
 from training.report import plot, print_breakdowns, print_results
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     breakdowns: dict[int, dict[str, float]] = {}
     skipped: list[str] = []
     try:
-        check_precision(dict(options.set).get("training.precision", options.precision))
+        options.precision = precision_of(options)
         python = python_of(JOEYNMT, options.peers_folder) if options.peers else ""
         with Console(stderr=True).status("") as status:
             sizes = sorted(set(options.num_embeddings))

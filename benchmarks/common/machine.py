@@ -1,4 +1,4 @@
-"""Where and when a figure was measured, and what this machine can do."""
+"""Where and when a figure was measured."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 import dist_s2s
-from dist_s2s import UserError
 
 
 def provenance() -> dict[str, object]:
@@ -34,22 +33,6 @@ def write_results(file: Path | None, figures: dict[str, Any]) -> None:
     """Write figures with their provenance as JSON, if a file was asked for."""
     if file is not None:
         file.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n", encoding="utf-8")
-
-
-def check_precision(precision: str) -> None:
-    """Refuse bf16 where this CPU has no bfloat16 LSTM: oneDNN has none with AVX2 alone, and torch would raise.
-
-    Raises:
-        UserError: The precision cannot be trained in here.
-    """
-    if precision != "bf16":
-        return
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            torch.nn.LSTM(8, 8)(torch.zeros(1, 1, 8))[0].sum().backward()
-    except RuntimeError:
-        capability = torch.backends.cpu.get_cpu_capability()
-        raise UserError(f"this CPU ({capability}) has no bfloat16 LSTM; train in fp32 instead of bf16") from None
 
 
 def _cpu_model() -> str:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from common.samplers import draw_ids
 from dist_s2s.sharded import ExchangeStatistics
-from dist_s2s.sharded.initialize import normal_rows
+from dist_s2s.sharded.tables.initialize import normal_rows
 
 Update = Literal["RowWiseAdagrad", "SGD"]
 SEED = 1

@@ -11,6 +11,8 @@ from common.memory import GIB
 from common.samplers import draw_ids
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
+from dist_s2s.distributed import Ranks
+from dist_s2s.distributed.precision import PrecisionName, settle_precision
 from dist_s2s.text.corpus import Example, encode_pairs, read_pairs
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
@@ -35,7 +37,7 @@ def make_problem(options: argparse.Namespace, size: int, python: str, skipped: l
     """
     overrides = {name: str(getattr(options, name.partition(".")[2])) for name in KEYS}
     overrides |= {"model.attention": "general"} if options.peers else {}
-    config = make_config(overrides | dict(options.set))
+    config = make_config(overrides | dict(options.set) | {"training.precision": options.precision})
     if options.data is None:
         examples, sizes = zipf_examples(size, config.training.seed), (size, size)
     else:
@@ -59,6 +61,17 @@ def make_problem(options: argparse.Namespace, size: int, python: str, skipped: l
         else:
             skipped.append(f"V = {size:,}: {title(contender.key)} left out: {limit}")
     return Problem(config, options.ranks, sizes, examples, tuple(contenders))
+
+
+def precision_of(options: argparse.Namespace) -> PrecisionName:
+    """Return the precision in which all train: what was asked for, or what ``auto`` means on this machine.
+
+    Raises:
+        UserError: It is bf16, which this CPU does not have.
+    """
+    wanted = dict(options.set).get("training.precision", options.precision)
+    alone = Ranks(0, 1, torch.device("cpu"), None)
+    return settle_precision(wanted, alone, options.embedding_dim, options.hidden_size)
 
 
 def measure(python: str, job: Job) -> Measurement:

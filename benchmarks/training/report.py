@@ -36,7 +36,8 @@ def print_results(problem: Problem, results: Sequence[Result], skipped: Sequence
         headings,
         _result_rows(results),
     )
-    print("\n".join(skipped))
+    for reason in skipped:
+        print(reason)
 
 
 def _result_rows(results: Sequence[Result]) -> Iterator[list[str] | None]:

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from dist_s2s import UserError
-from dist_s2s.config.schema import KEYS, SECTIONS, Config
+from dist_s2s.config.schema import KEYS, LIMITS, SECTIONS, Config
 
 COMMAND_LINE = "command line"
+DEFAULTS = "defaults"
 
 
 def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Config:
@@ -27,6 +28,7 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     """
     problems: list[str] = []
     given = {} if config_file is None else _flatten(_read_yaml(config_file), str(config_file), problems)
+    given = _without_replaced_limits(given, overrides)
     given |= {key: (value, COMMAND_LINE) for key, value in overrides.items()}
     nested: dict[str, Any] = {name: {} for name in SECTIONS}
     for key, (value, origin) in given.items():
@@ -47,6 +49,26 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     if problems:
         raise UserError("\n".join(problems))
     return config
+
+
+def _without_replaced_limits(
+    in_file: dict[str, tuple[object, str]], overrides: Mapping[str, str]
+) -> dict[str, tuple[object, str]]:
+    """Return what the file gives, without limits where the command line has some of its own.
+
+    Whoever gives a limit means that one: a limit of a lower level (command line, file, defaults) would end the run
+    unasked.
+    """
+    limited_here = any(_is_limit(overrides.get(key)) for key in LIMITS)
+    if limited_here:
+        in_file = {key: value for key, value in in_file.items() if key not in LIMITS}
+    if limited_here or any(_is_limit(in_file[key][0]) for key in LIMITS if key in in_file):
+        return dict.fromkeys(LIMITS, (None, DEFAULTS)) | in_file
+    return in_file
+
+
+def _is_limit(value: object) -> bool:
+    return value is not None and str(value).lower() not in ("null", "none")
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -144,7 +166,8 @@ def _describe(details: ErrorDetails, given: Mapping[str, tuple[object, str]]) ->
     """One line for one of pydantic's errors: the key, the rule, the value and where it was given."""
     key, kind, value = ".".join(map(str, details["loc"][:2])), details["type"], details["input"]
     if kind == "value_error":
-        return str(details["ctx"]["error"])
+        error = str(details["ctx"]["error"])
+        return f"{key}: {error} ({given[key][1]})" if key in given else error
     rule = _RULES.get(kind) or _RULES[kind.partition("_")[0]]
     context = details.get("ctx", {}).items()
     limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context}

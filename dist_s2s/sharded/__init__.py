@@ -1,19 +1,19 @@
-"""Row-sharded embedding tables for any PyTorch model. Imports torch alone, which must find numpy.
+"""Row-sharded embedding tables for any PyTorch model. Needs torch and numpy alone.
 
 - embedding = nn.Embedding(num_embeddings, embedding_dim)
 + embedding = DistributedEmbedding(num_embeddings, embedding_dim)
 """
 
 from dist_s2s.sharded.clip import clip_grad_norm_
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.embedding import DistributedEmbedding
-from dist_s2s.sharded.lookahead import Lookahead
-from dist_s2s.sharded.lookup import lookup, make_plan
+from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.optim import RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
-from dist_s2s.sharded.partition import RowPartition
-from dist_s2s.sharded.plan import ExchangePlan
-from dist_s2s.sharded.sampled_softmax import SampledIds, SampledSoftmaxLoss
-from dist_s2s.sharded.transport import ExchangeStatistics
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.output.sampled_softmax import SampledIds, SampledSoftmaxLoss
+from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+from dist_s2s.sharded.tables.lookahead import Lookahead
+from dist_s2s.sharded.tables.lookup import lookup, make_plan
+from dist_s2s.sharded.transport.protocol import ExchangeStatistics
 
 __all__ = [
     "DistributedEmbedding",

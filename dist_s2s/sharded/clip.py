@@ -1,17 +1,17 @@
 """Clipping of gradients by their global norm, over the replicated parameters and the shards of all ranks."""
 
 import math
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dist_s2s.sharded.agreement import gather
-from dist_s2s.sharded.embedding import DistributedEmbedding
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+from dist_s2s.sharded.transport.group import RankGroup
+from dist_s2s.sharded.transport.protocol import Subject
 
-Gather = Callable[[Tensor], list[Tensor]]
+_CLIPPING = Subject("the clipping of gradients")
 
 
 def clip_grad_norm_(
@@ -21,21 +21,23 @@ def clip_grad_norm_(
     *,
     error_if_nonfinite: bool = False,
 ) -> Tensor:
-    """Scales all gradients so that their global norm is at most ``max_norm``; returns the norm before.
+    """Scale all gradients so that their global norm is at most ``max_norm``; return the norm before (collective).
 
-    The norm counts each replicated parameter and each shard of a table once: sqrt(dense norm² + Σ shard norm²). All
-    ranks must call it: one all_gather for each process group among the tables. All get the same number, a float64
-    scalar on the CPU, so that replicas stay equal. If any gradient on any rank is not finite, the norm is nan on every
-    rank and the gradients stay as they were; then all ranks can skip the step together.
+    The norm counts each replicated parameter and each shard of a table once: sqrt(dense norm² + Σ shard norm²). One
+    exchange for each group of ranks among the tables. All ranks get the same number, a float64 scalar on the CPU, so
+    that replicas stay equal. If any gradient on any rank is not finite, the norm is nan on every rank and the gradients
+    stay as they were; then all ranks can skip the step together.
 
-    dense: the replicated parameters, or a module that has them, with gradients that are the same on every rank, as
-        DistributedDataParallel leaves them. Weights of ``tables`` among them are not counted again.
-    tables: the same on every rank. Their gradients may be sparse or dense.
-    max_norm: may be infinity, to measure only.
-    error_if_nonfinite: for a gradient that is not finite raise the same RuntimeError on every rank, which names the
-        first rank that has one, instead of returning nan.
+    Args:
+        dense: the replicated parameters, or a module that has them, with gradients that are the same on every rank, as
+            DistributedDataParallel leaves them. Weights of ``tables`` among them are not counted again.
+        tables: the same on every rank. Their gradients may be sparse or dense.
+        max_norm: may be infinity, to measure only.
+        error_if_nonfinite: for a gradient that is not finite raise the same RuntimeError on every rank, which names the
+            first rank that has one, instead of returning nan.
 
-    Raises ValueError for a negative max_norm.
+    Raises:
+        ValueError: for a negative max_norm.
     """
     if not max_norm >= 0:
         raise ValueError(f"max_norm must not be negative, but is {max_norm}")
@@ -61,7 +63,7 @@ def _dense_gradients(dense: nn.Module | Iterable[Tensor], tables: list[Distribut
 
 
 def _values(table: DistributedEmbedding) -> Tensor:
-    """The numbers of the gradient themselves, [..., D]; no rows if the table has no gradient."""
+    """Return the numbers of the gradient themselves, [..., D]; no rows if the table has no gradient."""
     gradient = table.weight.grad
     if gradient is None:
         return table.weight.new_empty(0, table.embedding_dim)
@@ -72,36 +74,24 @@ def _values(table: DistributedEmbedding) -> Tensor:
     return table.weight.grad.values()
 
 
-def _groups(tables: list[DistributedEmbedding]) -> dict[dist.ProcessGroup | None, tuple[Gather, torch.device]]:
-    """The process groups among the tables, those of shards first, and how a tensor is gathered in each."""
-    found: dict[dist.ProcessGroup | None, tuple[Gather, torch.device]] = {}
-    for table in tables:
-        gather_shards = partial(table.transport.gather, statistics=table.statistics)
-        found.setdefault(table.process_group, (gather_shards, table.weight.device))
-    for table in tables:
-        if table.replicate_group is not None:
-            found[table.replicate_group] = (partial(gather, group=table.replicate_group), table.weight.device)
-    return found
-
-
 def _global_norm(
     dense_gradients: list[Tensor], tables: list[DistributedEmbedding], table_gradients: list[Tensor]
 ) -> tuple[float, str | None]:
-    """The norm, and if it is not finite (then it is nan) the first rank's reason. The same on all ranks."""
+    """Return the norm and, if it is not finite (then it is nan), the first rank's reason: the same on all ranks."""
     dense_norm = float(nn.utils.get_total_norm(dense_gradients)) if dense_gradients else 0.0
     total = dense_norm * dense_norm
-    squares: dict[dist.ProcessGroup | None, float] = {}
+    squares: dict[RankGroup, float] = {}
     for table, gradient in zip(tables, table_gradients, strict=True):
         shard_norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-        squares[table.process_group] = squares.get(table.process_group, 0.0) + shard_norm * shard_norm
+        squares[table.group] = squares.get(table.group, 0.0) + shard_norm * shard_norm
 
     # The first rank, so far as this one knows, of which a table's or a dense gradient is not finite. Each rank tells
     # what it knows along with its square. Replicas have the same squares, but know of other ranks.
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
     culprits = [math.inf if math.isfinite(square) else rank for square in (sum(squares.values()), total)]
-    for group, (gather_from_all, device) in _groups(tables).items():
-        report = torch.tensor([squares.get(group, 0.0), *culprits], dtype=torch.float64, device=device)
-        reports = [part.tolist() for part in gather_from_all(report)]
+    replicas = dict.fromkeys(table.group.replicas for table in tables if table.group.replicas.size > 1)
+    for group in [*squares, *replicas]:
+        reports = group.agree_on_floats(_CLIPPING, [squares.get(group, 0.0), *culprits])
         total += sum(square for square, *_ in reports)  # in the order of ranks: the same bits on each
         culprits = [min(known) for known in list(zip(*reports, strict=True))[1:]]
 

@@ -25,11 +25,17 @@ from torch.optim import Optimizer
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
-from dist_s2s.sharded.dynamic_rows import row_state
-from dist_s2s.storage.durable_files import check_sha256, save_tensors, sync_directory, write_durably
+from dist_s2s.sharded.tables.growing import row_state
+from dist_s2s.storage.durable_files import (
+    check_sha256,
+    read_checked_json,
+    save_tensors,
+    sync_directory,
+    write_checked_json,
+)
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of the manifest itself
 _ROWS_AT_A_TIME = 1 << 16
 
 
@@ -80,7 +86,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "scalars": _scalars(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
-            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1))
+            write_checked_json(partial / MANIFEST, manifest)
             older = _hide(final) if final.exists() else None
             os.replace(partial, final)
             sync_directory(checkpoints)
@@ -111,19 +117,14 @@ def _hide(checkpoint: Path) -> Path:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
     try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_checked_json(checkpoint / MANIFEST)
     except FileNotFoundError:
         raise UserError(f"{checkpoint} is not a checkpoint: it has no {MANIFEST}") from None
-    except ValueError as error:
-        raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
-    if not isinstance(manifest, dict):
-        raise UserError(f"{checkpoint / MANIFEST} is damaged: it holds no JSON object")
-    if manifest.get("format") == FORMAT:
-        missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
-        if missing:
-            raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
-    else:
-        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}")
+    if manifest.get("format") not in (1, FORMAT):
+        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads 1 to {FORMAT}")
+    missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
+    if missing:
+        raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
     return manifest
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.partition import Layout
 from torch import Tensor, nn
 from torch.optim import Adagrad, Adam, Optimizer, SparseAdam
 
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
-from dist_s2s.sharded.partition import Layout
 from dist_s2s.storage.checkpoint import (
     TrainingState,
     list_checkpoints,

@@ -1,0 +1,32 @@
+"""Checks of ids before anything is asked for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_all_ids(ids: Sequence[object], sizes: Sequence[int], rank: int) -> Exception | None:
+    """Return the error for the first table with invalid ids, or None; ``sizes`` are the tables' rows."""
+    problems = (check_ids(mine, num_rows, rank) for mine, num_rows in zip(ids, sizes, strict=True))
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:
+    """Return a TypeError if ``ids`` is no tensor of integers, an IndexError if one is out of range, or None."""
+    if not isinstance(ids, Tensor):
+        return TypeError(f"ids on rank {rank} must be a tensor of integers, but are a {type(ids).__name__}")
+    if ids.dtype not in _INTEGER_TYPES:
+        return TypeError(
+            f"ids on rank {rank} must be integers, but their dtype is {ids.dtype}; convert them with .long()"
+        )
+    if ids.numel() == 0:
+        return None
+    lowest, highest = torch.stack(ids.aminmax()).tolist()
+    if lowest >= 0 and highest < num_rows:
+        return None
+    ids = ids.long()  # num_rows may be beyond a narrower type
+    position = tuple(((ids < 0) | (ids >= num_rows)).nonzero()[0].tolist())
+    return IndexError(f"id {int(ids[position])} at position {position} on rank {rank} is outside [0, {num_rows})")

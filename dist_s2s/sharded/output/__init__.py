@@ -1,0 +1,1 @@
+"""Losses and search over an output layer whose rows are divided among ranks."""

@@ -1,0 +1,99 @@
+"""An output layer's classes on this rank: which they are, and their logits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+
+_HIDDEN_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class OutputShard:
+    """The C classes whose rows this rank holds; C is 0 on some ranks if there are fewer classes than ranks.
+
+    Attributes:
+        weight: [C, H] in the dtype of the matrix products.
+        bias: [C] or None, in the dtype of sums and exponentials.
+        widest: the largest C of all ranks.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    partition: RowPartition
+    rank: int
+    widest: int
+
+    @classmethod
+    def of(
+        cls, table: DistributedEmbedding, bias: DistributedEmbedding | None, num_classes: int, dtype: torch.dtype
+    ) -> Self:
+        """Return the local classes among ids 0 … num_classes - 1; ``dtype`` is that of the matrix products."""
+        classes = table.partition.rows_below(table.rank, num_classes)
+        biases = None if bias is None else bias.weight.detach()[:classes, 0].to(sum_dtype(dtype))
+        weight = table.weight.detach()[:classes].to(dtype)
+        return cls(weight, biases, table.partition, table.rank, min(num_classes, table.partition.shard_size(0)))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [T, C] in the dtype of sums, from hidden [T, H] in that of matrix products."""
+        logits = (hidden @ self.weight.t()).to(sum_dtype(hidden.dtype))
+        return logits if self.bias is None else logits.add_(self.bias)
+
+    def find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which of ``ids``, int64 [T], are classes of this rank, and their columns: two int64 tensors."""
+        columns = self.partition.positions(ids) - self.partition.offset(self.rank)
+        places = ((columns >= 0) & (columns < len(self.weight))).nonzero()[:, 0]
+        return places, columns[places]
+
+    def chunks(self, num_tokens: int, chunk_elements: int) -> Iterator[slice]:
+        """Yield slices of the tokens, the same on every rank, with about ``chunk_elements`` logits on a rank."""
+        size = max(1, chunk_elements // self.widest)
+        for start in range(0, num_tokens, size):
+            yield slice(start, min(start + size, num_tokens))
+
+
+def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits [T, C] into exp(logits - the token's largest), in place; return the largest and the sums: [T] each.
+
+    If there are no classes, or none with a logit above -inf, that is the lowest finite number, and the sum is 0.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    largest = logits.amax(dim=1).clamp_(min=lowest) if logits.shape[1] else logits.new_full((len(logits),), lowest)
+    return largest, logits.sub_(largest[:, None]).exp_().sum(dim=1)
+
+
+def matmul_dtype(hidden: Tensor) -> torch.dtype:
+    """Return torch.autocast's dtype where it is on, else that of ``hidden``. As in autocast, float64 stays."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums and exponentials beside matrix products in ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_hidden(hidden: object, table: DistributedEmbedding) -> Exception | None:
+    """Return the error for hidden states that do not fit this output table, or None."""
+    where = f"on rank {table.rank}"
+    if not isinstance(hidden, Tensor):
+        return TypeError(f"hidden {where} must be a tensor, but is a {type(hidden).__name__}")
+    if hidden.dtype not in _HIDDEN_DTYPES:
+        return TypeError(f"hidden {where} must be floating-point, but its dtype is {hidden.dtype}")
+    if hidden.dim() == 0 or hidden.shape[-1] != table.embedding_dim:
+        return ValueError(
+            f"the last dimension of hidden must be the table's embedding_dim {table.embedding_dim}, "
+            f"but its shape {where} is {tuple(hidden.shape)}"
+        )
+    if hidden.device != table.weight.device:
+        return ValueError(
+            f"hidden must be on the table's device {table.weight.device}, but {where} is on {hidden.device}"
+        )
+    return None

@@ -1,0 +1,102 @@
+"""The likeliest classes of an output layer whose rows are divided among ranks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dist_s2s.sharded.output.classes import OutputShard, check_hidden, exponentiate_, matmul_dtype, sum_dtype
+from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+
+
+@torch.no_grad()
+def top_k(
+    table: DistributedEmbedding,
+    bias: DistributedEmbedding | None,
+    hidden: Tensor,
+    k: int,
+    forbidden: Sequence[int] = (),
+    *,
+    num_classes: int,
+    chunk_elements: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the k likeliest classes of each token, exactly, as if ``forbidden`` had logits of -inf (collective).
+
+    A header and the hidden states of all ranks are gathered; then each rank sends back the k best of its classes and
+    their logsumexp, in two exchanges, which are merged.
+
+    Args:
+        hidden: [..., H]; ranks may have different numbers of tokens, or none.
+        k: the same on every rank, like ``forbidden``.
+
+    Returns:
+        Log-probabilities [..., k], falling, float32 or float64, and ids int64 [..., k]. The lower id comes first if two
+        are equally likely, but which of several that share the k-th place is returned is not defined. If fewer than k
+        classes are allowed, the rest have log-probability -inf and an id that means nothing.
+
+    Raises:
+        TypeError, ValueError: on every rank, for the first rank's hidden; for k, and if nothing is allowed.
+        IndexError: on every rank, for a forbidden id out of range.
+    """
+    error = check_hidden(hidden, table) or _check_choice(k, forbidden, num_classes, table.rank)
+    usable = hidden if error is None else table.weight.new_empty(0, table.embedding_dim)
+    tokens = usable.reshape(-1, table.embedding_dim).to(matmul_dtype(usable))
+    settings = {"the dtype of matrix products": tokens.dtype, "k": k, "forbidden": sorted(set(forbidden))}
+    counts = [count for (count,) in agree(table, "top_k", error, settings, [len(tokens)])]
+    shard = OutputShard.of(table, bias, num_classes, tokens.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        everyone = gather_tokens(tokens, counts, table)
+        best, ids = _best_of_shard(shard, everyone, k, forbidden, chunk_elements)
+        all_best = torch.stack(return_tokens(best, counts, table))
+        all_ids = torch.stack(return_tokens(ids, counts, table))
+        log_probabilities, ids = _merge(all_best, all_ids, k)
+    return log_probabilities.view(*hidden.shape[:-1], k), ids.view(*hidden.shape[:-1], k)
+
+
+def _check_choice(k: int, forbidden: Sequence[int], num_classes: int, rank: int) -> Exception | None:
+    if k < 1:
+        return ValueError(f"k must be at least 1, but is {k} on rank {rank}")
+    outside = next((number for number in forbidden if not 0 <= number < num_classes), None)
+    if outside is not None:
+        return IndexError(f"forbidden id {outside} on rank {rank} is outside [0, {num_classes})")
+    if len(set(forbidden)) == num_classes:
+        return ValueError(f"forbidden on rank {rank} holds all {num_classes} classes; at least one must be allowed")
+    return None
+
+
+def _best_of_shard(
+    shard: OutputShard, hidden: Tensor, k: int, forbidden: Sequence[int], chunk_elements: int
+) -> tuple[Tensor, Tensor]:
+    """Return of N tokens the K best local logits, the largest and the sum of exp: [N, K + 2]; and K ids: [N, K].
+
+    K is the same on every rank; those that hold fewer classes pad with -inf.
+    """
+    width = min(k, shard.widest)
+    held = min(width, len(shard.weight))
+    best = hidden.new_full((len(hidden), width + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
+    ids = hidden.new_zeros(len(hidden), width, dtype=torch.int64)
+    _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
+    for tokens in shard.chunks(len(hidden), chunk_elements):
+        logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+        best[tokens, :held], columns = logits.topk(held, dim=1)
+        ids[tokens, :held] = shard.partition.ids_of_rows(shard.rank, columns)
+        best[tokens, -2], best[tokens, -1] = exponentiate_(logits)
+    return best, ids
+
+
+def _merge(best: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k best of what W ranks found for n tokens, [W, n, K + 2] and [W, n, K]: two tensors [n, k]."""
+    logits, largest, sums = best[..., :-2], best[..., -2], best[..., -1]
+    top = largest.amax(dim=0)
+    total = (sums * (largest - top).exp()).sum(dim=0)
+    log_probabilities, ids = logits.transpose(0, 1).flatten(1), ids.transpose(0, 1).flatten(1)
+    log_probabilities = log_probabilities.sub(top[:, None]).sub_(total.log_()[:, None])
+    ids, order = ids.sort(dim=1)
+    log_probabilities, places = log_probabilities.gather(1, order).sort(dim=1, descending=True, stable=True)
+    missing = max(0, k - ids.shape[1])
+    return (
+        pad(log_probabilities[:, :k], (0, missing), value=-torch.inf),
+        pad(ids.gather(1, places)[:, :k], (0, missing)),
+    )

@@ -1,0 +1,1 @@
+"""Which rank owns which row, and how rows become outputs: arithmetic without communication."""

@@ -1,0 +1,1 @@
+"""Tables whose rows are divided among ranks: building them, looking rows up, growing and moving them."""

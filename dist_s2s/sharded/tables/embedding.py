@@ -1,0 +1,352 @@
+"""DistributedEmbedding: nn.Embedding with its rows divided among the ranks of a process group."""
+
+import copy
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
+
+from dist_s2s.sharded.exchange.plan import ExchangePlan
+from dist_s2s.sharded.rows.partition import Layout, RowPartition
+from dist_s2s.sharded.tables import growing, state
+from dist_s2s.sharded.tables.initialize import normal_rows
+from dist_s2s.sharded.tables.lookup import lookup, make_plan
+from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
+from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
+from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.making import find_group
+from dist_s2s.sharded.transport.protocol import ExchangeStatistics, Subject, Transport, TransportName
+
+_INITIALIZE_ELEMENTS = 1 << 18  # about 1 MiB of float32 at a time: its temporaries stay in the cache
+_BUILDING = Subject("the building of a table")
+
+
+class DistributedEmbedding(nn.Module):
+    """A lookup table of which each rank holds num_embeddings / world_size rows.
+
+    Used like ``nn.Embedding``: ids of any integer shape in, rows of shape ``ids.shape + (embedding_dim,)`` out, each
+    rank with a batch of its own. Building it, looking up, and running backward through a lookup are collective: every
+    rank of the group takes part, each time, also with no ids at all. exchange/route.py describes the protocol.
+
+    Args:
+        num_embeddings, embedding_dim: size of the whole table, the same on every rank.
+        padding_idx: id of a row that starts as zeros and never receives a gradient.
+        max_norm, norm_type: scale rows of a larger norm down to max_norm, in place, when they are looked up. Not with
+            replicas, which would differ.
+        scale_grad_by_freq: divide a row's gradient by how often its id occurs in the batches of all ranks.
+        layout: "contiguous" or "round_robin", see RowPartition.
+        grad_reduction: "mean" divides the summed gradients by the number of ranks, as DistributedDataParallel does for
+            the rest of the model; "sum" leaves them as they are.
+        comm_dtype: torch.bfloat16 or torch.float16 if rows and gradients are to travel in it; they are summed in
+            float32.
+        transport: "shared_memory" between CPU ranks of one host, "collective" for torch.distributed's collectives, or
+            "auto": shared memory where the ranks can prove that they share it. Results are the same, bit by bit.
+        deduplicate: ask only once for an id that occurs more than once in a rank's batch. Without, nothing has to be
+            sorted but by owner, which pays where hardly any id occurs twice.
+        init_std: standard deviation of the initial rows, which are normal; nn.Embedding's is 1.
+        process_group: the ranks that share the table. By default all ranks, in a process group of the library's own
+            that tables share, because collectives of tables and of DistributedDataParallel may start in another order
+            on another rank. Without an initialised process group the table is local.
+        device_mesh: instead of process_group a mesh of two dimensions, replicas and shards, as PyTorch's hybrid FSDP
+            uses: the table is sharded over the ranks of a row and replicated down the columns. Lookups stay within a
+            row; in backward the ranks of a column sum their sparse gradients, in the same order, so that replicas stay
+            equal.
+        seed: seed of the initial rows, which are the same at every world size. By default rank 0 draws it from torch's
+            generator, so that torch.manual_seed decides it.
+
+    Attributes:
+        weight: the local shard, [shard rows, embedding_dim]. Its ``grad`` is a coalesced sparse tensor that holds just
+            the rows which some rank looked up, so torch.optim.SGD, Adagrad and SparseAdam work on it unchanged.
+        partition: which rank owns which row.
+        group: the ranks that share the table.
+
+    Raises:
+        ValueError: on every rank, for impossible settings, or if the ranks do not agree on one.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        *,
+        layout: Layout = "contiguous",
+        grad_reduction: GradReduction = "mean",
+        comm_dtype: torch.dtype | None = None,
+        transport: TransportName = "auto",
+        deduplicate: bool = True,
+        init_std: float = 1.0,
+        process_group: dist.ProcessGroup | None = None,
+        device_mesh: DeviceMesh | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
+        self.grad_reduction, self.comm_dtype, self.deduplicate = grad_reduction, comm_dtype, deduplicate
+        self.init_std = init_std
+        device = torch.empty(0, device=device).device
+        self.group = find_group(transport, process_group, device_mesh, device)
+        # Compared before they are checked, so that what is wrong on one rank is an error on all.
+        names = ("num_embeddings", "embedding_dim", "max_norm", "norm_type", "scale_grad_by_freq", "grad_reduction")
+        settings = {name: getattr(self, name) for name in (*names, "comm_dtype", "deduplicate", "init_std")}
+        settings |= {"padding_idx": padding_idx, "layout": layout, "transport": transport, "dtype": dtype}
+        settings["the number of tables built before"] = self.group.tables
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        for group in (self.group, self.group.replicas):
+            group.check_same(settings, _BUILDING)
+            seed = group.agree(_BUILDING, None, [seed])[0][0]
+        check_settings(num_embeddings, embedding_dim, grad_reduction, max_norm, init_std, comm_dtype, dtype)
+        if max_norm is not None and self.group.replicas.size > 1:
+            raise ValueError("max_norm changes rows in a lookup, which other replicas do not see; leave out one")
+        self.padding_idx = checked_padding_idx(padding_idx, num_embeddings)
+        self.seed = seed
+        self.number = self.group.tables
+        self.group.tables += 1
+        self.partition = RowPartition(num_embeddings, self.group.size, layout)
+        self._store = RowStore.make(self.group, self.partition, embedding_dim, device, dtype)
+        self.weight = nn.Parameter(self._store.shard)
+        # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
+        self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, **settings: Any) -> Self:
+        """Return a table with the rows of rank 0's ``embeddings``, [num_embeddings, embedding_dim] (collective).
+
+        Rows travel in pieces of 16 MiB.
+
+        Args:
+            embeddings: on the other ranks only its shape and dtype count: a tensor on the meta device will do.
+            freeze: do not train the table.
+            settings: as of the constructor.
+        """
+        if embeddings.dim() != 2:
+            raise ValueError(f"embeddings must have 2 dimensions, but have {embeddings.dim()}")
+        device = None if embeddings.is_meta else embeddings.device
+        table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
+        scatter_from_first(embeddings, table.weight.detach(), table.partition, table.group)
+        table.weight.requires_grad_(not freeze)
+        return table
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, **settings: Any) -> Self:
+        """Return the sharded form of rank 0's ``embedding``, with its padding_idx, max_norm and so on (collective)."""
+        own = {
+            name: getattr(embedding, name) for name in ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
+        }
+        weight = embedding.weight
+        return cls.from_pretrained(weight.detach(), not weight.requires_grad, **{**own, **settings})
+
+    def to_embedding(self, dst: int | None = None) -> nn.Embedding | None:
+        """Return the whole table as an nn.Embedding, on rank ``dst`` or on every rank; None elsewhere (collective).
+
+        Rows travel in pieces of 16 MiB.
+        """
+        if dst is not None and not 0 <= dst < self.world_size:
+            raise ValueError(
+                f"dst must be a rank of the table's process group, within [0, {self.world_size}), but is {dst}"
+            )
+        whole = gather_whole(self.weight.detach(), self.partition, self.group, dst)
+        if whole is None:
+            return None
+        embedding = nn.Embedding(
+            self.num_embeddings,
+            self.embedding_dim,
+            self.padding_idx,
+            self.max_norm,
+            self.norm_type,
+            self.scale_grad_by_freq,
+            sparse=not self.scale_grad_by_freq,  # with which torch has no sparse gradients
+            _weight=whole,
+        )
+        return embedding.requires_grad_(self.weight.requires_grad)
+
+    @property
+    def rank(self) -> int:
+        """This rank's number among those that share the table."""
+        return self.group.rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that share the table."""
+        return self.group.size
+
+    @property
+    def process_group(self) -> dist.ProcessGroup | None:
+        """The process group of these ranks; None if there is but one."""
+        return self.group.process_group
+
+    @property
+    def transport(self) -> Transport:
+        """How rows and gradients move between these ranks."""
+        return self.group.transport
+
+    @property
+    def statistics(self) -> ExchangeStatistics:
+        """What exchanges have cost this rank, those of all tables of the same group together."""
+        return self.group.statistics
+
+    @property
+    def grad_divisor(self) -> float:
+        """What a sum of gradients over all ranks is divided by."""
+        return self.group.size * self.group.replicas.size if self.grad_reduction == "mean" else 1
+
+    @property
+    def padding_row(self) -> int | None:
+        """The row of padding_idx within the local shard; None if there is none, or it is another rank's."""
+        if self.padding_idx is None:
+            return None
+        owner, row = self.partition.owner_and_row(self.padding_idx)
+        return row if owner == self.rank else None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether all ranks read the table's rows where they are; see TableShard."""
+        return self._store.is_in_place
+
+    def all_rows(self) -> Tensor:
+        """Return all rows by position, [num_embeddings, embedding_dim], if ``is_in_place``."""
+        return self._store.all_rows(self.weight)
+
+    def has_moved(self) -> bool:
+        """Tell whether the shard has left the memory in which all ranks see it (local)."""
+        return self._store.has_moved(self.weight)
+
+    @torch.no_grad()
+    def share_again(self) -> None:
+        """Put the shard into memory that all ranks see again, if it has left that and they can have it (collective)."""
+        self._keep_in(self._store.follow(self.weight, self.partition), self.weight.data)
+
+    @torch.no_grad()
+    def replace_rows(self, shard: Tensor, partition: RowPartition) -> None:
+        """Take ``shard`` for the local rows of a table of another size, without a gradient (collective)."""
+        store = RowStore.make(self.group, partition, self.embedding_dim, shard.device, shard.dtype)
+        self.num_embeddings, self.partition = partition.num_rows, partition
+        self.weight.grad = None
+        # A graph that is still alive keeps the node that accumulates gradients of the old shape. Only with another
+        # dtype does torch make a new one.
+        self.weight.data = shard.new_empty(0, dtype=torch.float16)
+        self._keep_in(store, shard)
+
+    def _keep_in(self, store: RowStore, shard: Tensor) -> None:
+        self._store = store
+        if store.shard.data_ptr() != shard.data_ptr():
+            store.shard.copy_(shard)
+        self.weight.data = store.shard
+
+    @torch.no_grad()
+    def reset_parameters(self, first_row: int = 0) -> None:
+        """Set the local rows from ``first_row`` on to their initial values, in blocks that fit the cache (local)."""
+        block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
+        for start in range(first_row, len(self.weight), block):
+            self.initialize_rows(torch.arange(start, min(start + block, len(self.weight))))
+
+    @torch.no_grad()
+    def initialize_rows(self, rows: Tensor) -> None:
+        """Set local rows, int64 [N], to their initial values (local)."""
+        rows = rows.to(self.weight.device)
+        values = normal_rows(self.partition.ids_of_rows(self.rank, rows), self.embedding_dim, self.seed)
+        values.mul_(self.init_std)
+        if self.padding_row is not None:
+            values[rows == self.padding_row] = 0
+        self.weight[rows] = values.to(self.weight.dtype)
+
+    def plan(self, ids: Tensor) -> ExchangePlan:
+        """Exchange the ids but not yet the rows, for any number of lookups of the same ids (collective).
+
+        Raises:
+            IndexError, TypeError: on every rank, if any rank's ids are out of range or not integers.
+        """
+        return make_plan([self], [ids])
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
+        """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
+
+        Args:
+            plan: the result of ``self.plan(ids)`` for these very ids, if that was called before: on every rank or on
+                none.
+
+        Raises:
+            IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``.
+        """
+        return lookup([self], [ids], plan)[0]
+
+    def grow(self, num_embeddings: int, optimizer: Optimizer | None = None) -> None:
+        """Make room for more ids (collective). New rows are those that a table of this size would have begun with.
+
+        Gradients are dropped.
+
+        Args:
+            optimizer: its state of ``weight`` moves along, if it has a row for each row; that of new rows is 0.
+
+        Raises:
+            ValueError: for a smaller size.
+        """
+        growing.grow(self, num_embeddings, optimizer)
+
+    def reset_rows(self, ids: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Give rows their initial values again, and 0 to the optimizer's state of them (collective).
+
+        Args:
+            ids: integers of any shape, of rows on any rank; each rank may name others, or none.
+
+        Raises:
+            IndexError, TypeError: as ``plan``.
+        """
+        growing.reset_rows(self, ids, optimizer)
+
+    def extra_repr(self) -> str:
+        """Return what print(module) shows between the parentheses."""
+        options = {
+            "padding_idx": None,
+            "max_norm": None,
+            "norm_type": 2.0,
+            "scale_grad_by_freq": False,
+            "comm_dtype": None,
+            "deduplicate": True,
+        }
+        set_options = [
+            f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
+        ]
+        in_place = ", rows read in place" if self.is_in_place and self.max_norm is None else ""
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
+            f"transport={self.group.transport.name}{in_place}, "
+            f"rank {self.rank} of {self.world_size} holds {len(self.weight)} rows"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy of the rows and settings for the same ranks (not collective)."""
+        clone = type(self).__new__(type(self))
+        # The next lookup finds that the copy's rows are not in the store, and gives it one of its own on all ranks.
+        memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
+        clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
+        clone.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        return clone
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "shard"] = state.describe(self.partition, self.rank)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Take a shard, if it is the same part of the same table, or this rank's rows of a whole nn.Embedding."""
+        shape = (self.num_embeddings, self.embedding_dim)
+        own_rows, problem = state.rows_of_shard(state_dict, prefix, self.partition, self.rank, shape)
+        if problem is not None:
+            arguments[-1].append(problem)
+            return
+        old = self.weight
+        super()._load_from_state_dict(own_rows, prefix, *arguments)
+        if self.weight is not old:  # assign=True
+            self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)

@@ -1,0 +1,167 @@
+"""Lookups whose ids have been exchanged before they are needed, while the batch before was computed.
+
+Protocol, for batch k + 1, in a background thread and a process group of its own while the caller works on batch k:
+
+    1. state     I have a batch, I have no more, or I could not make one
+    2. the plan  what route.ask exchanges
+
+When the caller asks for batch k + 1, only its rows are left to be read or to travel, in the tables' own group. A batch
+and its plan are never parted, so that no rank can bring the plan of another batch.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+from weakref import finalize
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dist_s2s.sharded.exchange.plan import ExchangePlan
+from dist_s2s.sharded.exchange.shard import TableShard, subject_of
+from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.lookup import ask_in_group, follow, replicas_told
+from dist_s2s.sharded.transport.group import RankGroup, local_group
+from dist_s2s.sharded.transport.making import give_back, make_background_group, new_process_group
+from dist_s2s.sharded.transport.protocol import Subject
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+_READY, _ENDED, _FAILED = 0, 1, 2
+_SECONDS_TO_FINISH = 5.0
+_STATE = Subject("the state of a lookahead's next batch")
+
+
+class _InBackground(Generic[Result]):
+    """One call of a function in a thread of its own."""
+
+    def __init__(self, function: Callable[[], Result]) -> None:
+        self._function = function
+        self._results: list[Result] = []
+        self._errors: list[BaseException] = []
+        # A daemon, so that a rank that leaves with an error does not wait for the others to meet it here.
+        self.thread = threading.Thread(target=self._work, daemon=True, name="lookahead")
+        self.thread.start()
+
+    def result(self) -> Result:
+        """Return what the function returned, when it has; raise what it raised."""
+        self.thread.join()
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
+
+    def _work(self) -> None:
+        try:
+            self._results.append(self._function())
+        except BaseException as error:  # result raises it, in the thread that waits
+            self._errors.append(error)
+
+
+class Lookahead(Generic[Batch]):
+    """Walks through batches, with the rows that each of them needs.
+
+        for batch, (source, target) in Lookahead(tables, batches, lambda batch: [batch.source, batch.target]):
+            ...
+
+    Building it and each step of the loop are collective: every rank must take as many steps.
+
+    Args:
+        tables: as of ``lookup``.
+        batches: iterated in the background, one ahead of the loop.
+        ids_of: returns the ids of a batch for each table; called in the background too.
+        process_group: a gloo group of the same ranks as the tables', for this alone. By default a new group of all
+            ranks, which lasts as long as this object.
+
+    Besides the errors of ``lookup``, the loop raises RuntimeError on every rank if only some ranks have another batch,
+    or if making one raised an error on another rank; on that rank itself the error is raised as it is. With replicas
+    (hybrid sharding) this RuntimeError stays within the replica.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableShard],
+        batches: Iterable[Batch],
+        ids_of: Callable[[Batch], Sequence[Tensor]],
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        self.tables, self.ids_of = tables, ids_of
+        self._batches = iter(batches)
+        self._group = self._background(process_group)
+        self._planned = 0
+        self._following: _InBackground[tuple[Batch, ExchangePlan] | None] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[Tensor]]]:
+        """Yield the batches in order, each with its rows; a second loop goes on where a first one was left."""
+        if self._following is None:
+            self._following = self._begin()
+        try:
+            while (planned := self._result(self._following)) is not None:
+                batch, plan = planned
+                if plan.partitions != self._partitions():  # a table has grown since
+                    plan = self._plan([part.ids for part in plan.parts], self._partitions())
+                rows = follow(self.tables, plan.to(self.tables[0].weight.device))
+                self._following = self._begin()  # only now, so as not to slow the rows down
+                yield batch, rows
+        finally:  # a loop that ends early leaves no collective behind, unless the others do not come
+            self._following.thread.join(_SECONDS_TO_FINISH)
+
+    def _background(self, process_group: dist.ProcessGroup | None) -> RankGroup:
+        group = self.tables[0].group
+        if group.size == 1:
+            return local_group(torch.device("cpu"))
+        if process_group is None:
+            if group.size != dist.get_world_size():
+                raise ValueError("the tables are not on all ranks; pass process_group, a further group of their ranks")
+            process_group = new_process_group(backend="gloo")
+            finalize(self, give_back, process_group).atexit = False
+        return make_background_group(process_group, "auto" if group.transport.name == "shared_memory" else "collective")
+
+    def _partitions(self) -> tuple[RowPartition, ...]:
+        return tuple(table.partition for table in self.tables)
+
+    def _begin(self) -> _InBackground[tuple[Batch, ExchangePlan] | None]:
+        partitions = self._partitions()  # taken here, where it is the same on all ranks, should a table grow soon
+        return _InBackground(lambda: self._next(partitions))
+
+    def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
+        with replicas_told(self.tables):
+            return following.result()
+
+    def _next(self, partitions: tuple[RowPartition, ...]) -> tuple[Batch, ExchangePlan] | None:
+        batch: Batch | None = None
+        ids: Sequence[Tensor] = []
+        state, error = _READY, None
+        try:
+            batch = next(self._batches)
+            ids = [mine.cpu() if isinstance(mine, Tensor) else mine for mine in self.ids_of(batch)]
+        except StopIteration:
+            state = _ENDED
+        except Exception as caught:
+            state, error = _FAILED, caught
+        self._agree(state, error)
+        if state == _ENDED:
+            return None
+        return batch, self._plan(ids, partitions)  # type: ignore[return-value]
+
+    def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...]) -> ExchangePlan:
+        self._planned += 1
+        subject = subject_of("the plan ahead for batch", self.tables, self._planned)
+        parts = ask_in_group(self.tables, ids, partitions, self._group, subject)
+        return ExchangePlan(self._planned, self.tables[0].group, parts)
+
+    def _agree(self, state: int, error: Exception | None) -> None:
+        """Return if all ranks are ready, or all have ended; otherwise raise."""
+        states = [theirs for (theirs,) in self._group.agree(_STATE, None, [state])]
+        if _FAILED in states:
+            text = "" if error is None else f"{type(error).__name__}: {error}"
+            texts = self._group.gather_texts(text, _STATE)
+            if error is not None:
+                raise error
+            rank = states.index(_FAILED)
+            raise RuntimeError(f"rank {rank} could not make its next batch: {texts[rank]}")
+        if len(set(states)) > 1:
+            raise RuntimeError(
+                f"rank {states.index(_ENDED)} has no more batches, but rank {states.index(_READY)} has; "
+                "all ranks must have as many"
+            )

@@ -1,0 +1,199 @@
+"""Rows of one or several tables in one exchange, and the way back of their gradients."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from dist_s2s.sharded.exchange.function import Lookup
+from dist_s2s.sharded.exchange.gradients import REPLICAS
+from dist_s2s.sharded.exchange.ids import check_all_ids
+from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
+from dist_s2s.sharded.exchange.route import Route, ask
+from dist_s2s.sharded.exchange.shard import TableShard, subject_of
+from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
+from dist_s2s.sharded.transport.protocol import Subject
+
+
+def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
+    """Return rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, as its backward).
+
+    The tables share one exchange: in shared memory two meetings, else three all_to_alls, or with a plan two; two more
+    all_to_alls, or one meeting, in backward. They must have the same ranks and travel in the same dtype; their
+    dimensions may differ.
+
+    Args:
+        tables: in the same order on every rank.
+        ids: integers of any shape, one tensor for each table; ranks may have different shapes, or no ids at all.
+        plan: the result of ``make_plan(tables, ids)`` for these very ids; given on every rank or on none.
+
+    Raises:
+        IndexError, TypeError: on every rank, for the first rank's invalid ids.
+        ValueError: on every rank, for tables that cannot share an exchange and for a plan of other ids or tables.
+        RuntimeError: on every rank, if ranks look up other tables, another order of them, or another plan.
+    """
+    group, error = _prepare(tables, ids)
+    if plan is not None:
+        error = error or _plan_error(plan, tables, ids)
+        return follow(tables, plan, error)
+    group.lookups += 1
+    error = error or _ids_error(tables, ids)
+    if _is_in_place(tables):
+        with replicas_told(tables):
+            in_place = _begin(tables, subject_of("lookup", tables, group.lookups), error)
+        if in_place:
+            group.statistics.ids += sum(mine.numel() for mine in ids)
+            wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
+            return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
+    return follow(tables, _plan(tables, ids, error), just_asked=True)
+
+
+def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
+    """Exchange the ids but not yet the rows, for any number of lookups of these ids (collective: two all_to_alls).
+
+    Raises:
+        IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``; on those of other replicas in
+            backward.
+    """
+    group, error = _prepare(tables, ids)
+    group.lookups += 1
+    return _plan(tables, ids, error or _ids_error(tables, ids))
+
+
+def ask_in_group(
+    tables: Sequence[TableShard],
+    ids: Sequence[Tensor],
+    partitions: Sequence[RowPartition],
+    group: RankGroup,
+    subject: Subject,
+    error: Exception | None = None,
+) -> tuple[TablePlan, ...]:
+    """Exchange what ``make_plan`` exchanges in any group of the tables' ranks, and return its parts (collective).
+
+    Args:
+        partitions: those of the tables when this was begun.
+        error: what is wrong on this rank, to be raised on all.
+    """
+    error = error or _prepare(tables, ids)[1]
+    error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
+    nothing = [torch.empty(0, dtype=torch.int64)] * len(tables)
+    kept = nothing if error is not None else [mine.clone() for mine in ids]  # the caller may overwrite them
+    wanted = [_wanted(*each) for each in zip(tables, kept, partitions, strict=True)]
+    requested = ask(wanted, group, subject, error)
+    return tuple(TablePlan(*each) for each in zip(kept, wanted, requested, strict=True))
+
+
+def follow(
+    tables: Sequence[TableShard], plan: ExchangePlan, error: Exception | None = None, just_asked: bool = False
+) -> list[Tensor]:
+    """Return the rows of a plan (collective, and so is its backward).
+
+    Args:
+        error: what is wrong with the plan on this rank, to be raised on all.
+        just_asked: whether the ranks made the plan in the same call, so that it is known to be the same on all.
+    """
+    in_place = _is_in_place(tables)
+    if in_place or not just_asked:
+        with replicas_told(tables):
+            in_place = _begin(tables, subject_of("planned lookup", tables, plan.number), error) and in_place
+    group = tables[0].group
+    group.statistics.ids += sum(part.ids.numel() for part in plan.parts)
+    group.statistics.distinct_ids += sum(part.wanted.owners[0].total for part in plan.parts)
+    requested = [part.requested for part in plan.parts]
+    return _apply(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
+
+
+@contextmanager
+def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
+    """Within: let an error that all ranks of the shard group raise be raised by those of the replicas, too.
+
+    They run backward, whose first exchange among replicas this rank joins in place of the backward that it will not
+    run. Without gradients replicas have nothing in common, and go on.
+    """
+    try:
+        yield
+    except AGREED_ERRORS as error:
+        trained = torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
+        replicas = tables[0].group.replicas
+        if replicas.size > 1 and trained:
+            replicas.agree(REPLICAS, error)
+        raise
+
+
+def _plan(tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
+    group, partitions = tables[0].group, [table.partition for table in tables]
+    subject = subject_of("lookup", tables, group.lookups)
+    with replicas_told(tables):
+        parts = ask_in_group(tables, ids, partitions, group, subject, error)
+    return ExchangePlan(group.lookups, group, parts)
+
+
+def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | None) -> bool:
+    """Agree to begin, and tell whether all ranks see all rows where they are (collective).
+
+    Shards that have left the memory which the ranks share are put there again, if that can be.
+    """
+    received = tables[0].group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
+    if any(received.notes):
+        for table in tables:
+            table.share_again()
+    return _is_in_place(tables)
+
+
+def _apply(route: Route) -> list[Tensor]:
+    return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]
+
+
+def _is_in_place(tables: Sequence[TableShard]) -> bool:
+    """Tell whether rows are read where they are; the same on all ranks. max_norm changes them before."""
+    return all(table.is_in_place and table.max_norm is None for table in tables)
+
+
+def _wanted(table: TableShard, ids: Tensor, partition: RowPartition) -> WantedRows:
+    return WantedRows.of(ids, partition, table.scale_grad_by_freq, table.deduplicate)
+
+
+def _ids_error(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:
+    return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank)
+
+
+def _prepare(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> tuple[RankGroup, Exception | None]:
+    """Return the tables' group, and a ValueError if these tables cannot share an exchange."""
+    if not tables:
+        raise ValueError("a lookup needs at least one table")
+    first = tables[0]
+    if len(ids) != len(tables):
+        return first.group, ValueError(f"{len(tables)} tables need as many tensors of ids, but got {len(ids)}")
+    if any(table.group is not first.group for table in tables):
+        return first.group, ValueError(
+            "tables that share an exchange must have the same process_group and transport; pass them to each of them"
+        )
+    dtypes = [table.comm_dtype or table.weight.dtype for table in tables]
+    if len(set(dtypes)) > 1:
+        return first.group, ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
+    if any(table.deduplicate != first.deduplicate for table in tables):
+        return first.group, ValueError("tables that share an exchange must have the same deduplicate")
+    return first.group, None
+
+
+def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:
+    rank = tables[0].group.rank
+    if plan.group is not tables[0].group:
+        return ValueError(f"the plan on rank {rank} was made for another process group; make one for these tables")
+    if plan.partitions != tuple(table.partition for table in tables):
+        return ValueError(
+            f"the plan on rank {rank} is of {plan.partitions}, which are not the partitions of these tables"
+        )
+    if any(part.wanted.counted != table.scale_grad_by_freq for part, table in zip(plan.parts, tables, strict=True)):
+        return ValueError(
+            f"the plan on rank {rank} is of tables with another scale_grad_by_freq; make one for these tables"
+        )
+    for place, (part, mine) in enumerate(zip(plan.parts, ids, strict=True)):
+        if not isinstance(mine, Tensor) or part.ids.shape != mine.shape or not torch.equal(part.ids, mine):
+            what = f"of shape {tuple(part.ids.shape)}, not these" if isinstance(mine, Tensor) else "not of these"
+            return ValueError(
+                f"the plan on rank {rank} is of other ids ({what}) for table {place}; plan these ids anew"
+            )
+    return None

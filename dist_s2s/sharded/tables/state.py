@@ -1,0 +1,46 @@
+"""What a shard's state_dict holds, and what keeps its gradient in one piece."""
+
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from dist_s2s.sharded.rows.partition import Layout, RowPartition
+
+
+def describe(partition: RowPartition, rank: int) -> Tensor:
+    """Return what state_dict holds as "shard": int64 [num_embeddings, world_size, rank, number of the layout]."""
+    layout = get_args(Layout).index(partition.layout)
+    return torch.tensor([partition.num_rows, partition.num_shards, rank, layout])
+
+
+def rows_of_shard(
+    state_dict: dict[str, Any], prefix: str, partition: RowPartition, rank: int, shape: tuple[int, int]
+) -> tuple[dict[str, Any], str | None]:
+    """Return a state_dict with this rank's rows alone, and what is wrong with the one that was given, if anything.
+
+    Args:
+        shape: of the whole table, which the state_dict of an nn.Embedding holds.
+    """
+    own_rows = dict(state_dict)
+    weight, saved = own_rows.get(prefix + "weight"), own_rows.pop(prefix + "shard", None)
+    own = describe(partition, rank)
+    if saved is None and weight is not None and weight.shape == shape:
+        own_rows[prefix + "weight"] = weight[partition.ids(rank)]
+    elif saved is not None and not torch.equal(saved.cpu(), own):
+        return own_rows, (
+            f"{prefix}weight: the state_dict holds (num_embeddings, world_size, rank, layout) = {saved.tolist()}, "
+            f"but this table is {own.tolist()}; load a whole table, as to_embedding gives it, or this rank's shard"
+        )
+    return own_rows, None
+
+
+def coalesce_gradient(parameter: Tensor) -> None:
+    """Merge what two backwards have appended; after a single one restore the mark that torch drops."""
+    gradient = parameter.grad
+    if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
+        return
+    indices, values = gradient._indices(), gradient._values()
+    if bool((indices[0, 1:] > indices[0, :-1]).all()):
+        gradient = torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=True, check_invariants=False)
+    parameter.grad = gradient.coalesce()

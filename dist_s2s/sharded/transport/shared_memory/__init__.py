@@ -1,0 +1,1 @@
+"""Exchanges through memory that the ranks of one host share."""

@@ -1,0 +1,94 @@
+"""Exchanges through memory that ranks of one host share; see mailboxes.py for how ranks take turns with it.
+
+    write   numbers, then for each rank which rows of each block are for it, then the blocks, into one's own mailbox
+    meet    subject, status and note travel in the message of the meeting
+    read    one's own part of every rank's blocks, from where its words say that it lies
+
+So an exchange is one meeting, whatever it carries; without blocks and numbers nothing is written at all.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dist_s2s.sharded.transport.protocol import Block, ExchangeStatistics, Parcel, PeerRows, Received
+from dist_s2s.sharded.transport.shared_memory.mailboxes import Mailboxes
+
+_ALIGNMENT = 8  # bytes: of the widest dtype
+
+
+class SharedMemoryTransport:
+    """Mailboxes of CPU ranks on one host."""
+
+    name = "shared_memory"
+
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self.mailboxes = mailboxes
+        self.rank, self.size = mailboxes.rank, mailboxes.size
+        self.statistics = ExchangeStatistics()
+
+    def exchange(self, parcel: Parcel) -> Received:
+        """Exchange parcels in one meeting."""
+        num_words = len(parcel.numbers) + 3 * len(parcel.blocks)
+        if num_words and not parcel.status:
+            self._write(parcel, num_words)
+        subject = parcel.subject
+        seconds, messages = self.mailboxes.meet(subject.identity, subject.text, parcel.status, parcel.note)
+        self.statistics.seconds += seconds
+        self.statistics.collectives += 1
+        header = ([m.identity for m in messages], [m.status for m in messages], [m.note for m in messages])
+        received = Received(*header)
+        if received.is_refused or not num_words:
+            return received if received.is_refused else Received(*header, [[]] * self.size)
+        words = [self._words(rank, num_words) for rank in range(self.size)]
+        first = len(parcel.numbers)
+        incoming = [
+            [PeerRows(*row[first + 3 * b : first + 3 * b + 3]) for row in words] for b in range(len(parcel.blocks))
+        ]
+        return Received(
+            *header, [row[:first] for row in words], incoming, self._read(parcel.blocks, incoming, num_words)
+        )
+
+    def _write(self, parcel: Parcel, num_words: int) -> None:
+        places, end = _places(self.size * num_words * 8, [block.num_bytes for block in parcel.blocks])
+        memory = self.mailboxes.claim(end)
+        self.statistics.bytes_sent += end
+        words = [[*parcel.numbers, *(w for rows in parcel.outgoing for w in rows[rank])] for rank in range(self.size)]
+        _view(memory, 0, (self.size, num_words), torch.int64).copy_(torch.tensor(words))
+        for block, place in zip(parcel.blocks, places, strict=True):
+            block.write(_view(memory, place, (block.num_rows, block.width), block.dtype))
+
+    def _words(self, rank: int, num_words: int) -> list[int]:
+        """Return what a rank has written for this one."""
+        memory = self.mailboxes.to_read(rank)
+        words: list[int] = _view(memory, self.rank * num_words * 8, (num_words,), torch.int64).tolist()
+        return words
+
+    def _read(self, blocks: Sequence[Block], incoming: Sequence[Sequence[PeerRows]], num_words: int) -> list[Tensor]:
+        """Return this rank's rows of each block, in tensors of their own."""
+        pieces: list[list[Tensor]] = [[] for _ in blocks]
+        for rank in range(self.size):
+            row_bytes = [block.width * block.dtype.itemsize for block in blocks]
+            sizes = [rows[rank].total * size for rows, size in zip(incoming, row_bytes, strict=True)]
+            places, _ = _places(self.size * num_words * 8, sizes)
+            memory = self.mailboxes.to_read(rank)
+            for block, rows, place, size, found in zip(blocks, incoming, places, row_bytes, pieces, strict=True):
+                count, start, _ = rows[rank]
+                found.append(_view(memory, place + start * size, (count, block.width), block.dtype))
+        return [torch.cat(found) for found in pieces]
+
+
+def _places(first: int, sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Return where blocks of so many bytes begin behind the first bytes, and where the last ends."""
+    places = []
+    for size in sizes:
+        places.append(first)
+        first += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return places, first
+
+
+def _view(memory: Tensor, first: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return a tensor in memory, uint8, that begins with byte ``first``."""
+    return memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)

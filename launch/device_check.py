@@ -105,7 +105,7 @@ def run(part: Part, limit: float, environment: dict[str, str], work: Path) -> di
     """Run a part for ``limit`` seconds at most, and report on it."""
     began, file = time.monotonic(), work / f"{part.name}.log"
     if limit <= 0:
-        return {"status": "skipped", "reason": "the parts before it have used up all of the time"}
+        return {"status": "failed", "reason": "the parts before it have used up all of the time"}
     status = _run(part, limit, environment, file)
     result: dict[str, Any] = {"status": "ok" if status == 0 else "failed"}
     if status is None:

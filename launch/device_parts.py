@@ -105,9 +105,9 @@ def _benchmarks(device: str, work: Path, slower: int) -> list[Part]:
     lookup = (*size, "--repetitions", "5", "--no_memory", "--contenders", "collective")
     classes = ("--num_classes", "128000", "--label_smoothing", "0", "--all_layers")
     return [
-        benchmark("lookup", "lookup_bench", *lookup, "embedding_sparse", "embedding_dense", limit=50),
+        benchmark("lookup", "lookup_bench", *lookup, "embedding_sparse", "embedding_dense", limit=70),
         benchmark("lookup_torchrec", "lookup_bench", *lookup, "torchrec", limit=40, skip=_no_torchrec),
-        benchmark("output_layers", "softmax_bench", *classes, *layer, limit=90),
+        benchmark("output_layers", "softmax_bench", *classes, *layer, limit=120),
     ]
 
 

@@ -54,7 +54,7 @@ def parts(device: str, work: Path) -> list[Part]:
 
 
 def _tests(device: str, work: Path, limit: float) -> Part:
-    """The library at one rank: lookups, backward, optimizers, losses, each alone and through a process group."""
+    """Check the library at one rank: lookups, backward, optimizers, losses, each alone and through a process group."""
     file = work / "tests.xml"
     # A warning of a torch that is older or newer than ours is none of this check's business.
     arguments = ("-m", "pytest", "tests/sharded/test_device.py", f"--device={device}", "-q", "-W", "default")
@@ -62,7 +62,7 @@ def _tests(device: str, work: Path, limit: float) -> Part:
 
 
 def _training(device: str, work: Path, slower: int) -> list[Part]:
-    """The command on the phrasebook, in float32 and, on a GPU, in bfloat16; then translations of what it has learnt."""
+    """Run the command on the phrasebook, in float32 and, on a GPU, in bfloat16; then translate what it has learnt."""
     small = {"model.hidden_size": "64", "model.embedding_dim": "64", "data.batch_tokens": "1000"}
     limits = {"training.max_steps": "60", "training.warmup_steps": "10"}
     if device == "cuda":

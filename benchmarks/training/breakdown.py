@@ -1,4 +1,4 @@
-"""Where one of our training steps goes: seconds by part, from clocks around the shipped code. On a CPU calls wait.
+"""Where one of our training steps goes: seconds by part, from its events and torch's hooks. On a CPU calls wait.
 
 lookup             Until a step's rows are there, without the exchange: waiting for the batch, gather, expansion.
 exchange           What tables wait for in collectives, forward and backward, as their statistics count it.
@@ -14,15 +14,14 @@ rest               Everything else.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
+from collections.abc import Iterator
 from typing import Any
 
-import torch
+from torch import nn
+from torch.optim import Optimizer
 
-import dist_s2s.training.trainer
-from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.training.events import Event, PhaseBegin, StepEnd
+from dist_s2s.training.steps import Step
 from dist_s2s.training.trainer import Trainer
 
 PARTS = (
@@ -42,99 +41,76 @@ BACKGROUND = "batch preparation"
 WARM_UP = 2  # steps that do not count
 
 
-@contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Puts ``make(original)`` in the place of an attribute of a module, class or object."""
-    original = getattr(owner, name)
-    setattr(owner, name, make(original))
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
 class Stopwatch:
-    """Adds up the time that calls of the shipped code take, and how much of it tables wait in collectives."""
+    """A listener that adds up the time of a step's parts, and how much of it tables wait in collectives."""
 
-    def __init__(self) -> None:
+    def __init__(self, trainer: Trainer) -> None:
+        self._tables = trainer.tables
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._waited: defaultdict[str, float] = defaultdict(float)
-        self._tables: list[DistributedEmbedding] = []
+        self._starts: dict[str, tuple[float, float]] = {}
+        self._phase: str | None = None
         self._steps = 0
+        for module, part in (
+            (trainer.translator.core.encoder, "encoder"),
+            (trainer.translator.core.decoder, "decoder"),
+        ):
+            self._time_module(module, part)
+        self._time_optimizer(trainer.state.core_optimizer, "dense optimizer")
+        self._time_optimizer(trainer.state.table_optimizer, "table optimizer")
 
-    @contextmanager
-    def timing(self, trainer: Trainer) -> Iterator[None]:
-        """Puts clocks around the parts of the trainer's steps."""
-        self._tables = trainer.tables
-        core, output, state = trainer.translator.core, trainer.translator.output, trainer.state
-        calls: list[tuple[Any, str, str]] = [
-            (trainer.core, "forward", "model"),
-            (core.encoder, "forward", "encoder"),
-            (core.decoder, "forward", "decoder"),
-            (output, "training_loss", "output and loss"),
-            (torch.Tensor, "backward", "backward"),
-            (dist_s2s.training.trainer, "clip_grad_norm_", "clipping"),
-            (state.core_optimizer, "step", "dense optimizer"),
-            (state.table_optimizer, "step", "table optimizer"),
-        ]
-        with ExitStack() as stack:
-            for owner, name, part in calls:
-                stack.enter_context(replaced(owner, name, partial(self._timed, part)))
-            stack.enter_context(replaced(trainer, "train_step", self._timed_step))
-            stack.enter_context(replaced(dist_s2s.training.trainer, "training_steps", self._timed_batches))
-            yield
+    def __call__(self, event: Event) -> None:
+        """Note where one phase ends and the next begins."""
+        match event:
+            case PhaseBegin(phase):
+                self._end_phase()
+                self._phase = phase
+                self._start(phase)
+            case StepEnd(step):
+                self._end_phase()
+                self._steps = step
+                if step <= WARM_UP:
+                    self._seconds.clear()
+                    self._waited.clear()
+
+    def timed(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Time how each step is prepared, in the thread that does it."""
+        while True:
+            start = time.perf_counter()
+            step = next(steps)
+            self._seconds[BACKGROUND] += time.perf_counter() - start
+            yield step
 
     def parts(self) -> dict[str, float]:
-        """Seconds of a step, by part."""
-        own = {part: seconds - self._waited[part] for part, seconds in self._seconds.items()}
-        own["exchange"] = self._waited["lookup"] + self._waited["step"]
-        own["model's wrapping"] = own["model"] - own["encoder"] - own["decoder"]
-        own["rest"] = own["step"] - sum(own[part] for part in PARTS if part not in ("lookup", "exchange", "rest"))
+        """Return the seconds of a step, by part."""
+        own = defaultdict(float, {part: seconds - self._waited[part] for part, seconds in self._seconds.items()})
+        phases = ("lookup", "forward", "loss", "backward", "clip", "update")
+        own["exchange"] = sum(self._waited[phase] for phase in phases)
+        own["model's wrapping"] = own["forward"] - own["encoder"] - own["decoder"]
+        own["output and loss"], own["clipping"] = own["loss"], own["clip"]
+        own["rest"] = own["update"] - own["dense optimizer"] - own["table optimizer"]
         return {part: own[part] / (self._steps - WARM_UP) for part in (*PARTS, BACKGROUND)}
 
-    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = self._now()
-            result = function(*args, **kwargs)
-            self._add(part, start)
-            return result
+    def _time_module(self, module: nn.Module, part: str) -> None:
+        module.register_forward_pre_hook(lambda *_: self._start(part))
+        module.register_forward_hook(lambda *_: self._stop(part))
 
-        return timed
+    def _time_optimizer(self, optimizer: Optimizer, part: str) -> None:
+        optimizer.register_step_pre_hook(lambda *_: self._start(part))
+        optimizer.register_step_post_hook(lambda *_: self._stop(part))
 
-    def _timed_step(self, train_step: Callable[..., None]) -> Callable[..., None]:
-        """Times a step, and what comes between it and the one before, when its rows are looked up."""
-        end = self._now()
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._stop(self._phase)
+            self._phase = None
 
-        def timed_step(*args: Any) -> None:
-            nonlocal end
-            if self._steps <= WARM_UP:
-                self._seconds.clear()
-                self._waited.clear()
-            self._add("lookup", end)
-            start = self._now()
-            train_step(*args)
-            self._add("step", start)
-            self._steps += 1
-            end = self._now()
+    def _start(self, part: str) -> Any:
+        self._starts[part] = self._now()
 
-        return timed_step
-
-    def _timed_batches(self, training_steps: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        def timed_steps(*args: Any) -> Iterator[Any]:
-            steps = training_steps(*args)
-            while True:
-                start = self._now()
-                step = next(steps)
-                self._add(BACKGROUND, start)
-                yield step
-
-        return timed_steps
+    def _stop(self, part: str) -> Any:
+        for sums, now, then in zip((self._seconds, self._waited), self._now(), self._starts[part], strict=True):
+            sums[part] += now - then
 
     def _now(self) -> tuple[float, float]:
-        """The time, and how long tables have waited in collectives so far."""
+        """Return the time, and how long tables have waited in collectives so far."""
         return time.perf_counter(), sum(table.statistics.seconds for table in self._tables)
-
-    def _add(self, part: str, since: tuple[float, float]) -> None:
-        for sums, now, then in zip((self._seconds, self._waited), self._now(), since, strict=True):
-            sums[part] += now - then

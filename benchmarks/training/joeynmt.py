@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.batches import Batch
+from dist_s2s.text.corpus import ExampleList
 from dist_s2s.text.vocabulary import EOS, PAD, SOS, UNK
 from dist_s2s.training.schedule import Progress
 from dist_s2s.training.steps import training_steps
@@ -56,7 +57,7 @@ def _exported(job: Job) -> dict[str, Any]:
     if "output_table" in weights:
         weights["output.weight"] = weights.pop("output_table")
         weights["output.bias"] = weights.pop("output_bias").squeeze(1)
-    steps = islice(training_steps(job.config, job.examples, translator, Progress()), job.steps)
+    steps = islice(training_steps(job.config, ExampleList(job.examples), translator, Progress()), job.steps)
     embeddings = {"embedding_dim": model.embedding_dim, "dropout": 0.0}
     layer = {"type": "recurrent", "rnn_type": "lstm", "num_layers": 1, "embeddings": embeddings, "dropout": 0.0}
     return {

@@ -14,6 +14,7 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.distributed.precision import PrecisionName, settle_precision
 from dist_s2s.text.corpus import Example, encode_pairs, read_pairs
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.translation.output import choose_output
@@ -126,7 +127,9 @@ def file_examples(file: Path, vocabulary_size: int) -> tuple[list[Example], tupl
     source, target = (
         Vocabulary.build((tokenizer.tokenize(pair[side]) for pair in pairs), vocabulary_size) for side in (0, 1)
     )
-    examples, _ = encode_pairs(pairs, tokenizer, tokenizer, source, target, max_length=Config().data.max_length)
+    examples, _ = encode_pairs(
+        pairs, TextSide(tokenizer, source), TextSide(tokenizer, target), Config().data.max_length
+    )
     return examples, (len(source), len(target))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from common.memory import resident
 from dist_s2s.distributed import Ranks, joined_ranks
-from training.breakdown import Stopwatch
+from dist_s2s.training.accelerator import make_accelerator
 from training.job import Job, Measurement
 from training.ours import train_ours
 from training.replicated import train_replicated
@@ -24,18 +24,17 @@ def main(folder: Path) -> None:
     """Do this rank's part of the job."""
     job = Job.from_json((folder / "job.json").read_text(encoding="utf-8"))
     training = job.config.training
-    mixed_precision = "bf16" if training.precision == "bf16" else "no"
-    with joined_ranks(mixed_precision, training.threads_per_rank) as (accelerator, ranks):
-        measurement = measure(job, accelerator, ranks)
+    with joined_ranks(training.threads_per_rank) as ranks:
+        measurement = measure(job, make_accelerator(ranks), ranks)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(asdict(measurement)), encoding="utf-8")
 
 
 def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
     """Train as the job says (collective)."""
     idle = resident()
-    stopwatch = Stopwatch() if job.breakdown else None
+    parts: dict[str, float] = {}
     if job.contender.kind == "ours":
-        records, parameters = train_ours(job, accelerator, ranks, stopwatch)
+        records, parameters, parts = train_ours(job, accelerator, ranks)
     else:
         records, parameters = train_replicated(job, ranks)
     ends = [record.end for record in records]
@@ -46,7 +45,7 @@ def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
         tokens=[record.tokens for record in records],
         idle_bytes=[idle],
         peak_bytes=[records.peak_bytes],
-        parts={} if stopwatch is None else stopwatch.parts(),
+        parts=parts,
         parameters=parameters,
     )
 

@@ -21,6 +21,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim import SparseAdam as TorchSparseAdam
 
 from dist_s2s.distributed import Ranks
+from dist_s2s.text.corpus import ExampleList
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.training.schedule import Progress
 from dist_s2s.training.steps import Step, training_steps
@@ -78,7 +79,7 @@ def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
     replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizers = make_optimizers(job, model)
     records = Records()
-    for step in _one_ahead(training_steps(job.config, job.examples, translator, Progress()), job.steps):
+    for step in _one_ahead(training_steps(job.config, ExampleList(job.examples), translator, Progress()), job.steps):
         loss = replica(step) / step.batch.global_target_tokens
         (loss * ranks.world_size).backward()  # DDP averages over ranks
         norm = clip_(model, training.max_norm)

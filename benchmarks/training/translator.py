@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from common.memory import peak
 from dist_s2s.distributed import Ranks
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.translation.text_side import TextPipeline
 from dist_s2s.translation.translator import Translator
 from training.job import Job
 
@@ -52,8 +52,8 @@ class NumberedVocabulary(Vocabulary):
 def build_translator(job: Job, ranks: Ranks) -> Translator:
     """Build the translator of the job's configuration on ``ranks`` (collective); on one rank its tables are whole."""
     tokenizer = WhitespaceTokenizer()
-    source, target = map(NumberedVocabulary, job.vocabulary_sizes)
-    return Translator(job.config, TextPipeline(tokenizer, tokenizer, source, target), ranks)
+    source, target = (TextSide(tokenizer, NumberedVocabulary(size)) for size in job.vocabulary_sizes)
+    return Translator(job.config, source, target, ranks)
 
 
 def count_parameters(translator: Translator) -> dict[str, int]:

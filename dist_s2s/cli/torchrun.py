@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -37,9 +38,9 @@ def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SignalException("interrupted", signal.SIGTERM)
 
 
-def main() -> int:
-    """Run the job that the command line describes and return its exit status."""
-    args = parse_args(sys.argv[1:])
+def launch(arguments: Sequence[str]) -> int:
+    """Run the job that torchrun's ``arguments`` describe, and return its exit status."""
+    args = parse_args(list(arguments))
     if args.standalone:
         args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
     args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
@@ -65,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launch(sys.argv[1:]))

@@ -21,7 +21,7 @@ DEFAULTS = "defaults"
 
 
 def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Config:
-    """The defaults, overridden by the file, overridden by `overrides` ({full key: text}).
+    """Return the defaults, overridden by the file, overridden by `overrides` ({full key: text}).
 
     Raises UserError for a file that is missing, empty or malformed (with its line), and otherwise with one
     line for each unknown key and each value of a wrong type or out of bounds.
@@ -163,7 +163,7 @@ _RULES = {
 
 
 def _describe(details: ErrorDetails, given: Mapping[str, tuple[object, str]]) -> str:
-    """One line for one of pydantic's errors: the key, the rule, the value and where it was given."""
+    """Describe one of pydantic's errors in one line: the key, the rule, the value and where it was given."""
     key, kind, value = ".".join(map(str, details["loc"][:2])), details["type"], details["input"]
     if kind == "value_error":
         error = str(details["ctx"]["error"])

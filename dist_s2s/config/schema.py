@@ -60,8 +60,9 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The LSTM encoder and decoder."""
+    """The encoder-decoder, and its output layer."""
 
+    kind: Literal["lstm"] = Field(default="lstm", description="the encoder-decoder")
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
     hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
@@ -167,7 +168,7 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """All keys as YAML text, from which `load_config` makes an equal Config."""
+        """Return all keys as YAML text, from which `load_config` makes an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -201,7 +202,7 @@ RESUMABLE_KEYS = frozenset(
 
 
 def differences(there: Config, here: Config) -> list[str]:
-    """A line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
+    """Return a line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
     pairs = [(key, _value(there, key), _value(here, key)) for key in KEYS if key not in RESUMABLE_KEYS]
     chosen = {"model.output": here.model.output, "training.precision": here.training.precision}
     # What is left to the program goes on with whatever it meant there.
@@ -217,7 +218,7 @@ def _value(config: Config, key: str) -> object:
 
 
 def as_text(value: object) -> str:
-    """A value in YAML's words, such as null and true."""
+    """Return a value in YAML's words, such as null and true."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

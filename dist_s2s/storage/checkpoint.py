@@ -50,7 +50,7 @@ class TrainingState:
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
-    """Writes ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
+    """Write ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
 
     progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
     """
@@ -98,13 +98,13 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return complete checkpoints, oldest first."""
     found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Deletes it under another name, so that what is left after a kill is never taken for a checkpoint."""
+    """Delete it under another name, so that what is left after a kill is never taken for a checkpoint."""
     shutil.rmtree(_hide(checkpoint))
 
 
@@ -115,7 +115,7 @@ def _hide(checkpoint: Path) -> Path:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
+    """Return the manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
     try:
         manifest = read_checked_json(checkpoint / MANIFEST)
     except FileNotFoundError:
@@ -129,7 +129,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-    """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    """Load the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
     _load_core(checkpoint, core, _core_file(checkpoint, manifest))
     for name, table in tables.items():
@@ -137,7 +137,7 @@ def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, Distrib
 
 
 def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
-    """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
+    """Load the model and its optimizers, on any number of ranks; return the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
     tensors = _core_file(checkpoint, manifest)
     _load_core(checkpoint, state.core, tensors)
@@ -153,7 +153,7 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
 
 
 def shard_file(name: str, rank: int, world_size: int) -> str:
-    """File name of one rank's rows of a table."""
+    """Return the file name of one rank's rows of a table."""
     return f"{name}-{rank}-of-{world_size}.safetensors"
 
 
@@ -169,7 +169,7 @@ def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) ->
 def _load_rows(
     checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
 ) -> dict[str, Tensor]:
-    """Copies this rank's rows into the table, block by block, from whatever shards hold them.
+    """Copy this rank's rows into the table, block by block, from whatever shards hold them.
 
     Returns this rank's rows of the optimizer's state, unless only_weight.
     """
@@ -231,7 +231,7 @@ def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
 
 
 def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
-    """Those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
+    """Return those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
     return {
         name: {
             f"{number}.{key}": value
@@ -247,7 +247,7 @@ def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
 
 
 def _indexed(tensors: dict[str, Tensor], prefix: str, scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """From "prefix3.key" and "3.key" back to the state_dict form {3: {key: value}}."""
+    """Turn "prefix3.key" and "3.key" back into the state_dict form {3: {key: value}}."""
     values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**values, **scalars}.items():

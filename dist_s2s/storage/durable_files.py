@@ -17,7 +17,7 @@ _CHECKSUM = "sha256_of_the_rest"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Writes a safetensors file through to the disk; returns its SHA-256. Raises UserError if it cannot be written."""
+    """Write a safetensors file through to the disk; return its SHA-256. Raises UserError if it cannot be written."""
     try:
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
     except SafetensorError as error:
@@ -28,7 +28,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_sha256(path: Path, expected: str | None) -> None:
-    """Raises UserError if the file is missing or is not the one that was written."""
+    """Raise UserError if the file is missing or is not the one that was written."""
     try:
         actual = sha256_of(path)
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Replaces a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
+    """Replace a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
     temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -81,7 +81,7 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes renames within the directory durable."""
+    """Make renames within the directory durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

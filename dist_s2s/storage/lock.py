@@ -41,7 +41,7 @@ class RunLock:
             self._descriptor = -1
 
     def take(self) -> None:
-        """Lock the directory that has the run directory's name now; gives up the lock of one that was moved aside."""
+        """Lock the directory that has the run directory's name now; give up the lock of one that was moved aside."""
         import fcntl  # not on every platform
 
         while True:

@@ -15,7 +15,7 @@ CONFIG = "config.yaml"
 
 
 def checkpoint_to_resume(config: Config) -> Path | None:
-    """The checkpoint that training goes on from; None to start anew. Reads only.
+    """Return the checkpoint that training goes on from; None to start anew. Reads only.
 
     Raises UserError if the directory holds the run of another configuration, or something that is not a run.
     """

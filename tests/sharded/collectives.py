@@ -9,9 +9,8 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
 from dist_s2s.sharded.mailboxes import Mailboxes
+from torch import Tensor
 
 _COLLECTIVES = (
     "all_to_all_single",

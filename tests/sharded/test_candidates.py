@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from dist_s2s.sharded.candidates import cumulative_shares, draw_candidates
 
 V = 131

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.embedding import DistributedEmbedding
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.functional import cross_entropy
 
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.embedding import DistributedEmbedding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_ids, random_rows
 from tests.sharded.reference_cross_entropy import (

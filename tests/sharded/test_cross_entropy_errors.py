@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.embedding import DistributedEmbedding
+from torch import Tensor
+
 from tests.rank_pool import RankPool
 from tests.sharded.reference_cross_entropy import Case, H, V, targets_of
 

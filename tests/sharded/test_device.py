@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.choose_transport import choose_transport
+from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adagrad, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup, make_plan, optim
-from dist_s2s.sharded.choose_transport import choose_transport
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from tests.sharded.reference import TRANSPORTS, random_ids, random_rows
 
 V, D, TOKENS = 131, 6, 24

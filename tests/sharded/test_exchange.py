@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.choose_transport import choose_transport
+from dist_s2s.sharded.plan import TablePlan
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, ExchangeStatistics, RowPartition
-from dist_s2s.sharded.choose_transport import choose_transport
 from dist_s2s.sharded.exchange import plan_exchange
-from dist_s2s.sharded.plan import TablePlan
 from dist_s2s.sharded.transport import LocalTransport, Transport
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import poisoned_buffers

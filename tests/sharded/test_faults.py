@@ -12,10 +12,10 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.shared_memory_transport import SharedMemoryTransport
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, lookup
-from dist_s2s.sharded.shared_memory_transport import SharedMemoryTransport
 from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS

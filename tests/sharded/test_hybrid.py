@@ -9,12 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.mailboxes import Mailboxes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer, SparseAdam
 
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
-from dist_s2s.sharded.mailboxes import Mailboxes
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids, random_rows
 

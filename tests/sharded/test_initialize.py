@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.initialize import normal_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, embedding
-from dist_s2s.sharded.initialize import normal_rows
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble
 

@@ -14,11 +14,11 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
 from tests.mortal_ranks import mortal_ranks
 from tests.sharded.reference import TRANSPORTS, random_ids
 from tests.sharded.remains import descriptors, mapped_memory, memory_mapped_anywhere, named_sockets

@@ -9,12 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dist_s2s.sharded import RowPartition, resharding
-from dist_s2s.sharded.resharding import gather_whole, reshard, scatter_from_first
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from dist_s2s.sharded.runs import Runs
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-
-from dist_s2s.sharded.runs import Runs
 
 numbers = st.lists(st.integers(0, 5) | st.integers(0, 2**63 - 1), max_size=40)
 

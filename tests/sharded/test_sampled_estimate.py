@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-
 from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+
 from tests.sharded.reference import random_rows
 from tests.sharded.sampled_reference import EVERY_CLASS, Case, H, V, gradients, run_steps, tables, targets
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.candidates import draw_candidates
+from dist_s2s.sharded.lookup import lookup
+from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional as F
 
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.candidates import draw_candidates
-from dist_s2s.sharded.lookup import lookup
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, random_ids, random_rows
 from tests.sharded.sampled_reference import (

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
-from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.candidates import draw_candidates
 from dist_s2s.sharded.lookup import lookup
 from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from torch import Tensor
+
+from dist_s2s.sharded import DistributedEmbedding
 from tests.rank_pool import RankPool
 from tests.sharded.sampled_reference import IGNORED, H, V, tables
 

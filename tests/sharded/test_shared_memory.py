@@ -13,11 +13,11 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.choose_transport import choose_transport
+from dist_s2s.sharded.lookup import lookup_planned
 from torch import Tensor
 
 from dist_s2s.sharded import DistributedEmbedding, mailboxes
-from dist_s2s.sharded.choose_transport import choose_transport
-from dist_s2s.sharded.lookup import lookup_planned
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids
 from tests.sharded.remains import descriptors, mapped_memory

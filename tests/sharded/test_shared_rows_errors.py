@@ -18,10 +18,10 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
-
-from dist_s2s.sharded import DistributedEmbedding, shared_rows
 from dist_s2s.sharded.mailboxes import Mailboxes
 from dist_s2s.sharded.meetings import OPERATIONS, Meetings, Message
+
+from dist_s2s.sharded import DistributedEmbedding, shared_rows
 from tests.mortal_ranks import mortal_ranks
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
 from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.embedding import DistributedEmbedding
+from torch import Tensor
+
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Adagrad, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, SparseAdam, clip_grad_norm_, lookup
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids, random_rows

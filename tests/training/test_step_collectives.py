@@ -9,13 +9,14 @@ import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.text.corpus import Example
-from dist_s2s.training.trainer import Trainer, TrainingData
+from dist_s2s.training.meter import Meter
+from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.trainer import Trainer
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.sharded.collectives import counted_collectives
 from tests.sharded.reference import TRANSPORTS
-from tests.training.test_equality import DataParallel, Log, make_config, make_examples, make_translator
+from tests.training.test_equality import DataParallel, make_config, make_examples, make_translator
 
 STEPS = 4  # fewer than from one look for signals to the next
 
@@ -31,11 +32,11 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
     for each in (ranks.group, ranks.plan_group):  # mailboxes are made, and grow, before the steps that are counted
         table = DistributedEmbedding(131, 64, process_group=each, transport=transport)
         table(torch.arange(131)).sum().backward()
-    data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
     translator = make_translator(config, ranks)
-    trainer = Trainer(config, data, translator, DataParallel(group), Log())
+    trainer = Trainer(config, make_examples(), translator, DataParallel(group))
+    trainer.listeners += [StopSignals(trainer), Meter(trainer)]
     with counted_collectives() as counts:
-        trainer._train()
+        trainer.train()
     assert trainer.progress.step == STEPS
     return counts
 

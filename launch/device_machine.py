@@ -1,4 +1,6 @@
-"""Writes what machine this is as JSON: python launch/device_machine.py FILE DEVICE
+"""Writes what machine this is as JSON.
+
+    python launch/device_machine.py FILE DEVICE
 
 Exits with status 1 if DEVICE is cuda, and torch finds none.
 """

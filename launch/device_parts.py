@@ -54,7 +54,7 @@ def parts(device: str, work: Path) -> list[Part]:
 
 
 def _tests(device: str, work: Path, limit: float) -> Part:
-    """The library at one rank: lookups, backward, optimizers, losses, each alone and through a process group."""
+    """Return the tests of the library at one rank, where a table exchanges nothing or goes through a process group."""
     file = work / "tests.xml"
     # A warning of a torch that is older or newer than ours is none of this check's business.
     arguments = ("-m", "pytest", "tests/sharded/test_device.py", f"--device={device}", "-q", "-W", "default")
@@ -62,7 +62,7 @@ def _tests(device: str, work: Path, limit: float) -> Part:
 
 
 def _training(device: str, work: Path, slower: int) -> list[Part]:
-    """The command on the phrasebook, in float32 and, on a GPU, in bfloat16; then translations of what it has learnt."""
+    """Return training on the phrasebook, in float32 and on a GPU in bfloat16, then translations of what was learnt."""
     small = {"model.hidden_size": "64", "model.embedding_dim": "64", "data.batch_tokens": "1000"}
     limits = {"training.max_steps": "60", "training.warmup_steps": "10"}
     if device == "cuda":
@@ -89,7 +89,7 @@ def _training(device: str, work: Path, slower: int) -> list[Part]:
 
 
 def _benchmarks(device: str, work: Path, slower: int) -> list[Part]:
-    """Lookups beside nn.Embedding and TorchRec, and output layers beside torch's cross-entropy at V = 128,000."""
+    """Return lookups beside nn.Embedding and TorchRec, and output layers beside torch's cross-entropy at V = 128,000."""
     on = ("--ranks", "1", "--device", device)
     size = ("--num_embeddings", "1000000", "--embedding_dim", "128", "--ids", "16384")
     layer = ("--tokens", "8192", "--hidden_size", "512", "--repetitions", "5", "--limit", "0.3")

@@ -89,7 +89,7 @@ def _training(device: str, work: Path, slower: int) -> list[Part]:
 
 
 def _benchmarks(device: str, work: Path, slower: int) -> list[Part]:
-    """Return lookups beside nn.Embedding and TorchRec, and output layers beside torch's cross-entropy at V = 128,000."""
+    """Return lookups beside nn.Embedding and TorchRec, and output layers of 128,000 classes beside torch's loss."""
     on = ("--ranks", "1", "--device", device)
     size = ("--num_embeddings", "1000000", "--embedding_dim", "128", "--ids", "16384")
     layer = ("--tokens", "8192", "--hidden_size", "512", "--repetitions", "5", "--limit", "0.3")

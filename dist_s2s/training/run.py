@@ -12,7 +12,7 @@ from dist_s2s.distributed.precision import settle_precision
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
-from dist_s2s.storage.run_files import describe_data, seal_run
+from dist_s2s.storage.run_files import check_run, describe_data, seal_run
 from dist_s2s.text.corpus import describe
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
@@ -69,6 +69,8 @@ def run_training(config: Config, verbose: bool = False) -> None:
 
 def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     """Settle what the run is, and make the run directory its own (collective)."""
+    if config.training.resume != "never":  # before anything in it is believed
+        ranks.together(lambda: check_run(config.run_dir))
     checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
     ranks.check_same("checkpoint to go on from", checkpoint)
     model = config.model

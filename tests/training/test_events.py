@@ -1,18 +1,33 @@
 """What a trainer tells its listeners, in which order, and the listener that the documentation shows."""
 
+import signal
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
+from dist_s2s.storage.checkpoint import list_checkpoints
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.training import events
 from dist_s2s.training.checkpoints import Checkpoints
-from dist_s2s.training.events import CheckpointSaved, Event, Paused, PhaseBegin, Report, Resumed, RunEnd, StepEnd
+from dist_s2s.training.events import (
+    CheckpointSaved,
+    Event,
+    Paused,
+    PhaseBegin,
+    Report,
+    Resumed,
+    RunEnd,
+    StepEnd,
+    StepsEnd,
+    ValidationBatch,
+)
 from dist_s2s.training.meter import Meter
+from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator
 from tests.rank_pool import RankPool
@@ -68,15 +83,49 @@ def whole_training(group: dist.ProcessGroup, run_dir: Path) -> list[object]:
 
 
 def test_validations_and_checkpoints_pause_training(ranks: RankPool, tmp_path: Path) -> None:
-    """In steps 2, 3, 4 and 5; a validation saves, so that step 4 is not saved twice."""
+    """A validation saves, so that step 4 is saved once. What a listener causes is heard before what it heard."""
     saved = [Paused, Resumed, CheckpointSaved]
-    validated = [Report, Paused, *saved, events.Validation, Resumed]
+    validated = [Report, Paused, ValidationBatch, ValidationBatch, *saved, events.Validation, Resumed]
     end = RunEnd(5, "training.max_steps = 5 is reached", interrupted=False)
-    expected = [StepEnd, Report, *saved, StepEnd, Report, StepEnd, *validated, StepEnd, StepEnd, *validated, end]
-    told = ranks.run(whole_training, tmp_path / "run", world_size=2)[0]
-    assert sorted(map(str, told)) == sorted(map(str, expected))
-    assert told[-1] == end
-    assert told.index(Report) < told.index(Paused)
+    steps = [[], [Report, *saved], [Report], validated, []]
+    expected = [told for caused in steps for told in (*caused, StepEnd)]
+    for told in ranks.run(whole_training, tmp_path / "run", world_size=2):
+        assert told == [*expected, *validated, StepsEnd, end]
+
+
+def stopped_in_validation(
+    group: dist.ProcessGroup, run_dir: Path, training: dict[str, int]
+) -> tuple[list[object], list[str]]:
+    """One rank is told to stop, in the first batch of the validation."""
+    trainer = make_trainer(group, run_dir, checkpoint_every=100, log_every=100, **training)
+    signals, heard = StopSignals(trainer), []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, ValidationBatch) and trainer.ranks.rank == 1:
+            signals._note(signal.SIGTERM, None)
+
+    examples = [Example([5], [6])] * 200  # two batches of 64 on each rank
+    validator = Validator(trainer, ExampleList(examples), [("w5", "w6")] * 200)
+    trainer.listeners += [stop, signals, Meter(trainer), validator, Checkpoints(trainer), heard.append]
+    trainer.fit()
+    assert signals.exit_status == 128 + signal.SIGTERM
+    assert trainer.translator.core.training
+    told = [brief(event) for event in heard if not isinstance(event, PhaseBegin)]
+    return told, [path.name for path in list_checkpoints(run_dir / "checkpoints")]
+
+
+@pytest.mark.parametrize(
+    "training", [{"max_steps": 2, "validate_every": 100}, {"max_steps": 9, "validate_every": 2}], ids=["last", "midway"]
+)
+def test_a_validation_that_is_interrupted_is_given_up_and_the_step_saved(
+    training: dict[str, int], ranks: RankPool, tmp_path: Path
+) -> None:
+    for told, saved in ranks.run(stopped_in_validation, tmp_path / "run", training, world_size=2):
+        assert told.count(StepEnd) == 2
+        assert told.count(ValidationBatch) == 1
+        assert events.Validation not in told
+        assert told[-1] is RunEnd
+        assert saved == ["step-2"]
 
 
 def test_listener_of_the_documentation() -> None:

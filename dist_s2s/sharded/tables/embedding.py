@@ -276,6 +276,7 @@ class DistributedEmbedding(nn.Module):
         """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
         Args:
+            ids: integers of any shape; ranks may have different shapes, or no ids at all.
             plan: the result of ``self.plan(ids)`` for these very ids, if that was called before: on every rank or on
                 none.
 
@@ -290,6 +291,7 @@ class DistributedEmbedding(nn.Module):
         Gradients are dropped.
 
         Args:
+            num_embeddings: the new size, the same on every rank.
             optimizer: its state of ``weight`` moves along, if it has a row for each row; that of new rows is 0.
 
         Raises:
@@ -302,6 +304,7 @@ class DistributedEmbedding(nn.Module):
 
         Args:
             ids: integers of any shape, of rows on any rank; each rank may name others, or none.
+            optimizer: its state of these rows is set to 0.
 
         Raises:
             IndexError, TypeError: as ``plan``.

@@ -9,6 +9,7 @@ import pytest
 
 from dist_s2s.config import KEYS
 from tests.commands import ROOT, clean_environment
+from tests.toy_corpus import options, write_corpus
 
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRESENT = [
@@ -141,6 +142,21 @@ def snippets() -> list[tuple[str, str]]:
     return found
 
 
+def run_program(source: str, folder: Path, launcher: tuple[str, ...] = ()) -> str:
+    """Run a program to its end, and return its output."""
+    (folder / "program.py").write_text(source, encoding="utf-8")
+    finished = subprocess.run(
+        [sys.executable, *launcher, str(folder / "program.py")],
+        cwd=ROOT,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
 PROGRAMS = {name: source for name, source in snippets() if source.startswith("import ")}
 
 
@@ -155,16 +171,15 @@ def test_a_snippet_compiles(name: str, source: str) -> None:
     ids=["one process", *(f"{name} on 2 ranks" for name in PROGRAMS)],
 )
 def test_a_program_runs(name: str, launcher: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAMS[name], encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, *launcher, str(tmp_path / "program.py")],
-        cwd=ROOT,
-        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_program(PROGRAMS[name], tmp_path, launcher)
+
+
+def test_the_listener_of_the_training_guide_hears_of_steps(tmp_path: Path) -> None:
+    words = options(write_corpus(tmp_path), tmp_path / "run", training__max_steps=4)
+    toy = f"load_config(None, {dict(word.removeprefix('--').split('=', 1) for word in words)})"
+    source = dict(snippets())["training-0"].replace('load_config(Path("configs/phrasebook.yaml"), {})', toy)
+    output = run_program(source.replace("% 50", "% 2"), tmp_path)
+    assert re.findall(r"^step (\d+): gradient norm \d", output, re.MULTILINE) == ["2", "4"]
 
 
 def test_the_library_guide_and_the_readme_have_programs() -> None:

@@ -1,5 +1,6 @@
 """A training run from its configuration to summary.json."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dist_s2s.text.corpus import describe
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
+from dist_s2s.training.events import Listener
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.schedule import warmup_warning
@@ -43,12 +45,13 @@ class Start:
     has_other_data: bool
 
 
-def run_training(config: Config, verbose: bool = False) -> None:
+def run_training(config: Config, verbose: bool = False, listeners: Sequence[Listener] = ()) -> None:
     """Read the data, train, score the best checkpoint on the test data, and write summary.json (collective).
 
     Args:
         config: the run's.
         verbose: show every parameter tensor, not just the parts of the model.
+        listeners: called with each event of the training, after the run's own; see ``events``.
     """
     with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
         lock = RunLock(config.run_dir)
@@ -63,7 +66,7 @@ def run_training(config: Config, verbose: bool = False) -> None:
         trainer = Trainer(config, start.data.train, translator, accelerator)
         begin(trainer, start, log)
         log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
-        fit(trainer, start.data, log)
+        fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
 
 
@@ -149,11 +152,12 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
         log.say("with other data than before; the best score so far no longer counts")
 
 
-def fit(trainer: Trainer, data: RunData, log: RunLog) -> None:
+def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listener] = ()) -> None:
     """Train with everything that listens to it (collective). Raises SystemExit if a signal has ended it."""
     with StopSignals(trainer) as signals:
         validator = Validator(trainer, data.valid, data.valid_pairs)
         trainer.listeners += [signals, Meter(trainer), validator, log, LossGuard(trainer), Checkpoints(trainer)]
+        trainer.listeners += listeners
         trainer.fit()
         if signals.exit_status is not None:
             raise SystemExit(signals.exit_status)

@@ -45,7 +45,8 @@ class Stopwatch:
     """A listener that adds up the time of a step's parts, and how much of it tables wait in collectives."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._tables = trainer.tables
+        # Tables of the same ranks share their statistics.
+        self._statistics = {id(table.statistics): table.statistics for table in trainer.tables}.values()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._waited: defaultdict[str, float] = defaultdict(float)
         self._starts: dict[str, tuple[float, float]] = {}
@@ -113,4 +114,4 @@ class Stopwatch:
 
     def _now(self) -> tuple[float, float]:
         """Return the time, and how long tables have waited in collectives so far."""
-        return time.perf_counter(), sum(table.statistics.seconds for table in self._tables)
+        return time.perf_counter(), sum(each.seconds for each in self._statistics)

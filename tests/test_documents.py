@@ -79,7 +79,7 @@ def unknown_options(text: str) -> list[str]:
     """The other options of our commands that no source knows."""
     sources = "\n".join(
         path.read_text(encoding="utf-8")
-        for folder in ("dist_s2s", "benchmarks", "examples", "tests")
+        for folder in ("dist_s2s", "benchmarks", "examples", "launch", "tests")
         for path in (ROOT / folder).rglob("*.py")
         if path.name != Path(__file__).name
     )

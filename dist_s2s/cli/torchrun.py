@@ -8,6 +8,7 @@ workers with SIGTERM.
 
 import logging
 import logging.handlers
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ def launch(arguments: Sequence[str]) -> int:
     if args.standalone:
         args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
     args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
+    # What torchrun would set, after four lines about it; a rank takes its share of the cores nevertheless.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, interrupt)
     log = hold_agent_log()
     try:

@@ -50,7 +50,7 @@ def summarize(parameters: Iterable[Parameter]) -> list[Parameter]:
 def parameter_table(title: str, parameters: Iterable[Parameter]) -> Table:
     """Return a table with a line for each parameter or part, and their sum."""
     grid = Table(title=title, title_justify="left")
-    for column in ("parameter", "shape", "lives"):
+    for column in ("parameter", "shape", "placement"):
         grid.add_column(column, no_wrap=True)
     grid.add_column("bytes per rank", justify="right")
     grid.add_column("bytes in all ranks", justify="right")

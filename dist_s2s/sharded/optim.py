@@ -1,17 +1,17 @@
-"""Optimizers for sharded tables. They touch only the rows in the gradient, and communicate nothing.
+"""Optimizers for sharded tables: they update only the rows in the gradient, and call no collectives.
 
-Every shard updates itself: a row's new value depends on that row, its gradient and its state alone, so a sharded table
-learns exactly as a whole one. All of them take parameters of shape [rows, D], such as ``DistributedEmbedding.weight``,
-and two kinds of gradient: a sparse one, of which only the rows change, and a dense one (of a table that is also an
-output layer), for which every row counts as touched.
+Each rank updates its own shard. A row's new value depends on that row, its gradient and its state alone, so a sharded
+table learns exactly as an unsharded one. The optimizers take parameters of shape [rows, D], such as
+``DistributedEmbedding.weight``, with either a sparse gradient, of which only the rows are updated, or a dense one (from
+a table that is also an output layer), for which every row is updated. Arguments are those of torch.optim.
 
-They are *lazy*: a row that is not in the gradient keeps its value and its state to the bit. So momentum and moments
-decay, and weight decay applies, only at those steps at which the row is touched. ``weight_decay`` is decoupled as in
-AdamW (Loshchilov & Hutter 2019): ``row -= lr · weight_decay · row``.
+They are *lazy*: a row that is not in the gradient keeps its value and its state bit by bit. Momentum and moments decay,
+and weight decay applies, only in steps in which the row is in the gradient. ``weight_decay`` is decoupled as in AdamW
+(Loshchilov & Hutter 2019): ``row -= lr · weight_decay · row``.
 
-State: ``step``, a Python int that counts the shard's updates, and tensors whose first dimension is the rows of the
-shard, all of which start as zeros. A shard's rows can thus be saved, moved and reset together with their state. For
-tables in bfloat16 or float16 state and arithmetic are float32, and a row is rounded once, when it is written.
+State: ``step``, a Python int that counts the shard's updates, and tensors whose first dimension is the shard's rows;
+they start as zeros. So rows can be saved, moved and reset together with their state. For tables in bfloat16 or float16,
+state and arithmetic are float32, and each row is rounded once, when it is written.
 """
 
 import math
@@ -27,21 +27,29 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 class _RowOptimizer(Optimizer, ABC):
-    """The loop over the tables, their rows and state. A subclass gives the formula for some rows."""
+    """Loops over tables, rows and state; a subclass supplies the formula for the rows of one table."""
 
     @abstractmethod
     def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
-        """The shape of each state tensor of a shard of shape [rows, D]: [rows, D] or [rows]."""
+        """Return the shape of each state tensor, [rows, D] or [rows], for a shard of shape [rows, D]."""
 
     @abstractmethod
     def _change(self, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: int) -> Tensor:
-        """What to add to M rows: a new tensor, [M, D].
+        """Return what to add to M rows, a new tensor of shape [M, D].
 
-        gradient: of those rows, [M, D]. state: of those rows, [M, D] or [M], to be brought up to date in place.
+        Args:
+            gradient: of these rows, [M, D].
+            state: of these rows, [M, D] or [M]; updated in place.
+            group: the settings of the parameter group.
+            step: how many updates the shard has had, this one included.
         """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch. Raises ValueError for a setting out of its range, or a parameter that is not [rows, D]."""
+        """Add a parameter group, as in torch.optim.
+
+        Raises:
+            ValueError: for a setting that is out of range, or a parameter whose shape is not [rows, D].
+        """
         settings = {**self.defaults, **param_group}
         for name in ("lr", "momentum", "weight_decay"):
             if not settings.get(name, 0) >= 0:
@@ -60,7 +68,7 @@ class _RowOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Updates every row that has a gradient."""
+        """Update every row that has a gradient; return the closure's loss, if there is a closure (local)."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,7 +80,7 @@ class _RowOptimizer(Optimizer, ABC):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, except that state tensors stay float32 where the table is bfloat16 or float16."""
+        """Load a state as in torch.optim, but keep it in float32 for tables in bfloat16 or float16."""
         super().load_state_dict(state_dict)
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
         parameters = (parameter for group in self.param_groups for parameter in group["params"])
@@ -102,11 +110,11 @@ class _RowOptimizer(Optimizer, ABC):
 
 
 class SparseSGD(_RowOptimizer):
-    """Stochastic gradient descent, with heavy-ball momentum (Polyak 1964) that is lazy.
+    """Stochastic gradient descent with lazy heavy-ball momentum (Polyak 1964).
 
-    For each row in the gradient g: ``momentum_buffer = momentum · momentum_buffer + g``,
-    ``row -= lr · momentum_buffer``, as in torch.optim.SGD, where momentum also moves rows that are not in the gradient.
-    State: [rows, D], and none without momentum.
+    For each row with gradient g: ``momentum_buffer = momentum · momentum_buffer + g``,
+    ``row -= lr · momentum_buffer``. These are the formulas of torch.optim.SGD, whose momentum, however, also moves rows
+    that are not in the gradient. State: [rows, D] with momentum, none without.
     """
 
     def __init__(
@@ -124,9 +132,9 @@ class SparseSGD(_RowOptimizer):
 
 
 class SparseAdagrad(_RowOptimizer):
-    """Adagrad (Duchi et al. 2011), equal to torch.optim.Adagrad.
+    """Adagrad (Duchi et al. 2011), with the results of torch.optim.Adagrad.
 
-    For each row in the gradient g: ``sum += g²``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows, D].
+    For each row with gradient g: ``sum += g²``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows, D].
     """
 
     def __init__(self, params: Parameters, lr: float = 1e-2, eps: float = 1e-10, *, weight_decay: float = 0.0) -> None:
@@ -143,8 +151,8 @@ class SparseAdagrad(_RowOptimizer):
 class RowWiseAdagrad(SparseAdagrad):
     """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per element.
 
-    For each row in the gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows], which
-    takes 1/D of the table's own memory.
+    For each row with gradient g: ``sum += mean(g²)``, ``row -= lr · g / (sqrt(sum) + eps)``. State: [rows], which is
+    1/D of the table's size.
     """
 
     def _state_shapes(self, shape: torch.Size, group: dict[str, Any]) -> dict[str, torch.Size]:
@@ -156,9 +164,9 @@ class RowWiseAdagrad(SparseAdagrad):
 
 
 class SparseAdam(_RowOptimizer):
-    """Adam (Kingma & Ba 2015) that is lazy, equal to torch.optim.SparseAdam.
+    """Lazy Adam (Kingma & Ba 2015), with the results of torch.optim.SparseAdam.
 
-    For each row in the gradient g, at the shard's step t: ``exp_avg += (1 - β₁) · (g - exp_avg)``,
+    For each row with gradient g, in the shard's step t: ``exp_avg += (1 - β₁) · (g - exp_avg)``,
     ``exp_avg_sq += (1 - β₂) · (g² - exp_avg_sq)``,
     ``row -= lr · sqrt(1 - β₂ᵗ) / (1 - β₁ᵗ) · exp_avg / (sqrt(exp_avg_sq) + eps)``. State: twice [rows, D].
     """
@@ -185,9 +193,9 @@ class SparseAdam(_RowOptimizer):
 
 
 class RowWiseAdam(SparseAdam):
-    """SparseAdam with one second moment per row: of the mean of squares of the row's gradient.
+    """SparseAdam with one second moment per row instead of one per element.
 
-    The formula is that of SparseAdam with mean(g²) in the place of g². State: [rows, D] and [rows], about half of
+    The formulas are those of SparseAdam with mean(g²) in place of g². State: [rows, D] and [rows], about half of
     SparseAdam's.
     """
 
@@ -202,25 +210,25 @@ class RowWiseAdam(SparseAdam):
 
 
 def _adam_change(mean: Tensor, square: Tensor, group: dict[str, Any], step: int) -> Tensor:
-    """Adam's step from its two moments, [M, D] and [M, D or 1]."""
+    """Return Adam's change, [M, D], from its two moments, [M, D] and [M, D or 1]."""
     beta1, beta2 = group["betas"]
     step_size = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
     return mean.div(square.sqrt().add_(group["eps"])).mul_(-step_size)
 
 
 def _mean_square(gradient: Tensor) -> Tensor:
-    """Of each row, [M]. The norm squared is measured at half the cost of the mean of squares."""
+    """Return the mean square of each row, [M]. Measured: through the norm it takes half the time of square().mean()."""
     norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
     return norm.square_().div_(gradient.shape[1])
 
 
 def _arithmetic_dtype(parameter: Tensor) -> torch.dtype:
-    """The table's dtype, but at least float32."""
+    """Return the table's dtype, or float32 if that is wider."""
     return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def _add(parameter: Tensor, rows: Tensor | None, change: Tensor, decay: float) -> None:
-    """``row ← (1 - decay) · row + change`` for these rows, [M], or for all if rows is None."""
+    """Set each of these rows, [M], or all of them if rows is None, to ``(1 - decay) · row + change``, in place."""
     if rows is not None and not decay and parameter.dtype == change.dtype:
         parameter.index_add_(0, rows, change)  # measured at half the cost of the three steps below
         return

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.embedding import DistributedEmbedding
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 from tests.sharded.reference import assemble, random_ids, random_rows
 
 V, H = 131, 5

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.output.sampled_softmax import SampledSoftmaxLoss
 from tests.sharded.reference import assemble, random_ids, random_rows
 
 V, H = 131, 6

@@ -16,9 +16,11 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adagrad, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, clip_grad_norm_, lookup, make_plan, optim
-from dist_s2s.sharded.choose_transport import choose_transport
-from dist_s2s.sharded.cross_entropy import VocabParallelCrossEntropy
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
+from dist_s2s.sharded.output.sampled_softmax import SampledSoftmaxLoss
+from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.group import RankGroup
+from dist_s2s.sharded.transport.making import _make_transport
 from tests.sharded.reference import TRANSPORTS, random_ids, random_rows
 
 V, D, TOKENS = 131, 6, 24
@@ -49,19 +51,25 @@ def group(transport: str | None, device: torch.device) -> Iterator[dist.ProcessG
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def one_rank(group: dist.ProcessGroup | None, transport: str | None, device: torch.device) -> RankGroup | None:
+    """The group of the one rank, which exchanges with itself."""
+    return None if group is None else RankGroup(_make_transport(transport, group, device), device, group)
+
+
 Share = Callable[[DistributedEmbedding], DistributedEmbedding]
 Build = Callable[..., DistributedEmbedding]
 
 
 @pytest.fixture
-def share(group: dist.ProcessGroup | None, transport: str | None) -> Share:
-    """A table drops a group of one rank, for which it need not exchange anything. Here it is to do so."""
+def share(one_rank: RankGroup | None) -> Share:
+    """A table of one rank has its rows at hand and need not exchange anything. Here it is to do so."""
 
     def with_group(table: DistributedEmbedding) -> DistributedEmbedding:
         assert table.process_group is None
-        if group is not None:
-            table.process_group = group
-            table.transport = choose_transport(transport, group, table.weight.device)
+        if one_rank is not None:
+            table.group, table._store = one_rank, RowStore(one_rank, table.weight.detach())
+            table._store.is_in_place = False
         return table
 
     return with_group
@@ -90,7 +98,7 @@ def loss_of(rows: Tensor) -> Tensor:
     return (rows * random_rows(tuple(rows.shape), seed=0).to(rows) + rows.square()).sum()
 
 
-def test_two_tables_in_one_exchange(device: torch.device, new_table: Build):
+def test_two_tables_in_one_exchange(device: torch.device, new_table: Build, group: dist.ProcessGroup | None):
     tables = [new_table(V, D, 3, max_norm=2.0), new_table(50, 2, layout="round_robin", scale_grad_by_freq=True)]
     references = [whole(tables[0], max_norm=2.0), whole(tables[1], scale_grad_by_freq=True)]
     ids = [ids_of(0), ids_of(1, 50)[:2]]
@@ -106,6 +114,7 @@ def test_two_tables_in_one_exchange(device: torch.device, new_table: Build):
     for table, reference in zip(tables, references, strict=True):
         assert table.weight.grad.is_coalesced()
         close(table.weight.grad.to_dense().cpu(), reference.weight.grad)
+    assert (tables[0].statistics.collectives > 0) == (group is not None)
     empty = torch.empty(0, 3, dtype=torch.long, device=device)
     assert tables[0](empty).shape == (0, 3, D)
 
@@ -217,8 +226,12 @@ def test_conversion_growth_and_new_beginnings(device: torch.device, new_table: B
     assert torch.equal(copied.weight, fresh[:V])
 
 
+EXACT = partial(SampledSoftmaxLoss, num_samples=20_000)
+LOSSES = [VocabParallelCrossEntropy, EXACT, partial(EXACT, frequencies=torch.arange(V, 2 * V))]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("kind", [VocabParallelCrossEntropy, partial(SampledSoftmaxLoss, num_samples=20_000)])
+@pytest.mark.parametrize("kind", LOSSES)
 def test_losses(device: torch.device, new_table: Build, kind: Callable[..., nn.Module], smoothing: float):
     """With so many samples every class is a candidate with a probability of 1, and the sampled loss is exact."""
     table, bias = new_table(V, D, init_std=D**-0.5), new_table(V, 1, init_std=0.5)
@@ -237,6 +250,24 @@ def test_losses(device: torch.device, new_table: Build, kind: Callable[..., nn.M
     close(on_device.grad.cpu(), hidden.grad)
     for parameter, weight in zip((table.weight, bias.weight), weights, strict=True):
         close(parameter.grad.to_dense().cpu(), weight.grad)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_under_autocast(device: torch.device, new_table: Build, kind: Callable[..., nn.Module]):
+    """Products are in bfloat16, sums in float32: loss and gradients are those without autocast to about 2^-8."""
+    table = new_table(V, D, init_std=D**-0.5, dtype=torch.float32)
+    loss, target = kind(table), ids_of(0).to(device)
+    found = []
+    for enabled in (False, True):
+        hidden = random_rows((*target.shape, D), seed=3).float().to(device).requires_grad_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            value = loss(hidden, target)
+        value.backward()
+        found.append([value.detach(), hidden.grad, table.weight.grad.to_dense()])
+        table.weight.grad = None
+    for exact, reduced in zip(*found, strict=True):
+        assert reduced.dtype == torch.float32
+        torch.testing.assert_close(reduced, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
 
 
 def test_the_likeliest_classes(device: torch.device, new_table: Build):

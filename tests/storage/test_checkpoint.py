@@ -13,7 +13,7 @@ from torch.optim import Adagrad, Adam, Optimizer, SparseAdam
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
-from dist_s2s.sharded.partition import Layout
+from dist_s2s.sharded.rows.partition import Layout
 from dist_s2s.storage.checkpoint import (
     TrainingState,
     list_checkpoints,

@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.corpus import Example
-from dist_s2s.training.trainer import Trainer, TrainingData
+from dist_s2s.training.meter import Meter
+from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.trainer import Trainer
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.sharded.collectives import counted_collectives
 from tests.sharded.reference import TRANSPORTS
-from tests.training.test_equality import DataParallel, Log, make_config, make_examples, make_translator
+from tests.training.test_equality import DataParallel, make_config, make_examples, make_translator
 
 STEPS = 4  # fewer than from one look for signals to the next
 
@@ -27,11 +28,11 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
     config = config.model_copy(update={"embedding": embedding, "training": training})
     world_size = dist.get_world_size(group)
     ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
-    data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
     translator = make_translator(config, ranks)
-    trainer = Trainer(config, data, translator, DataParallel(group), Log())
+    trainer = Trainer(config, make_examples(), translator, DataParallel(group))
+    trainer.listeners += [StopSignals(trainer), Meter(trainer)]
     with counted_collectives() as counts:
-        trainer._train()
+        trainer.train()
     assert trainer.progress.step == STEPS
     return counts
 

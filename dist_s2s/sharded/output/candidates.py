@@ -1,4 +1,4 @@
-"""Which classes a sampled softmax looks at in a step: a function of seed and step, and so the same on every rank."""
+"""The classes that a sampled softmax looks at in a step: a function of seed and step, so the same on every rank."""
 
 import hashlib
 import math
@@ -11,11 +11,18 @@ from torch.nn import functional as F
 def draw_candidates(
     num_samples: int, num_classes: int, cumulative: Tensor | None, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """The distinct ones of ``num_samples`` draws with replacement, and how likely each was to be among them.
+    """Return the distinct ids of ``num_samples`` draws with replacement, and how likely each was to be drawn.
 
-    cumulative: of ``cumulative_shares``. None draws id i with probability q(i) = log((i + 2) / (i + 1)) /
-        log(num_classes + 1), without looking at all classes.
-    Returns ids, int64 [S], rising, and log(1 - (1 - q)^num_samples), float64 [S], on the CPU.
+    Args:
+        num_samples: number of draws.
+        num_classes: ids are drawn from [0, num_classes).
+        cumulative: result of ``cumulative_shares``. If None, id i is drawn with probability
+            q(i) = log((i + 2) / (i + 1)) / log(num_classes + 1), in time that does not depend on num_classes.
+        seed: decides the draws together with ``step``.
+        step: number of the training step.
+
+    Returns:
+        Ids in ascending order, int64 [S], and log(1 - (1 - q)^num_samples) for each, float64 [S]; both on the CPU.
     """
     # A hash, so that step 1 of seed 0 and step 0 of seed 1 have nothing in common.
     digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
@@ -32,16 +39,19 @@ def draw_candidates(
 
 
 def cumulative_shares(frequencies: Tensor) -> Tensor:
-    """float64 [num_classes + 1], from 0 to 1: uniform numbers from element i up to element i + 1 draw class i.
+    """Return cumulative shares, float64 [num_classes + 1], rising from 0 to 1.
 
-    frequencies: counts, [num_classes], none negative and not all 0.
+    A uniform number between elements i and i + 1 draws class i.
+
+    Args:
+        frequencies: counts, [num_classes], none negative and not all 0.
     """
     cumulative = F.pad(frequencies.detach().double().cpu().cumsum(0), (1, 0))
     return cumulative / cumulative[-1]
 
 
 def frequencies_error(frequencies: Tensor, num_classes: int) -> ValueError | None:
-    """What keeps them from being the counts of ``num_classes`` classes, if anything does."""
+    """Return a ValueError if these cannot be the counts of ``num_classes`` classes, or None."""
     if frequencies.shape != (num_classes,):
         return ValueError(f"frequencies must have shape ({num_classes},), but has {tuple(frequencies.shape)}")
     impossible = (frequencies < 0) | ~frequencies.isfinite()

@@ -1,4 +1,4 @@
-"""An output layer's classes on this rank: which they are, and their logits."""
+"""The classes of an output layer that this rank holds, and their logits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ _HIDDEN_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class OutputShard:
-    """The C classes whose rows this rank holds; C is 0 on some ranks if there are fewer classes than ranks.
+    """The C classes whose rows this rank holds; with fewer classes than ranks, C is 0 on some ranks.
 
     Attributes:
         weight: [C, H] in the dtype of the matrix products.
-        bias: [C] or None, in the dtype of sums and exponentials.
-        widest: the largest C of all ranks.
+        bias: [C] in the dtype of sums and exponentials, or None.
+        partition: which rank owns which class.
+        rank: this rank's number.
+        widest: the largest C of any rank.
     """
 
     weight: Tensor
@@ -33,34 +35,41 @@ class OutputShard:
     def of(
         cls, table: DistributedEmbedding, bias: DistributedEmbedding | None, num_classes: int, dtype: torch.dtype
     ) -> Self:
-        """Return the local classes among ids 0 … num_classes - 1; ``dtype`` is that of the matrix products."""
+        """Return the local classes among ids 0 … num_classes - 1.
+
+        Args:
+            table: the output table.
+            bias: a table of one column, or None.
+            num_classes: ids from here on are not classes.
+            dtype: that of the matrix products.
+        """
         classes = table.partition.rows_below(table.rank, num_classes)
         biases = None if bias is None else bias.weight.detach()[:classes, 0].to(sum_dtype(dtype))
         weight = table.weight.detach()[:classes].to(dtype)
         return cls(weight, biases, table.partition, table.rank, min(num_classes, table.partition.shard_size(0)))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return logits [T, C] in the dtype of sums, from hidden [T, H] in that of matrix products."""
+        """Return logits [T, C], in the dtype of sums, from hidden [T, H], in the dtype of matrix products."""
         logits = (hidden @ self.weight.t()).to(sum_dtype(hidden.dtype))
         return logits if self.bias is None else logits.add_(self.bias)
 
     def find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which of ``ids``, int64 [T], are classes of this rank, and their columns: two int64 tensors."""
+        """Return which of ``ids``, int64 [T], are local classes, and their columns in the logits: two int64 tensors."""
         columns = self.partition.positions(ids) - self.partition.offset(self.rank)
         places = ((columns >= 0) & (columns < len(self.weight))).nonzero()[:, 0]
         return places, columns[places]
 
     def chunks(self, num_tokens: int, chunk_elements: int) -> Iterator[slice]:
-        """Yield slices of the tokens, the same on every rank, with about ``chunk_elements`` logits on a rank."""
+        """Yield slices of the tokens, the same on every rank, each with about ``chunk_elements`` logits per rank."""
         size = max(1, chunk_elements // self.widest)
         for start in range(0, num_tokens, size):
             yield slice(start, min(start + size, num_tokens))
 
 
 def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn logits [T, C] into exp(logits - the token's largest), in place; return the largest and the sums: [T] each.
+    """Replace logits [T, C] by exp(logits - the token's largest); return the largest logits and the sums, both [T].
 
-    If there are no classes, or none with a logit above -inf, that is the lowest finite number, and the sum is 0.
+    Where there are no classes, or all logits are -inf, the largest is the lowest finite number and the sum is 0.
     """
     lowest = torch.finfo(logits.dtype).min
     largest = logits.amax(dim=1).clamp_(min=lowest) if logits.shape[1] else logits.new_full((len(logits),), lowest)
@@ -68,7 +77,7 @@ def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def matmul_dtype(hidden: Tensor) -> torch.dtype:
-    """Return torch.autocast's dtype where it is on, else that of ``hidden``. As in autocast, float64 stays."""
+    """Return autocast's dtype where it is enabled, else that of ``hidden``. As in autocast, float64 stays float64."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -76,7 +85,7 @@ def matmul_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums and exponentials beside matrix products in ``dtype``."""
+    """Return the dtype of sums and exponentials if matrix products are in ``dtype``."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

@@ -1,20 +1,20 @@
 """Cross-entropy over an output layer whose rows are divided among ranks.
 
-Every rank has tokens of its own and a shard of the classes. All ranks call forward in the same order, also without any
-token; then, if gradients are wanted, backward:
+Every rank has its own tokens and a shard of the classes. All ranks call forward in the same order, also without tokens;
+then, if gradients are wanted, backward. Each line is one exchange, unless it says how many:
 
-    forward    1. header      all_gather: how many tokens I have, which gradients I want, and my status
-               2. tokens      two all_gathers: hidden states and targets of all ranks; ignored tokens are not sent
-               3. for each chunk of tokens:
-                  logits of the local classes; all_gather of their largest, sum of exp, that of the target, and sum;
-                  with the probabilities that follow, this shard's part of all gradients
-               4. gradients   all_to_all and a sum, so a reduce_scatter: hidden states' gradients, to their ranks
-    backward   5. scale       all_gather of the loss's own gradient, by which all others are multiplied
+    forward    1. agree       how many tokens I have, which gradients I want, and my status
+               2. tokens      two exchanges: hidden states and targets of all ranks; ignored tokens are not sent
+               3. chunks      for each chunk of tokens: compute the logits of the local classes; exchange their maximum,
+                              their sum of exp, the target's logit and their mean; from the probabilities that follow
+                              compute this shard's part of all gradients
+               4. gradients   those of the hidden states go to the tokens' ranks, where they are summed
+    backward   5. scale       the gradient of the loss itself, by which all others are multiplied
 
-No rank ever holds more logits than those of its classes for one chunk. That ranks exchange sums in place of logits is
-the idea of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.08053, section 3), which takes three collectives for it; here
-each rank's largest logit travels along with the sum of exp that is relative to it, so that one is enough. Logits in
-chunks, with the gradients in the same pass: Liger Kernel (Hsu et al. 2024, arXiv:2410.10989).
+No rank holds more logits at a time than those of its classes for one chunk. To exchange sums instead of logits is the
+idea of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.08053, section 3), which takes three collectives for it; here each
+rank's maximum travels together with the sum of exp relative to it, so one is enough. Computing logits in chunks, with
+the gradients in the same pass, is that of Liger Kernel (Hsu et al. 2024, arXiv:2410.10989).
 """
 
 import math
@@ -35,22 +35,26 @@ Reduction = Literal["mean", "sum"]
 
 
 class VocabParallelCrossEntropy(nn.Module):
-    """The output layer and its cross-entropy: F.cross_entropy(hidden @ table.T + bias, target), logits never whole.
+    """Compute F.cross_entropy(hidden @ table.T + bias, target) without ever holding all logits.
 
-    table: rows are the classes' weights, [V, H]. It may be in use for lookups too (tied tables): its gradient then is
-        the sum of both uses. This use makes it dense.
-    bias: a table of one column, [V, 1], with the same ranks and layout; None: no bias.
-    num_classes: ids from there on are no classes; by default all V rows are, also after ``table.grow``.
-    ignore_index: target of tokens that count for nothing.
-    label_smoothing: as in torch.nn.CrossEntropyLoss.
-    reduction: "sum" returns the sum over this rank's tokens. "mean" returns it times the number of ranks, divided by
-        the number of tokens on all ranks; so the mean over ranks, which is what DistributedDataParallel computes, is
-        that over all tokens; all replicas' ranks and tokens count.
-    chunk_elements: how many logits a rank computes at a time.
+    The table's gradient is dense: the sum over all ranks, replicas included, of the gradients of their losses, divided
+    by ``table.grad_divisor``. With grad_reduction "mean" this is what DistributedDataParallel computes. Building the
+    layer is collective.
 
-    The table's gradient is the sum over all ranks (replicas too) of the gradients of their losses, divided by
-    ``table.grad_divisor``: with grad_reduction "mean" like DistributedDataParallel's. Building this is collective.
-    Raises ValueError on every rank for settings that are impossible or differ between ranks.
+    Args:
+        table: its rows are the weights of the classes, [V, H]. It may be used for lookups too (tied tables); its
+            gradient is then the sum of both uses.
+        bias: a table of one column, [V, 1], with the same ranks and layout, or None.
+        num_classes: ids from here on are not classes. By default all V rows are, also after ``table.grow``.
+        ignore_index: target of tokens that do not count.
+        label_smoothing: as in torch.nn.CrossEntropyLoss.
+        reduction: "sum" returns the sum over this rank's tokens. "mean" returns that sum times the number of ranks,
+            divided by the number of tokens on all ranks, so that the mean over ranks, which DistributedDataParallel
+            takes, is the mean over all tokens. Ranks and tokens of all replicas count.
+        chunk_elements: number of logits that a rank computes at a time.
+
+    Raises:
+        ValueError: on every rank, for settings that are impossible or differ between ranks.
     """
 
     def __init__(
@@ -94,22 +98,31 @@ class VocabParallelCrossEntropy(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many of the table's rows are classes."""
+        """The number of the table's rows that are classes."""
         return self.table.num_embeddings if self._num_classes is None else self._num_classes
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """This rank's loss, a scalar (collective, and so is its backward; see the top of this file).
+        """Return this rank's loss, a scalar (collective, and so is its backward; see the top of this file).
 
-        hidden: [..., H], float32, float64, bfloat16 or float16; target: int64 [...], classes or ignore_index. Ranks may
-        have different numbers of tokens, or none. The loss is float32, or float64 for float64 hidden. Matrix products
-        are in hidden's dtype, or in torch.autocast's; all sums over classes, ranks and chunks in that of the loss. The
-        mean over no token at all is nan, as in torch, and its gradients are 0.
+        Matrix products are in the dtype of ``hidden``, or in autocast's; sums over classes, ranks and chunks are in the
+        dtype of the loss. Forward computes the gradients too, so backward can run only once. It raises ValueError on
+        every rank if the gradient of the loss itself differs between ranks: scale the loss equally on all of them.
 
-        Raises on every rank the error of the first rank that has one: TypeError or ValueError for a wrong dtype, shape
-        or device, IndexError for a target out of range; ValueError if dtypes, or whether gradients are enabled, differ.
-        Backward can run once, since forward has computed the gradients. It raises ValueError on every rank if the
-        loss's own gradient differs between ranks: scale losses equally.
+        Args:
+            hidden: [..., H] in float32, float64, bfloat16 or float16. Ranks may have different numbers of tokens, or
+                none.
+            target: int64 [...], classes or ignore_index.
+
+        Returns:
+            The loss in float32, or in float64 if ``hidden`` is. Its mean over no tokens is nan, as in torch, with
+            gradients of 0.
+
+        Raises:
+            IndexError: on every rank, for a target that is out of range.
+            TypeError: on every rank, for a tensor of a wrong dtype.
+            ValueError: on every rank, for a wrong shape or device, or if dtypes, or whether gradients are enabled,
+                differ between ranks.
         """
         table, bias = self.table, self.bias
         error = check_hidden(hidden, table) or self._check_target(hidden, target)
@@ -141,9 +154,14 @@ class VocabParallelCrossEntropy(nn.Module):
         return loss
 
     def top_k(self, hidden: Tensor, k: int, forbidden: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [..., k] and ids [..., k] of the likeliest classes of hidden [..., H] (collective).
+        """Return log-probabilities and ids, both [..., k], of the most likely classes (collective).
 
-        See top_k.py, whose function this calls.
+        See ``dist_s2s.sharded.output.top_k.top_k``, which this calls, for details and errors.
+
+        Args:
+            hidden: [..., H]; ranks may have different numbers of tokens, or none.
+            k: number of classes for each token, the same on every rank.
+            forbidden: ids of classes whose logits count as -inf, the same on every rank.
         """
         return top_k(
             self.table,
@@ -156,7 +174,10 @@ class VocabParallelCrossEntropy(nn.Module):
         )
 
     def _scale(self, num_tokens: int) -> float:
-        """Factor of a rank's losses (one all_gather among replicas). num_tokens: of the ranks that share the table."""
+        """Return the factor of a rank's losses, given the tokens of the ranks that share the table.
+
+        Collective among replicas.
+        """
         table = self.table
         if self.reduction == "sum":
             return 1.0

@@ -1,4 +1,4 @@
-"""The computation of VocabParallelCrossEntropy: all tokens' losses and, in the same pass, their gradients."""
+"""The computation behind VocabParallelCrossEntropy: the losses of all tokens and, in the same pass, their gradients."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 
 @dataclass(frozen=True)
 class Wants:
-    """Which gradients some rank wants; all ranks then compute their part of them."""
+    """Which gradients any rank wants; all ranks then compute their parts of them."""
 
     hidden: bool
     weight: bool
@@ -33,8 +33,15 @@ class Wants:
 class Problem:
     """What all ranks have agreed on before tokens travel.
 
-    scale: of the sum of this rank's losses; nan for the mean over no tokens, whose gradients are 0.
-    counts: tokens of each rank.
+    Attributes:
+        table: the output table.
+        bias: a table of one column, or None.
+        num_classes: ids from here on are not classes.
+        label_smoothing: as in torch.nn.CrossEntropyLoss.
+        scale: factor of the sum of this rank's losses; nan for the mean over no tokens, whose gradients are 0.
+        chunk_elements: number of logits that a rank computes at a time.
+        counts: number of tokens of each rank.
+        wants: which gradients to compute.
     """
 
     table: DistributedEmbedding
@@ -48,16 +55,16 @@ class Problem:
 
 
 class CrossEntropyFunction(torch.autograd.Function):
-    """From this rank's hidden states [n, H] and targets int64 [n] to its loss; see cross_entropy.py for the protocol.
+    """Maps this rank's hidden states, [n, H], and targets, int64 [n], to its loss; cross_entropy.py has the protocol.
 
-    The table's weight, and the bias's or None, are inputs only so that autograd asks for their gradients.
+    The weights of table and bias are inputs only so that autograd asks for their gradients.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, problem: Problem
     ) -> Tensor:
-        """Steps 2 to 4. hidden has the dtype of the matrix products."""
+        """Take steps 2 to 4 of the protocol (collective); ``hidden`` has the dtype of the matrix products."""
         table, counts, num_tokens = problem.table, problem.counts, sum(problem.counts)
         with torch.autocast(hidden.device.type, enabled=False):
             shard = OutputShard.of(table, problem.bias, problem.num_classes, hidden.dtype)
@@ -77,7 +84,7 @@ class CrossEntropyFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        """Step 5. Gradients are scaled in place and given away: a table's is as large as its shard."""
+        """Take step 5 (collective). Gradients are scaled in place: a table's is as large as its shard."""
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError(
@@ -98,9 +105,12 @@ class CrossEntropyFunction(torch.autograd.Function):
 
 
 class _Gradients:
-    """Of the sum of all tokens' losses; None where not wanted.
+    """Gradients of the sum of all tokens' losses; None where nobody wants them.
 
-    hidden: [N, H], this rank's part, which the ranks then sum; weight: [rows, H] and bias: [rows, 1], of the shard.
+    Attributes:
+        hidden: this rank's part of those of all N tokens, [N, H]; the ranks then sum their parts.
+        weight: those of the shard, [rows, H].
+        bias: those of the bias's shard, [rows, 1].
     """
 
     def __init__(self, wants: Wants, shard: OutputShard, hidden: Tensor, rows: int) -> None:
@@ -111,7 +121,7 @@ class _Gradients:
         self.bias = hidden.new_zeros(rows, 1, dtype=dtype) if wants.bias else None
 
     def add(self, tokens: slice, logits_gradient: Tensor) -> None:
-        """From the gradient of the logits of some tokens, [T, C]."""
+        """Add what follows from the gradient of the logits of some tokens, [T, C]."""
         classes = logits_gradient.shape[1]
         factor = logits_gradient.to(self.hidden_dtype)
         if self.hidden is not None:
@@ -127,7 +137,7 @@ class _Gradients:
 
 
 def sum_in_order(parts: Sequence[Tensor]) -> Tensor:
-    """Return their sum in a new tensor, one added after the other: the same bits, however they have come."""
+    """Return the sum of the parts, added in their order, so that its bits do not depend on the transport."""
     total = parts[0].clone()
     for part in parts[1:]:
         total += part
@@ -135,9 +145,9 @@ def sum_in_order(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, problem: Problem) -> Tensor:
-    """The losses [T] from the local classes' logits [T, C], which turn in place into their gradient (if any is wanted).
+    """Return the losses, [T], and replace the local logits, [T, C], by their gradient if any is wanted (collective).
 
-    With smoothing s and V classes: loss = (1 - s) · -log p(target) + s/V · sum over all classes of -log p.
+    With smoothing s and V classes, loss = (1 - s) · -log p(target) + s/V · the sum over all classes of -log p.
     """
     smoothing, num_classes = problem.label_smoothing, problem.num_classes
     places, columns = shard.find(targets)
@@ -160,7 +170,7 @@ def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, p
 
 
 def _same_on_all_ranks(loss_gradient: Tensor, table: DistributedEmbedding) -> float:
-    """Return the gradient of the loss, if it is that of all ranks' losses; else raise ValueError on every rank."""
+    """Return the gradient of the loss; raise ValueError on every rank if it differs between ranks (collective)."""
     subject = subject_of("the backward of a cross-entropy", [table])
     values = [theirs for (theirs,) in table.group.agree_on_floats(subject, [float(loss_gradient)])]
     for rank, value in enumerate(values):
@@ -175,7 +185,7 @@ def _same_on_all_ranks(loss_gradient: Tensor, table: DistributedEmbedding) -> fl
 def _of_table(
     gradient: Tensor | None, owner: DistributedEmbedding | None, table: DistributedEmbedding, factor: float
 ) -> Tensor | None:
-    """Return the gradient of ``owner``'s shard: scaled, and summed over the table's replicas (collective)."""
+    """Return the gradient of ``owner``'s shard, scaled and summed over the table's replicas (collective among them)."""
     if gradient is None or owner is None:
         return None
     gradient.mul_(factor / owner.grad_divisor)

@@ -20,12 +20,13 @@ Reduction = Literal["mean", "sum"]
 
 @dataclass(frozen=True)
 class SampledIds:
-    """The rows of the output table that one step needs. Let N be this rank's targets that count, S the candidates.
+    """The rows of the output table that one step needs: those of this rank's N targets and of S candidates.
 
-    ids: int64 [N + S], the targets that are not ignored and then the candidates: what to look up in table and bias.
-    num_targets: N.
-    keep: bool, of the target's shape, True where it is not ignored.
-    log_inclusion: float64 [S], for each candidate the logarithm of the probability that it is one.
+    Attributes:
+        ids: what to look up in table and bias, int64 [N + S]: the targets that are not ignored, then the candidates.
+        num_targets: N.
+        keep: True where the target is not ignored, bool in the target's shape.
+        log_inclusion: for each candidate the logarithm of the probability that it is one, float64 [S].
     """
 
     ids: Tensor
@@ -35,39 +36,43 @@ class SampledIds:
 
 
 class SampledSoftmaxLoss(nn.Module):
-    """Estimates F.cross_entropy(hidden @ table.T + bias, target) from the logits of the targets and of some candidates.
+    """Estimate F.cross_entropy(hidden @ table.T + bias, target) from the logits of the targets and a sample of classes.
 
-    Each step draws ``num_samples`` ids with replacement from a distribution q, the same on every rank, and keeps the
-    distinct ones, S. Id j is among them with probability p_j = 1 - (1 - q_j)^num_samples, so that (Horvitz and Thompson
-    1952, "A generalization of sampling without replacement from a finite universe")
+    Each step draws ``num_samples`` ids with replacement from a distribution q, the same ids on every rank, and keeps
+    the distinct ones, S. Id j is among them with probability p_j = 1 - (1 - q_j)^num_samples, so
 
         Z = exp(s_y) + sum over j in S, j != y, of exp(s_j) / p_j
 
-    is an unbiased estimate of the softmax's denominator for the target y. The loss is log Z - s_y: the logits of
-    candidates are corrected by -log p_j, that of the target by nothing, and a candidate that happens to be the target
-    does not count twice. Its gradient is biased, by less the more samples are drawn, and exact once every p_j is 1. See
-    Bengio and Senécal 2003, "Quick training of probabilistic neural nets by importance sampling", and 2008, "Adaptive
-    importance sampling to accelerate training of a neural probabilistic language model"; Jean et al. 2015, "On using
-    very large target vocabulary for neural machine translation", arXiv 1412.2007.
+    is an unbiased estimate of the softmax's denominator for the target y (Horvitz and Thompson 1952, "A generalization
+    of sampling without replacement from a finite universe"). The loss is log Z - s_y. The logits of candidates are thus
+    corrected by -log p_j and that of the target is not; a candidate that happens to be the target does not count twice.
+    The gradient is biased, the less so the more samples are drawn, and exact once every p_j is 1. See Bengio and
+    Senécal 2003, "Quick training of probabilistic neural nets by importance sampling"; Jean et al. 2015, "On using very
+    large target vocabulary for neural machine translation", arXiv:1412.2007.
 
     With label smoothing e the loss is log Z - (1 - e) s_y - e m, where m estimates the mean of all logits from the same
-    logits with the same weights 1 / p_j. Time, memory and the table's gradient depend on N and S, never on the size of
-    the table; with ``frequencies`` each rank keeps 8 bytes per class besides.
+    logits with the same weights 1 / p_j. Time, memory and the table's gradient depend on the number of targets and
+    candidates, never on the size of the table; with ``frequencies`` each rank also keeps 8 bytes per class. Building
+    the layer is collective.
 
-    table: the output table, [num_embeddings, H]. bias: None, or a table [num_embeddings, 1] of the same process group.
-    num_classes: ids from there on are rows that pad the table, and never classes. By default all are classes, without
-        ``frequencies`` also after ``table.grow``.
-    frequencies: counts of the classes, [num_classes], in proportion to which candidates are drawn. A class that has
-        none is never a candidate, and so only ever learns as a target: add 1 to the counts to avoid that. By default
-        q(i) = log((i + 2) / (i + 1)) / log(num_classes + 1), which fits ids that are numbered by falling frequency.
-    ignore_index: a target that does not count.
-    label_smoothing: e, within [0, 1].
-    reduction: "sum" adds this rank's losses. "mean" divides that by the mean number of targets per rank, so that the
-        average over ranks, as DistributedDataParallel and tables with grad_reduction="mean" take of the gradients, is
-        the mean over all targets. Over none at all that is nan, as in torch, and its gradients are 0.
-    seed: with the number of the step it decides the candidates.
+    Args:
+        table: the output table, [num_embeddings, H].
+        bias: a table [num_embeddings, 1] of the same process group, or None.
+        num_samples: number of draws in each step.
+        num_classes: ids from here on only pad the table and are never classes. By default all rows are classes; without
+            ``frequencies`` also those that ``table.grow`` adds.
+        frequencies: counts of the classes, [num_classes]; candidates are drawn in proportion to them. A class with a
+            count of 0 is never a candidate, so it learns only as a target: add 1 to all counts to avoid that. By
+            default q(i) = log((i + 2) / (i + 1)) / log(num_classes + 1), which suits ids in order of falling frequency.
+        ignore_index: target of tokens that do not count.
+        label_smoothing: e, within [0, 1].
+        reduction: "sum" returns the sum of this rank's losses. "mean" divides it by the mean number of targets per
+            rank, so that the mean over ranks, which DistributedDataParallel and tables with grad_reduction="mean" take
+            of the gradients, is the mean over all targets. Over no targets it is nan, as in torch, with gradients of 0.
+        seed: decides the candidates, together with the number of the step.
 
-    Building it is collective. Raises ValueError on every rank for settings that differ between ranks or are impossible.
+    Raises:
+        ValueError: on every rank, for settings that are impossible or differ between ranks.
     """
 
     def __init__(
@@ -100,16 +105,17 @@ class SampledSoftmaxLoss(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many of the table's rows are classes."""
+        """The number of the table's rows that are classes."""
         return self.table.num_embeddings if self._num_classes is None else self._num_classes
 
     def sample(self, target: Tensor, step: int | None = None) -> SampledIds:
-        """The targets that count and the step's candidates (not collective: may be called ahead of the step).
+        """Return the targets that count and the candidates of a step (local, so it may be called ahead of the step).
 
-        target: class numbers, integers of any shape. Raises nothing for one outside [0, num_classes), but puts it
-        outside the table, so that looking the ids up raises on every rank.
-        step: numbers the candidates, which are the same for the same step on every rank. By default 0, 1, ... in the
-        order of the calls; a run that is to be resumed must give it.
+        Args:
+            target: classes, integers of any shape. For one outside [0, num_classes) this raises nothing, but returns an
+                id outside the table, so that looking the ids up raises on every rank.
+            step: number of the step, which decides the candidates; give the same on every rank. By default 0, 1, … in
+                the order of the calls; a run that is to be resumed must give it.
         """
         if step is None:
             step, self.next_step = self.next_step, self.next_step + 1
@@ -124,12 +130,18 @@ class SampledSoftmaxLoss(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar (collective, also without any targets, and so is its backward).
+        """Return this rank's loss, a scalar (collective, also without targets, and so is its backward).
 
-        hidden: [*target.shape, H] in bfloat16, float16, float32 or float64. target: integers.
-        One all_gather, of errors and numbers of targets (with replicas three), and one lookup in table and bias.
-        Raises the first rank's error on every rank: IndexError for a target that is neither ignore_index nor within
-        [0, num_classes), TypeError for a wrong dtype, ValueError for hidden of another shape or device.
+        The ranks agree on the number of targets in one exchange (with replicas in three), then look up table and bias.
+
+        Args:
+            hidden: [*target.shape, H] in bfloat16, float16, float32 or float64.
+            target: classes or ignore_index, integers of any shape.
+
+        Raises:
+            IndexError: on every rank, for a target that is neither ignore_index nor within [0, num_classes).
+            TypeError: on every rank, for a wrong dtype.
+            ValueError: on every rank, for hidden states of a wrong shape or device.
         """
         error = self._target_error(target) or self._hidden_error(hidden, target)
         total = self._total(0 if error else int((target.long() != self.ignore_index).sum()), error)
@@ -140,12 +152,18 @@ class SampledSoftmaxLoss(nn.Module):
         return self._reduce(losses, total)
 
     def from_rows(self, hidden: Tensor, sample: SampledIds, rows: Tensor, bias_rows: Tensor | None = None) -> Tensor:
-        """The loss, a scalar, when the rows have been looked up already, maybe together with those of other tables.
+        """Return this rank's loss from rows that were looked up before, perhaps together with those of other tables.
 
-        hidden: [*sample.keep.shape, H]. rows: those of sample.ids in the table, [N + S, H]; bias_rows: those in bias,
-        [N + S, 1], or None without a bias.
-        Local for reduction="sum"; for "mean" one all_gather (with replicas three). Raises TypeError or ValueError for
-        other dtypes or shapes: for "mean" on every rank, for "sum" on this one alone.
+        Collective for reduction="mean": one exchange, with replicas three. Local for "sum".
+
+        Args:
+            hidden: [*sample.keep.shape, H].
+            sample: result of ``sample``.
+            rows: those of sample.ids in the table, [N + S, H].
+            bias_rows: those of sample.ids in the bias, [N + S, 1]; None without a bias.
+
+        Raises:
+            TypeError, ValueError: for a wrong dtype or shape; on every rank for "mean", on this one alone for "sum".
         """
         error = self._hidden_error(hidden, sample.keep) or self._rows_error(sample, rows, bias_rows)
         if self.reduction == "mean":
@@ -157,12 +175,12 @@ class SampledSoftmaxLoss(nn.Module):
         return self._reduce(self._losses(hidden, sample, rows, bias_rows), total)
 
     def extra_repr(self) -> str:
-        """What print(module) shows between the parentheses."""
+        """Return what print(module) shows between the parentheses."""
         kind = "log-uniform" if self._cumulative is None else "frequency-based"
         return f"{self.num_samples} {kind} samples of {self.num_classes} classes, reduction={self.reduction}"
 
     def _losses(self, hidden: Tensor, sample: SampledIds, rows: Tensor, bias_rows: Tensor | None = None) -> Tensor:
-        """Of each target, [N], float32 or float64; the product with the candidates may be in a narrower type."""
+        """Return the loss of each target, [N], in float32 or float64; the matrix product may be in a narrower dtype."""
         hidden_NH, num_targets = hidden[sample.keep], sample.num_targets
         dtype, narrow = sum_dtype(hidden.dtype), matmul_dtype(hidden)
         target_rows_NH, candidate_rows_SH = rows[:num_targets], rows[num_targets:]
@@ -189,7 +207,7 @@ class SampledSoftmaxLoss(nn.Module):
         return losses.sum() * (num_ranks / total if total else math.nan)
 
     def _total(self, num_targets: int, error: Exception | None) -> int:
-        """The targets of all ranks together; raises the first rank's error on all (one all_gather; with replicas 3)."""
+        """Return the number of targets of all ranks; raise the first rank's error on all of them (collective)."""
         total = sum(of_rank[0] for of_rank in agree(self.table, "a sampled softmax", error, {}, [num_targets]))
         return tokens_of_replicas(total, self.table)
 
@@ -215,7 +233,7 @@ class SampledSoftmaxLoss(nn.Module):
         return ValueError(f"{name} on rank {self.table.rank} must have shape {shape}, but has {tuple(tensor.shape)}")
 
     def _settings(self, frequencies: Tensor | None) -> dict[str, object]:
-        """What must be the same on every rank."""
+        """Return what must be the same on every rank."""
         names = ("num_samples", "num_classes", "ignore_index", "label_smoothing", "reduction", "seed")
         cumulated = None if frequencies is None else float(frequencies.double().cumsum(0).sum())
         return {

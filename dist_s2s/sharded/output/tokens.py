@@ -1,10 +1,10 @@
-"""Tokens of all ranks on every rank, and what was computed for them back on the ranks that they came from.
+"""Bring the tokens of all ranks to every rank, and what was computed for them back.
 
-    agree           how many tokens I have, and my status; counts are exchanged, never assumed
-    gather_tokens   everybody gets the tokens of all
-    return_tokens   its dual: you get what I have computed for your tokens, as you do from every rank
+    agree           I tell you how many tokens I have, and my status; counts are exchanged, never assumed
+    gather_tokens   each rank gets the tokens of all ranks
+    return_tokens   the dual: each rank gets what every rank has computed for its tokens
 
-Every rank of the table's group calls them in the same order, also with no token. With a single rank they communicate
+Every rank of the table's group calls them in the same order, also without tokens. On a single rank they communicate
 nothing.
 """
 
@@ -25,11 +25,15 @@ def agree(
     settings: Mapping[str, object],
     numbers: Sequence[int],
 ) -> list[list[int]]:
-    """Return the ``numbers`` of each rank, by rank (collective, among replicas too, so that they stop together).
+    """Return the ``numbers`` of each rank, by rank (collective, also among replicas, so that they stop together).
 
     Args:
-        kind: what this is the beginning of.
-        error: what is wrong on this rank; ``settings`` and ``numbers`` then do not count, but are as many as elsewhere.
+        table: the output table.
+        kind: names what begins here, in errors.
+        error: what is wrong on this rank. ``settings`` and ``numbers`` are then ignored, but must have their usual
+            length.
+        settings: what must be the same on every rank.
+        numbers: integers that every rank is to learn.
 
     Raises:
         Exception: on every rank, the error of the first rank that has one.
@@ -48,20 +52,25 @@ def agree(
 
 
 def gather_tokens(tokens: Tensor, counts: Sequence[int], table: TableShard) -> Tensor:
-    """Return the tokens of all ranks, [sum of counts, ...], ordered by rank, from those of this rank, [its count, ...].
+    """Return the tokens of all ranks, [sum of counts, ...], ordered by rank (collective).
 
     Args:
-        counts: tokens of each rank. All ranks have the same dtype and trailing dimensions.
+        tokens: those of this rank, [its count, ...], of the same dtype and trailing dimensions on every rank.
+        counts: number of tokens of each rank.
+        table: the output table.
     """
     return table.group.gather(tokens, _subject("the tokens of a loss", table), counts)
 
 
 def return_tokens(results: Tensor, counts: Sequence[int], table: TableShard) -> list[Tensor]:
-    """Return what each rank has computed for this rank's tokens, by rank: [tokens of this rank, D] each.
+    """Return what each rank has computed for this rank's tokens: by rank, [tokens of this rank, D] (collective).
+
+    Summed over the ranks, it is a reduce_scatter whose parts may differ in size, which gloo's may not.
 
     Args:
-        results: [sum(counts), D], what this rank has computed for the tokens of all ranks. With a sum over the ranks it
-            is a reduce_scatter, whose parts may differ in size, as gloo's may not.
+        results: what this rank has computed for the tokens of all ranks, [sum(counts), D].
+        counts: number of tokens of each rank.
+        table: the output table.
     """
     group = table.group
     mine = counts[group.rank]
@@ -75,13 +84,13 @@ def return_tokens(results: Tensor, counts: Sequence[int], table: TableShard) -> 
 
 
 def gather_equal(tensor: Tensor, table: TableShard) -> Tensor:
-    """Return the tensor of each rank, [world_size, *shape]; all know that they have the same shape and dtype."""
+    """Return the tensor of each rank, [world_size, *shape]; shape and dtype are the same everywhere (collective)."""
     counts = [1] * table.group.size
     return table.group.gather(tensor[None], _subject("a part of a loss", table), counts)
 
 
 def tokens_of_replicas(num_tokens: int, table: TableShard) -> int:
-    """Return the sum of the numbers of tokens of all replicas."""
+    """Return the number of tokens of all replicas together (collective among replicas)."""
     subject = _subject("the tokens of replicas", table)
     return sum(theirs for (theirs,) in table.group.replicas.agree(subject, None, [num_tokens]))
 

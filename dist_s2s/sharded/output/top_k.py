@@ -1,4 +1,4 @@
-"""The likeliest classes of an output layer whose rows are divided among ranks."""
+"""Find the most likely classes of an output layer whose rows are divided among ranks."""
 
 from collections.abc import Sequence
 
@@ -22,23 +22,30 @@ def top_k(
     num_classes: int,
     chunk_elements: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the k likeliest classes of each token, exactly, as if ``forbidden`` had logits of -inf (collective).
+    """Return the k most likely classes of each token, exactly, leaving out ``forbidden`` ones (collective).
 
-    A header and the hidden states of all ranks are gathered; then each rank sends back the k best of its classes and
-    their logsumexp, in two exchanges, which are merged.
+    The ranks exchange how many tokens they have, then their hidden states; each sends back the k best of its classes
+    with their logsumexp, in two more exchanges, and the results are merged.
 
     Args:
+        table: the output table, [V, H].
+        bias: a table of one column, or None.
         hidden: [..., H]; ranks may have different numbers of tokens, or none.
-        k: the same on every rank, like ``forbidden``.
+        k: number of classes for each token, the same on every rank.
+        forbidden: ids of classes whose logits count as -inf, the same on every rank.
+        num_classes: ids from here on are not classes.
+        chunk_elements: number of logits that a rank computes at a time.
 
     Returns:
-        Log-probabilities [..., k], falling, float32 or float64, and ids int64 [..., k]. The lower id comes first if two
-        are equally likely, but which of several that share the k-th place is returned is not defined. If fewer than k
-        classes are allowed, the rest have log-probability -inf and an id that means nothing.
+        Log-probabilities, float32 or float64 [..., k], in descending order, and ids, int64 [..., k]. Of two equally
+        likely classes the lower id comes first; which of several that tie for the k-th place is returned is undefined.
+        If fewer than k classes are allowed, the remaining places have log-probability -inf and a meaningless id.
 
     Raises:
-        TypeError, ValueError: on every rank, for the first rank's hidden; for k, and if nothing is allowed.
-        IndexError: on every rank, for a forbidden id out of range.
+        IndexError: on every rank, for a forbidden id that is out of range.
+        TypeError: on every rank, for hidden states of a wrong type.
+        ValueError: on every rank, for hidden states of a wrong shape or device, for a k below 1, if all classes are
+            forbidden, and for arguments that differ between ranks.
     """
     error = check_hidden(hidden, table) or _check_choice(k, forbidden, num_classes, table.rank)
     usable = hidden if error is None else table.weight.new_empty(0, table.embedding_dim)
@@ -69,9 +76,9 @@ def _check_choice(k: int, forbidden: Sequence[int], num_classes: int, rank: int)
 def _best_of_shard(
     shard: OutputShard, hidden: Tensor, k: int, forbidden: Sequence[int], chunk_elements: int
 ) -> tuple[Tensor, Tensor]:
-    """Return of N tokens the K best local logits, the largest and the sum of exp: [N, K + 2]; and K ids: [N, K].
+    """Return the K best local logits, the largest logit and the sum of exp, [N, K + 2], and K ids, [N, K], of N tokens.
 
-    K is the same on every rank; those that hold fewer classes pad with -inf.
+    K is the same on every rank; ranks that hold fewer classes pad with -inf.
     """
     width = min(k, shard.widest)
     held = min(width, len(shard.weight))
@@ -87,7 +94,7 @@ def _best_of_shard(
 
 
 def _merge(best: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k best of what W ranks found for n tokens, [W, n, K + 2] and [W, n, K]: two tensors [n, k]."""
+    """Return the k best, two tensors [n, k], of what W ranks found for n tokens, [W, n, K + 2] and [W, n, K]."""
     logits, largest, sums = best[..., :-2], best[..., -2], best[..., -1]
     top = largest.amax(dim=0)
     total = (sums * (largest - top).exp()).sum(dim=0)

@@ -14,12 +14,17 @@ Layout = Literal["contiguous", "round_robin"]
 class RowPartition:
     """Divides the rows 0 … num_rows - 1 of a table among num_shards owners.
 
-    Shard sizes differ by at most one row, and the first ``num_rows % num_shards`` owners hold the extra one; with fewer
-    rows than shards the last owners hold none. ``contiguous`` gives each owner one run of ids; ``round_robin`` gives
-    row i to owner ``i % num_shards``, which spreads the frequent ids of a frequency-sorted vocabulary evenly.
+    Shard sizes differ by at most one row; the first ``num_rows % num_shards`` owners hold the extra one. With fewer
+    rows than shards, the last owners hold none.
 
-    A row's *position* is its place in the concatenation of all shards in the order of their owners. For a contiguous
-    layout position and id are the same.
+    A row's *position* is its place in the concatenation of all shards, ordered by owner. In a contiguous layout, a
+    row's position is its id.
+
+    Attributes:
+        num_rows: number of rows of the whole table.
+        num_shards: number of owners.
+        layout: "contiguous" gives each owner one run of ids; "round_robin" gives row i to owner ``i % num_shards``,
+            which spreads the frequent ids of a frequency-sorted vocabulary evenly.
     """
 
     num_rows: int
@@ -35,21 +40,21 @@ class RowPartition:
             raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, but is {self.layout!r}")
 
     def shard_size(self, owner: int) -> int:
-        """Number of rows that ``owner`` holds."""
+        """Return the number of rows that ``owner`` holds."""
         return self.offset(owner + 1) - self.offset(owner)
 
     def offset(self, owner: int) -> int:
-        """Position of the first row of ``owner``; ``offset(num_shards)`` is num_rows."""
+        """Return the position of the first row of ``owner``; ``offset(num_shards)`` is num_rows."""
         rows, extra = divmod(self.num_rows, self.num_shards)
         return owner * rows + min(owner, extra)
 
     @cached_property
     def offsets(self) -> Tensor:
-        """Of all owners, int64 [num_shards] on the CPU."""
+        """The offsets of all owners, int64 [num_shards] on the CPU."""
         return torch.tensor([self.offset(owner) for owner in range(self.num_shards)])
 
     def owner_and_row(self, row_id: int) -> tuple[int, int]:
-        """The owner of one row, and the row's number within the owner's shard."""
+        """Return the owner of a row, and the row's number within the owner's shard; IndexError if there is no row."""
         if not 0 <= row_id < self.num_rows:
             raise IndexError(f"row {row_id} is outside [0, {self.num_rows})")
         if self.layout == "round_robin":
@@ -62,7 +67,7 @@ class RowPartition:
         return owner, row_id - self.offset(owner)
 
     def positions(self, ids: Tensor) -> Tensor:
-        """Positions of ``ids``: int64 of any shape, every id within [0, num_rows)."""
+        """Return the positions of ``ids``, int64 of any shape, each within [0, num_rows)."""
         if self.layout == "contiguous" or self.num_shards == 1:
             return ids
         rows = ids.div(self.num_shards, rounding_mode="floor")
@@ -70,15 +75,15 @@ class RowPartition:
         return self.offsets.to(ids.device)[owners].add_(rows)
 
     def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
-        """Ids, int64 [stop - start], of the rows start … stop - 1 of ``owner``'s shard; they rise with the row."""
+        """Return the ids of rows start … stop - 1 of ``owner``'s shard, int64 [stop - start], in ascending order."""
         return self.ids_of_rows(owner, torch.arange(start, self.shard_size(owner) if stop is None else stop))
 
     def ids_of_rows(self, owner: int, rows: Tensor) -> Tensor:
-        """Ids of some rows, int64 of any shape, of ``owner``'s shard."""
+        """Return the ids of rows of ``owner``'s shard, int64 of any shape."""
         return rows * self.num_shards + owner if self.layout == "round_robin" else rows + self.offset(owner)
 
     def rows_below(self, owner: int, bound: int) -> int:
-        """How many of ``owner``'s rows have an id below ``bound``: they are the first of its shard."""
+        """Return how many of ``owner``'s rows have an id below ``bound``; they are the first of its shard."""
         if self.layout == "round_robin":
             below = (bound - owner + self.num_shards - 1) // self.num_shards
         else:

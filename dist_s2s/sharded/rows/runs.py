@@ -1,4 +1,4 @@
-"""Equal numbers of a list brought together, to take each once and to sum what belongs to it."""
+"""Equal numbers of a list brought together, so that each is taken once and what belongs to it is summed."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,10 +13,11 @@ from torch import Tensor
 class Runs:
     """A list of N integers of which U are distinct, sorted so that equal ones follow each other.
 
-    distinct: int64 [U], sorted.
-    counts: int64 [U], how often each occurs.
-    order: int64 [N], the places in the list of the sorted integers; of equal ones the first comes first.
-    places: int64 [N], of the sorted integers the places among the distinct ones.
+    Attributes:
+        distinct: the distinct integers, sorted, int64 [U].
+        counts: how often each of them occurs, int64 [U].
+        order: where each of the sorted integers stood in the list, int64 [N]; of equal ones the first comes first.
+        places: which of the distinct integers each of the sorted ones is, int64 [N].
     """
 
     distinct: Tensor
@@ -26,7 +27,7 @@ class Runs:
 
     @classmethod
     def of(cls, numbers: Tensor, deduplicate: bool = True) -> Self:
-        """The runs of int64 [N], none negative; without ``deduplicate`` equal numbers count as different."""
+        """Return the runs of a list, int64 [N], none negative; equal ones differ if not ``deduplicate``."""
         ordered, order = _sort(numbers)
         if not deduplicate:
             return cls(ordered, torch.ones_like(ordered), order, torch.arange(len(order), device=order.device))
@@ -35,30 +36,33 @@ class Runs:
 
     @cached_property
     def inverse(self) -> Tensor:
-        """Of the integers as they were given the places among the distinct ones, int64 [N]."""
+        """Which of the distinct integers each integer of the list is, int64 [N]."""
         return torch.empty_like(self.order).index_copy_(0, self.order, self.places)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Of each distinct integer the sum of its values, [U, D], from those of all, [N, D], added in their order.
+        """Return for each distinct integer the sum of its values, [U, D], added in the order of the list.
 
-        A bag of an embedding bag is a run here: measured at a third of what index_add_ takes on the CPU.
+        An embedding bag is used, with a bag for each run: measured at a third of the time of index_add_ on the CPU.
+
+        Args:
+            values: one row for each integer of the list, [N, D].
         """
         if len(self.order) == 0:
             return values.new_zeros(0, values.shape[1])
         return F.embedding_bag(self.order, values, self.counts.cumsum(0).sub_(self.counts), mode="sum")
 
     def to(self, device: torch.device) -> Self:
-        """The same runs on another device."""
+        """Return the same runs on another device."""
         return replace(
             self, **{name: getattr(self, name).to(device) for name in ("distinct", "counts", "order", "places")}
         )
 
 
 def _sort(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The integers, int64 [N], none negative, sorted, and the place that each had; of equal ones the first comes first.
+    """Return the integers, int64 [N], none negative, sorted, and the place that each had; equal ones keep their order.
 
-    On the CPU numpy sorts numbers and places together, as one integer each, with vector instructions: measured at a
-    fifth of torch's stable sort for 4,096 ids that are new in each step, and at a tenth for 20,000 (AVX-512).
+    On the CPU numpy sorts number and place as one integer, with vector instructions: measured at a fifth of the time of
+    torch's stable sort for 4,096 ids that are new in each step, and at a tenth for 20,000 (AVX-512).
     """
     place_bits = len(numbers).bit_length()
     if numbers.is_cpu and len(numbers) and int(numbers.max()) < 1 << (63 - place_bits):

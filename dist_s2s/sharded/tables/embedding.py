@@ -276,6 +276,7 @@ class DistributedEmbedding(nn.Module):
         """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
         Args:
+            ids: integers of any shape; ranks may have different shapes, or no ids at all.
             plan: the result of ``self.plan(ids)`` for these very ids, if that was called before: on every rank or on
                 none.
 
@@ -290,6 +291,7 @@ class DistributedEmbedding(nn.Module):
         Gradients are dropped.
 
         Args:
+            num_embeddings: the new size, the same on every rank.
             optimizer: its state of ``weight`` moves along, if it has a row for each row; that of new rows is 0.
 
         Raises:
@@ -302,6 +304,7 @@ class DistributedEmbedding(nn.Module):
 
         Args:
             ids: integers of any shape, of rows on any rank; each rank may name others, or none.
+            optimizer: its state of these rows is set to 0.
 
         Raises:
             IndexError, TypeError: as ``plan``.
@@ -321,7 +324,8 @@ class DistributedEmbedding(nn.Module):
         set_options = [
             f", {name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
         ]
-        in_place = ", rows read in place" if self.is_in_place and self.max_norm is None else ""
+        reads_in_place = self.world_size > 1 and self.is_in_place and self.max_norm is None
+        in_place = ", rows read in place" if reads_in_place else ""
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{''.join(set_options)}, layout={self.partition.layout}, "
             f"transport={self.group.transport.name}{in_place}, "

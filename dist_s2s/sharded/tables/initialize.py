@@ -1,4 +1,4 @@
-"""Initial rows that depend on the seed and the row's id alone, never on the number of ranks or the layout."""
+"""Initial rows, which depend only on the seed and the row's id, never on the number of ranks or the layout."""
 
 import torch
 from torch import Tensor
@@ -11,11 +11,16 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def normal_rows(ids: Tensor, embedding_dim: int, seed: int) -> Tensor:
-    """Return standard-normal rows for ``ids`` (int64 [N]): float32 [N, embedding_dim], the same wherever computed.
+    """Return standard-normal rows, float32 [N, embedding_dim]: the same for the same id, wherever it is computed.
 
-    A counter-based generator (the idea of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): each pair
-    of values is splitmix64's output at the counter ``id * pairs + pair``, turned into two normals by Box and Muller's
-    transform. Temporaries take about eight times the size of the result, so large shards are filled in blocks.
+    The generator is counter-based (the idea of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): each
+    pair of values is the output of splitmix64 at the counter ``id * pairs + pair``, turned into two normals by the
+    Box–Muller transform. Temporaries take about eight times the size of the result; fill large shards in blocks.
+
+    Args:
+        ids: of the rows, int64 [N].
+        embedding_dim: number of columns.
+        seed: another seed gives other rows.
     """
     pairs = (embedding_dim + 1) // 2
     counters = ids[:, None] * pairs + torch.arange(pairs, device=ids.device)
@@ -34,5 +39,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift; torch's own shift of a signed integer copies the sign."""
+    """Return x shifted logically; torch's own shift of a signed integer copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

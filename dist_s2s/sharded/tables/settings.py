@@ -1,4 +1,4 @@
-"""Checks of what a table is built with."""
+"""Checks of the settings that a table is built with."""
 
 from typing import Literal, get_args
 
@@ -18,7 +18,7 @@ def check_settings(
     comm_dtype: torch.dtype | None,
     dtype: torch.dtype,
 ) -> None:
-    """Raise ValueError for a setting that no table can have; the ranks agree on all of them already."""
+    """Raise ValueError for an impossible setting; all ranks know by now that they have the same settings."""
     if num_embeddings < 1 or embedding_dim < 1:
         raise ValueError(
             f"num_embeddings and embedding_dim must be positive, but are {num_embeddings} and {embedding_dim}"
@@ -36,7 +36,11 @@ def check_settings(
 
 
 def checked_padding_idx(padding_idx: int | None, num_embeddings: int) -> int | None:
-    """Return padding_idx within [0, num_embeddings); negative ones count from the end, as in nn.Embedding."""
+    """Return padding_idx within [0, num_embeddings); a negative one counts from the end, as in nn.Embedding.
+
+    Raises:
+        ValueError: if it is out of range.
+    """
     if padding_idx is None:
         return None
     if not -num_embeddings <= padding_idx < num_embeddings:

@@ -9,7 +9,7 @@ from dist_s2s.sharded.rows.partition import Layout, RowPartition
 
 
 def describe(partition: RowPartition, rank: int) -> Tensor:
-    """Return what state_dict holds as "shard": int64 [num_embeddings, world_size, rank, number of the layout]."""
+    """Return what state_dict holds as "shard": num_embeddings, world_size, rank and number of the layout, int64 [4]."""
     layout = get_args(Layout).index(partition.layout)
     return torch.tensor([partition.num_rows, partition.num_shards, rank, layout])
 
@@ -17,10 +17,14 @@ def describe(partition: RowPartition, rank: int) -> Tensor:
 def rows_of_shard(
     state_dict: dict[str, Any], prefix: str, partition: RowPartition, rank: int, shape: tuple[int, int]
 ) -> tuple[dict[str, Any], str | None]:
-    """Return a state_dict with this rank's rows alone, and what is wrong with the one that was given, if anything.
+    """Return a state_dict with only this rank's rows, and what is wrong with the given one, or None.
 
     Args:
-        shape: of the whole table, which the state_dict of an nn.Embedding holds.
+        state_dict: holds this rank's shard, or the whole table of an nn.Embedding.
+        prefix: of the table's names in it.
+        partition: that of the table.
+        rank: this rank's number.
+        shape: that of the whole table.
     """
     own_rows = dict(state_dict)
     weight, saved = own_rows.get(prefix + "weight"), own_rows.pop(prefix + "shard", None)
@@ -36,7 +40,7 @@ def rows_of_shard(
 
 
 def coalesce_gradient(parameter: Tensor) -> None:
-    """Merge what two backwards have appended; after a single one restore the mark that torch drops."""
+    """Merge rows that two backwards have appended; after a single one, restore the mark that torch drops."""
     gradient = parameter.grad
     if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
         return

@@ -31,9 +31,18 @@ class CollectiveTransport:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.statistics = ExchangeStatistics()
+        self._is_interrupted = False
 
     def exchange(self, parcel: Parcel) -> Received:
         """Exchange parcels in two all_to_alls, or in one if there are no blocks or their sizes are known."""
+        if self._is_interrupted:  # the others wait for what this rank did not send, and would take this for it
+            raise RuntimeError("an exchange of the table was interrupted; build the table anew, in a new process group")
+        self._is_interrupted = True
+        received = self._exchange(parcel)
+        self._is_interrupted = False
+        return received
+
+    def _exchange(self, parcel: Parcel) -> Received:
         widths = [block.width for block in parcel.blocks]
         if parcel.expected is not None:
             incoming, tensors = [list(rows) for rows in parcel.expected], _tensors(parcel.blocks)
@@ -95,8 +104,8 @@ class CollectiveTransport:
             self._finish(self._start(output, message, [sum(row) for row in sizes], send_sizes))
             arrived = output.split([size for row in sizes for size in row])
             for place, number in enumerate(mine):
-                parts = arrived[place :: len(mine)]
-                result[number] = (output if len(mine) == 1 else torch.cat(parts)).view(-1, widths[number])
+                parts, count = arrived[place :: len(mine)], sum(rows.count for rows in incoming[number])
+                result[number] = (output if len(mine) == 1 else torch.cat(parts)).view(count, widths[number])
         return result
 
     def _start(

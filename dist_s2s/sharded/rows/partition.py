@@ -72,7 +72,7 @@ class RowPartition:
             return ids
         rows = ids.div(self.num_shards, rounding_mode="floor")
         owners = torch.sub(ids, rows, alpha=self.num_shards)
-        return self.offsets.to(ids.device)[owners].add_(rows)
+        return self.offsets.to(ids.device).take(owners).add_(rows)  # a scalar index would give a view
 
     def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the ids of rows start … stop - 1 of ``owner``'s shard, int64 [stop - start], in ascending order."""

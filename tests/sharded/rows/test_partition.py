@@ -79,6 +79,13 @@ def test_positions_keep_the_shape():
     assert partition.positions(ids).tolist() == [[0, 33, 66], [99, 1, 34]]
 
 
+def test_the_position_of_a_single_id_leaves_the_partition_as_it_was():
+    partition = RowPartition(131, 4, "round_robin")
+    for _ in range(2):
+        assert [partition.positions(torch.tensor(row)).item() for row in (6, 9, 130)] == [67, 35, 98]
+    assert partition.offsets.tolist() == [0, 33, 66, 99]
+
+
 def test_fewer_rows_than_shards_leave_the_last_owners_empty():
     for layout in LAYOUTS:
         partition = RowPartition(2, 4, layout)

@@ -14,25 +14,22 @@ and what is left is shown as 0 if negative. --plot needs matplotlib.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from arguments import new_file, positive
-from machine import provenance
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
-from wide_console import wide_console
 
-from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.sampled_softmax import SampledSoftmaxLoss
+from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.console import print_table
+from common.machine import write_results
+from common.samplers import draw_ids
+from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss
 
 PARTS = ("table", "hidden")  # whose gradients are compared
 SAMPLES = tuple(2**exponent for exponent in range(4, 15))
@@ -59,25 +56,25 @@ class Point:
 
 
 def make_problem(num_classes: int, hidden_size: int, tokens: int, peak: float) -> Problem:
-    """Logits are the logarithm of the class's frequency plus a match of row and hidden state, as training makes them.
+    """Return a problem whose logits are the logarithm of the class's frequency plus a match of row and hidden state.
 
-    peak: how far the match lifts the target's logit. The others get noise of standard deviation peak * sqrt(5 / H), so
-        that each token has likely rivals, rare classes too, of which q knows nothing.
+    That is what training makes of them. The match lifts the target's logit by ``peak``. The others get noise of
+    standard deviation peak * sqrt(5 / H), so that each token has likely rivals, rare classes too, of which q knows
+    nothing.
     """
     generator = torch.Generator().manual_seed(1)
     table = DistributedEmbedding(num_classes, hidden_size, init_std=hidden_size**-0.5, dtype=torch.float64, seed=1)
     bias = DistributedEmbedding(num_classes, 1, init_std=0, dtype=torch.float64)
     with torch.no_grad():
         bias.weight.copy_(-torch.arange(1, num_classes + 1, dtype=torch.float64).log()[:, None])
-    uniform = torch.rand(tokens, generator=generator, dtype=torch.float64)
-    target = ((num_classes + 1) ** uniform).long().sub(1).clamp(0, num_classes - 1)
+    target = draw_ids(tokens, num_classes, generator)
     noise = torch.randn(tokens, hidden_size, generator=generator, dtype=torch.float64) * 2 * hidden_size**-0.5
     hidden = peak * (table.weight[target].detach() + noise)
     return Problem(table, bias, hidden.requires_grad_(), target)
 
 
 def gradients(problem: Problem, loss: Tensor) -> dict[str, Tensor]:
-    """Of the table, [V, H], and the hidden states, [N, H]."""
+    """Return the gradients of the table, [V, H], and the hidden states, [N, H]."""
     problem.table.weight.grad = problem.hidden.grad = None
     loss.backward()
     table_gradient, hidden_gradient = problem.table.weight.grad, problem.hidden.grad
@@ -87,13 +84,13 @@ def gradients(problem: Problem, loss: Tensor) -> dict[str, Tensor]:
 
 
 def exact_loss(problem: Problem) -> Tensor:
-    """Cross-entropy over all classes."""
+    """Return the cross-entropy over all classes."""
     logits = F.linear(problem.hidden, problem.table.weight, problem.bias.weight[:, 0])
     return F.cross_entropy(logits, problem.target)
 
 
 def measure(problem: Problem, samples: int, draws: int) -> Point:
-    """One point of the curve."""
+    """Return one point of the curve."""
     exact = gradients(problem, exact_loss(problem))
     sampled_softmax = SampledSoftmaxLoss(problem.table, problem.bias, num_samples=samples)
     means = {part: torch.zeros_like(gradient) for part, gradient in exact.items()}
@@ -117,11 +114,8 @@ def measure(problem: Problem, samples: int, draws: int) -> Point:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.plot is not None and find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib, which is not installed: pip install matplotlib")
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
     problem = make_problem(options.num_classes, options.hidden_size, options.tokens, options.peak)
     perplexity = float(exact_loss(problem).detach().exp())
     curve = []
@@ -130,18 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status.update(f"{options.draws} draws of {samples:,} samples")
             curve.append(measure(problem, samples, options.draws))
     _print(curve, perplexity, options)
-    if options.json is not None:
-        settings = {key: value for key, value in vars(options).items() if key not in ("json", "plot")}
-        points = [asdict(point) for point in curve]
-        report = {**provenance(), "settings": settings, "perplexity": perplexity, "curve": points}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    figures = {"settings": settings_of(options), "perplexity": perplexity, "curve": [asdict(point) for point in curve]}
+    write_results(options.json, figures)
     if options.plot is not None:
         plot(curve, options.num_classes, options.plot)
     return 0
 
 
 def plot(curve: Sequence[Point], num_classes: int, file: Path) -> None:
-    """Both errors over the number of samples, one panel for each part."""
+    """Draw both errors over the number of samples, one panel for each part."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -164,31 +155,30 @@ def plot(curve: Sequence[Point], num_classes: int, file: Path) -> None:
 
 
 def _print(curve: Sequence[Point], perplexity: float, options: argparse.Namespace) -> None:
-    table = Table(
-        title=f"V = {options.num_classes:,}, H = {options.hidden_size}, {options.tokens} tokens, "
-        f"perplexity {perplexity:.1f}, {options.draws} draws"
-    )
-    for heading in ("samples", "candidates", "table: one draw", "of the mean", "hidden: one draw", "of the mean"):
-        table.add_column(heading, justify="right")
-    for point in curve:
+    def cells(point: Point) -> list[str]:
         errors = [f"{error[part]:.2%}" for part in PARTS for error in (point.of_one_draw, point.of_the_mean)]
-        table.add_row(f"{point.samples:,}", f"{point.candidates:,.1f}", *errors)
-    console = wide_console(100)
-    console.print(table)
-    console.print("Errors are relative to the norm of the exact gradient")
+        return [f"{point.samples:,}", f"{point.candidates:,.1f}", *errors]
+
+    print_table(
+        f"V = {options.num_classes:,}, H = {options.hidden_size}, {options.tokens} tokens, "
+        f"perplexity {perplexity:.1f}, {options.draws} draws",
+        (),
+        ("samples", "candidates", "table: one draw", "of the mean", "hidden: one draw", "of the mean"),
+        map(cells, curve),
+    )
+    print("Errors are relative to the norm of the exact gradient")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--num_classes", type=positive, default=10_000, help="V, rows of the output table")
     parser.add_argument("--hidden_size", type=positive, default=64, help="H")
     parser.add_argument("--tokens", type=positive, default=64, help="in the batch")
     parser.add_argument("--peak", type=float, default=8.0, help="how far a target's logit is lifted above the others")
     parser.add_argument("--samples", type=positive, nargs="+", default=SAMPLES, help="points of the curve")
     parser.add_argument("--draws", type=positive, default=400, help="draws for each point")
-    parser.add_argument("--json", type=new_file, metavar="FILE", help="writes all figures there")
-    parser.add_argument("--plot", type=new_file, metavar="FILE.png", help="draws the curve there")
-    return parser
+    add_outputs(parser, plots=True)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

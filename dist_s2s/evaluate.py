@@ -1,33 +1,37 @@
-"""python -m dist_s2s.evaluate --run RUN --data FILE.tsv: BLEU and chrF of a trained run on a test file."""
+"""Score a trained run on a test file: BLEU and chrF."""
 
 import argparse
 import json
 import time
 from pathlib import Path
 
-from dist_s2s.cli.command_line import open_output, positive_int, run_command
-from dist_s2s.distributed import joined_ranks
-from dist_s2s.text.corpus import describe, load_pairs
-from dist_s2s.training.validation import translate_pairs
-from dist_s2s.translation.scoring import corpus_scores
-from dist_s2s.translation.translator import load_translator
+from dist_s2s.cli.command_line import open_output, positive_int, program, run_command
+from dist_s2s.cli.extras import check_extra
 
 
 def main() -> int:
-    """Translates the file's source side and scores the result; works on one process or under torchrun."""
-    parser = argparse.ArgumentParser(prog="python -m dist_s2s.evaluate", description=__doc__)
+    """Translate the file's source side and score the result, on one process or under torchrun."""
+    prog = program("evaluate")
+    check_extra(prog)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--data", required=True, help="TSV file, or phrasebook for its test split")
     parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     arguments = parser.parse_args()
-    with joined_ranks() as (_, ranks):
+    from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
+    from dist_s2s.text.corpus import describe, load_pairs
+    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.scoring import corpus_scores, translate_pairs
+    from dist_s2s.translation.search_options import SearchOptions
+
+    with joined_ranks() as ranks:
         translator = load_translator(arguments.run, ranks)
         pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
         wants_file = ranks.is_first and arguments.json is not None
         json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
         started = time.monotonic()
-        rows = translate_pairs(translator, pairs, arguments.beam_size)
+        rows = translate_pairs(translator, pairs, SearchOptions(arguments.beam_size))
         seconds = time.monotonic() - started
         if ranks.is_first:
             scores = corpus_scores(rows)

@@ -1,4 +1,4 @@
-# Sourced by local.sh and test.sh: `set_up [EXTRA]` makes .venv in the repository root and installs the project there
+# Sourced by local.sh and test.sh: `set_up [EXTRA,...]` makes .venv in the repository root and installs the project there
 # with the versions of constraints.txt. It does nothing when that was done before and nothing has changed since.
 # PYTHON chooses the interpreter (default: python3). pip keeps its own settings (PIP_INDEX_URL and so on).
 
@@ -31,10 +31,17 @@ set_up() (
     set -euo pipefail
     extra="${1:-}"
     venv="$root/.venv"
-    stamp="$venv/.installed-${extra:-base}"
+    stamps=("$venv/.installed-base")
+    for part in ${extra//,/ }; do
+        stamps+=("$venv/.installed-$part")
+    done
     # The path is part of it, because a moved .venv is a broken one.
     wanted="$root $(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
-    if [[ -x "$venv/bin/python" && -f "$stamp" && "$(< "$stamp")" == "$wanted" ]]; then
+    missing=0
+    for stamp in "${stamps[@]}"; do
+        [[ -f "$stamp" && "$(< "$stamp")" == "$wanted" ]] || missing=1
+    done
+    if [[ -x "$venv/bin/python" && "$missing" == 0 ]]; then
         return
     fi
 
@@ -49,6 +56,7 @@ set_up() (
     make_venv "$python" "$venv"
     "$venv/bin/python" -m pip -qq --disable-pip-version-check install \
         -c "$root/constraints.txt" -e "$root${extra:+[$extra]}"
-    echo "$wanted" > "$venv/.installed-base"
-    echo "$wanted" > "$stamp"
+    for stamp in "${stamps[@]}"; do
+        echo "$wanted" > "$stamp"
+    done
 )

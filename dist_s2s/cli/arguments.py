@@ -11,12 +11,12 @@ from dist_s2s.config.schema import KEYS, SECTIONS, as_text
 
 
 def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:
-    """`parse_arguments`, then `load_config`."""
+    """Return the configuration that the arguments of a command mean; see `parse_arguments` and `load_config`."""
     return load_config(*parse_arguments(argv, prog, description))
 
 
 def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[Path | None, dict[str, str]]:
-    """The --config file, and every other `--key VALUE` or `--key=VALUE` as {key: text}; the last one counts.
+    """Return the --config file, and every other `--key VALUE` or `--key=VALUE` as {key: text}; the last one counts.
 
     --help prints every key and leaves with SystemExit(0). Raises UserError for a stray word or a missing
     value; whether a key exists is left to `load_config`.
@@ -40,9 +40,10 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[P
 
 
 def _print_help(prog: str, description: str) -> NoReturn:
-    usage = f"{prog} [--config FILE] [--section.key VALUE ...]"
+    usage = f"{prog} [--config FILE] [--verbose] [--section.key VALUE ...]"
     parser = argparse.ArgumentParser(usage=usage, description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file; the keys below override it")
+    parser.add_argument("--verbose", action="store_true", help="show every parameter tensor")
     groups = {"": parser} | {name: parser.add_argument_group(name) for name in SECTIONS}
     for key, field in KEYS.items():
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ("VALUE",)

@@ -12,7 +12,7 @@ from dist_s2s import UserError
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command: a UserError becomes one line on stderr and exit status 2, on every rank."""
+    """Run a command: a UserError becomes one line on stderr and exit status 2, on every rank. Never returns."""
     try:
         status = main()
     except UserError as error:
@@ -29,8 +29,13 @@ def run_command(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
+def program(name: str) -> str:
+    """Return how the user has called the command ``name``, for its messages."""
+    return f"dist-s2s {name}" if sys.argv[0] == f"dist-s2s {name}" else f"python -m dist_s2s.{name}"
+
+
 def positive_int(text: str) -> int:
-    """For argparse: a whole number of at least 1."""
+    """Return a whole number of at least 1, for argparse."""
     try:
         value = int(text)
     except ValueError:
@@ -41,7 +46,7 @@ def positive_int(text: str) -> int:
 
 
 def open_output(path: Path | None) -> TextIO:
-    """The file for writing, or a second handle of stdout; the caller closes either."""
+    """Return the file, open for writing, or a second handle of stdout; the caller closes either."""
     return open(
         sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
     )

@@ -8,8 +8,10 @@ workers with SIGTERM.
 
 import logging
 import logging.handlers
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -37,12 +39,14 @@ def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SignalException("interrupted", signal.SIGTERM)
 
 
-def main() -> int:
-    """Run the job that the command line describes and return its exit status."""
-    args = parse_args(sys.argv[1:])
+def launch(arguments: Sequence[str]) -> int:
+    """Run the job that torchrun's ``arguments`` describe, and return its exit status."""
+    args = parse_args(list(arguments))
     if args.standalone:
         args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
     args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
+    # What torchrun would set, after four lines about it; a rank takes its share of the cores nevertheless.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, interrupt)
     log = hold_agent_log()
     try:
@@ -65,4 +69,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launch(sys.argv[1:]))

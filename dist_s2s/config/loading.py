@@ -14,19 +14,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from dist_s2s import UserError
-from dist_s2s.config.schema import KEYS, SECTIONS, Config
+from dist_s2s.config.schema import KEYS, LIMITS, SECTIONS, Config
 
 COMMAND_LINE = "command line"
+DEFAULTS = "defaults"
 
 
 def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Config:
-    """The defaults, overridden by the file, overridden by `overrides` ({full key: text}).
+    """Return the defaults, overridden by the file, overridden by `overrides` ({full key: text}).
 
     Raises UserError for a file that is missing, empty or malformed (with its line), and otherwise with one
     line for each unknown key and each value of a wrong type or out of bounds.
     """
     problems: list[str] = []
     given = {} if config_file is None else _flatten(_read_yaml(config_file), str(config_file), problems)
+    given = _without_replaced_limits(given, overrides)
     given |= {key: (value, COMMAND_LINE) for key, value in overrides.items()}
     nested: dict[str, Any] = {name: {} for name in SECTIONS}
     for key, (value, origin) in given.items():
@@ -47,6 +49,26 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     if problems:
         raise UserError("\n".join(problems))
     return config
+
+
+def _without_replaced_limits(
+    in_file: dict[str, tuple[object, str]], overrides: Mapping[str, str]
+) -> dict[str, tuple[object, str]]:
+    """Return what the file gives, without limits where the command line has some of its own.
+
+    Whoever gives a limit means that one: a limit of a lower level (command line, file, defaults) would end the run
+    unasked.
+    """
+    limited_here = any(_is_limit(overrides.get(key)) for key in LIMITS)
+    if limited_here:
+        in_file = {key: value for key, value in in_file.items() if key not in LIMITS}
+    if limited_here or any(_is_limit(in_file[key][0]) for key in LIMITS if key in in_file):
+        return dict.fromkeys(LIMITS, (None, DEFAULTS)) | in_file
+    return in_file
+
+
+def _is_limit(value: object) -> bool:
+    return value is not None and str(value).lower() not in ("null", "none")
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -141,10 +163,11 @@ _RULES = {
 
 
 def _describe(details: ErrorDetails, given: Mapping[str, tuple[object, str]]) -> str:
-    """One line for one of pydantic's errors: the key, the rule, the value and where it was given."""
+    """Describe one of pydantic's errors in one line: the key, the rule, the value and where it was given."""
     key, kind, value = ".".join(map(str, details["loc"][:2])), details["type"], details["input"]
     if kind == "value_error":
-        return str(details["ctx"]["error"])
+        error = str(details["ctx"]["error"])
+        return f"{key}: {error} ({given[key][1]})" if key in given else error
     rule = _RULES.get(kind) or _RULES[kind.partition("_")[0]]
     context = details.get("ctx", {}).items()
     limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context}

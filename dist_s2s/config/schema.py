@@ -1,5 +1,7 @@
 """What each key of a run's configuration means: its type, bounds, default and description."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +18,22 @@ def _none_from_text(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in ("none", "null") else value
 
 
+def expand_path(text: object) -> object:
+    """Return a path with ``~`` and environment variables expanded; what is no text is returned as it is.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
+    if not isinstance(text, str):
+        return text
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset is not None:
+        raise ValueError(f"the environment variable in {text!r} is not set: {unset.group()}")
+    return expanded
+
+
+PathText = Annotated[str, BeforeValidator(expand_path)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
@@ -29,9 +47,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Corpora, tokenizers, vocabularies and batches."""
 
-    train: str = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
-    valid: str = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
-    test: str = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
+    valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
+    test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
     source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
     batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
@@ -42,8 +60,9 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The LSTM encoder and decoder."""
+    """The encoder-decoder, and its output layer."""
 
+    kind: Literal["lstm"] = Field(default="lstm", description="the encoder-decoder")
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
     hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
@@ -87,9 +106,17 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(default=100, ge=0, description="steps of linear warm-up")
     max_steps: OptionalInt = Field(default=None, gt=0, description="stop after this many steps")
     max_minutes: OptionalFloat = Field(default=None, gt=0, description="stop after this many minutes of training")
-    max_epochs: OptionalInt = Field(default=8, gt=0, description="stop after this many epochs; the first limit counts")
+    max_epochs: OptionalInt = Field(
+        default=8,
+        gt=0,
+        description="stop after this many epochs; the first limit counts. Limits on the command line replace those of "
+        "the file, and those of the file the defaults",
+    )
     seed: int = Field(default=1, ge=0, lt=2**63, description="of initialisation, dropout and batch order")
-    precision: Literal["fp32", "bf16", "fp64"] = Field(default="fp32", description="bf16: autocast, tables stay fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        default="auto",
+        description="bf16: autocast, tables stay fp32; auto: bf16 where the hardware has it and is faster with it",
+    )
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over the other tokens")
     max_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this global norm")
     nonfinite_gradient: Literal["stop", "skip"] = Field(
@@ -100,7 +127,12 @@ class TrainingConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
     patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
-    resume: str = Field(default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path")
+    resume: PathText = Field(
+        default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path"
+    )
+    resume_with_other_data: bool = Field(
+        default=False, description="go on although data files have changed; the best score so far no longer counts"
+    )
     threads_per_rank: OptionalInt = Field(
         default=None, gt=0, description="CPU threads; null: the cores of a host divided by its ranks"
     )
@@ -115,7 +147,9 @@ class TrainingConfig(Section):
 class Config(Section):
     """Everything that decides a run. The defaults are the phrasebook job."""
 
-    run_dir: Path = Field(default=Path("runs/phrasebook"), description="results and checkpoints of the run")
+    run_dir: Annotated[Path, BeforeValidator(expand_path)] = Field(
+        default=Path("runs/phrasebook"), description="results and checkpoints of the run"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
@@ -134,7 +168,7 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """All keys as YAML text, from which `load_config` makes an equal Config."""
+        """Return all keys as YAML text, from which `load_config` makes an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -143,6 +177,7 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in Config.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
+LIMITS = ("training.max_steps", "training.max_minutes", "training.max_epochs")
 KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
     f"{name}.{key}": field for name, section in SECTIONS.items() for key, field in section.model_fields.items()
 }
@@ -160,16 +195,18 @@ RESUMABLE_KEYS = frozenset(
         "training.patience",
         "training.log_every",
         "training.resume",
+        "training.resume_with_other_data",
         "training.threads_per_rank",
     }
 )
 
 
 def differences(there: Config, here: Config) -> list[str]:
-    """A line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
+    """Return a line for each key whose values differ, except the RESUMABLE_KEYS, which a resumed run may change."""
     pairs = [(key, _value(there, key), _value(here, key)) for key in KEYS if key not in RESUMABLE_KEYS]
-    if here.model.output == "auto":  # goes on with whatever it meant there
-        pairs = [pair for pair in pairs if pair[0] != "model.output"]
+    chosen = {"model.output": here.model.output, "training.precision": here.training.precision}
+    # What is left to the program goes on with whatever it meant there.
+    pairs = [pair for pair in pairs if chosen.get(pair[0]) != "auto"]
     return [f"{key}: {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
 
 
@@ -181,7 +218,7 @@ def _value(config: Config, key: str) -> object:
 
 
 def as_text(value: object) -> str:
-    """A value in YAML's words, such as null and true."""
+    """Return a value in YAML's words, such as null and true."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

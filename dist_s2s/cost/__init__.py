@@ -1,11 +1,9 @@
-"""What a training step of a sharded table costs, predicted: memory, bytes and time, from a machine's calibration.
+"""Predict what a training step of one sharded table costs on hardware you don't have.
 
-id_traffic      which rows ranks ask for: expected numbers, at any size of the table
-problem         what is asked: the table, its batches and the machines
-memory          bytes that a rank holds, and bytes that it sends
-coefficients    what a machine's work costs, as a file
-work            how much there is to do in each part of a step
-step_time       seconds of a step, part by part
-measure, fit    the calibration: times real steps on this machine, and finds the coefficients
-ranks           the processes in which it does so
+problem       the question: a table, its batches, and the machines
+id_traffic    how many distinct rows a batch names
+volume        bytes that a rank holds, and bytes that it sends: arithmetic
+seconds       the time of a step: amounts × coefficients
+calibration   the coefficients of a machine, as a file; calibrate measures them, on processes that ranks starts
+layouts       which layout and transport is best; report prints it
 """

@@ -1,92 +1,118 @@
-"""What an estimate is asked about: a table with its batches, and the machines."""
+"""The question that an estimate answers: a table with its batches, and the machines."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 
-from dist_s2s.cost.id_traffic import IdDistribution, Traffic, expected_traffic
+from dist_s2s import UserError
+from dist_s2s.cost.id_traffic import Floats, expected_rows
 from dist_s2s.sharded import RowPartition
-from dist_s2s.sharded.partition import Layout
 
-OptimizerName = Literal["RowWiseAdagrad", "RowWiseAdam", "SparseAdagrad", "SparseAdam", "SparseSGD"]
-Moves = Literal["shared_memory", "collective"]
+Layout = Literal["contiguous", "round_robin"]
+TransportName = Literal["shared_memory", "collective"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
-TRANSPORTS: tuple[Moves, ...] = get_args(Moves)
+TRANSPORTS: tuple[TransportName, ...] = get_args(TransportName)
+# Tensors of each optimizer's state: of shape [rows, D], and of shape [rows].
+OPTIMIZERS = {
+    "RowWiseAdagrad": (0, 1),
+    "RowWiseAdam": (1, 1),
+    "SparseAdagrad": (1, 0),
+    "SparseAdam": (2, 0),
+    "SparseSGD": (0, 0),
+}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Hosts of the same kind, each with as many ranks.
+    """Hosts of the same kind, with ``cores`` and equally many ranks each.
 
-    ranks: of all hosts together; a multiple of hosts. cores: of each host.
-    bandwidth: bytes per second that a host can send to others, and receive at the same time. latency: seconds from a
-    host to another. Neither counts with one host.
+    A host can send ``bandwidth`` bytes per second to others, and receive as many; a message takes ``latency`` seconds.
     """
 
     ranks: int
     hosts: int
     cores: int
-    bandwidth: float
-    latency: float
+    bandwidth: float = 3.125e9
+    latency: float = 50e-6
 
-    @property
-    def ranks_per_host(self) -> int:
-        """The same on all hosts."""
-        return self.ranks // self.hosts
+    def __post_init__(self) -> None:
+        if self.ranks % self.hosts:
+            raise UserError(
+                "every host must have equally many ranks, "
+                f"but {self.ranks} ranks are not a multiple of {self.hosts} hosts"
+            )
+        if not 0 < self.bandwidth < math.inf:
+            raise UserError(f"bandwidth must be more than 0 bytes per second, but is {self.bandwidth:g}")
+        if not 0 <= self.latency < math.inf:
+            raise UserError(f"latency must be at least 0 seconds, but is {self.latency:g}")
 
     @property
     def crowding(self) -> float:
         """How many ranks share a core, at least 1."""
-        return max(1.0, self.ranks_per_host / self.cores)
+        return max(1.0, self.ranks / self.hosts / self.cores)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One table and what is done with it in a step. V is num_embeddings, D embedding_dim, N ids (of each rank).
+    """One table of ``num_embeddings`` rows, of which each rank looks up ``ids`` in a step, drawn by IdDistribution.
 
-    skew: see IdDistribution. comm_dtype: in which rows and gradients travel, if not in their own. moves: the transport.
+    Rows and gradients travel in ``comm_dtype``, by default in their own dtype.
     """
 
     num_embeddings: int
     embedding_dim: int
     ids: int
     skew: float
-    layout: Layout
-    moves: Moves
-    optimizer: OptimizerName
-    dtype: torch.dtype
-    comm_dtype: torch.dtype | None
     cluster: Cluster
+    layout: Layout = "round_robin"
+    transport: TransportName = "collective"
+    optimizer: str = "RowWiseAdagrad"
+    dtype: torch.dtype = torch.float32
+    comm_dtype: torch.dtype | None = None
 
-    @cached_property
+    def __post_init__(self) -> None:
+        if not 0 <= self.skew < math.inf:
+            raise UserError(f"skew must be at least 0 and finite, but is {self.skew:g}")
+        if self.transport == "shared_memory" and self.cluster.hosts > 1:
+            raise UserError(
+                f"transport shared_memory is not possible: ranks on {self.cluster.hosts} hosts do not share memory; "
+                "use auto or collective"
+            )
+
+    @property
     def partition(self) -> RowPartition:
-        """Of the rows among the ranks."""
+        """The rows' owners."""
         return RowPartition(self.num_embeddings, self.cluster.ranks, self.layout)
 
     @cached_property
-    def traffic(self) -> Traffic:
-        """What ranks ask of owners."""
-        return expected_traffic(IdDistribution(self.num_embeddings, self.skew), self.ids, self.partition)
+    def asked(self) -> Floats:
+        """Rows that one rank is expected to ask of each owner, [W]; their sum is its number of distinct ids."""
+        return expected_rows(self.skew, self.ids, self.partition)
+
+    @cached_property
+    def requests(self) -> Floats:
+        """Rows that all ranks ask of each owner, [W]; a row counts once for each rank that asks for it."""
+        return self.asked * self.cluster.ranks
+
+    @cached_property
+    def touched(self) -> Floats:
+        """Distinct rows that all ranks ask of each owner, [W]."""
+        return expected_rows(self.skew, self.ids * self.cluster.ranks, self.partition)
 
     @property
     def in_place(self) -> bool:
-        """Whether ranks read rows where they are, in memory that they share; a single rank has no such memory."""
-        return self.moves == "shared_memory" and self.cluster.ranks > 1
+        """Whether ranks read each other's rows where they lie, in memory that they share."""
+        return self.transport == "shared_memory" and self.cluster.ranks > 1
 
     @property
     def sum_dtype(self) -> torch.dtype:
-        """In which gradients are summed."""
+        """The dtype in which gradients are summed and optimizers keep their state."""
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
-    def row_wire_dtype(self) -> torch.dtype:
-        """In which rows travel."""
-        return self.comm_dtype or self.dtype
-
-    @property
-    def gradient_wire_dtype(self) -> torch.dtype:
-        """In which gradients travel."""
-        return self.comm_dtype or self.sum_dtype
+    def sent_gradient_bytes(self) -> int:
+        """Bytes of a row's gradient on its way to the owner."""
+        return self.embedding_dim * (self.comm_dtype or self.sum_dtype).itemsize

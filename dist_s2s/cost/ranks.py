@@ -1,4 +1,4 @@
-"""Starts ranks to measure in: fresh processes of one thread each, joined by gloo over loopback."""
+"""Start ranks to measure in: fresh processes of one thread each, joined by gloo over loopback."""
 
 import json
 import os
@@ -23,10 +23,15 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD
 
 
 def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-    """Calls ``function(group, *args)`` in ``world_size`` new processes; returns what each returned, by rank.
+    """Call ``function(group, *args)`` in ``world_size`` new processes, and return what each returned, by rank.
 
-    function: stands at the top of a module; its result is made of what JSON knows. If a rank raises, it prints its
-    traceback, the others are ended, and torch.multiprocessing's ProcessRaisedException is raised.
+    Args:
+        function: stands at the top of a module; returns what JSON knows.
+        world_size: number of processes.
+        args: anything that pickle knows.
+
+    Raises:
+        ProcessRaisedException: a rank raised. It prints its traceback, and the others are ended.
     """
     with TemporaryDirectory(prefix="ranks-") as folder:
         spawn(_serve, (function, world_size, Path(folder), args), nprocs=world_size)
@@ -34,7 +39,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> l
 
 
 def start_together(group: dist.ProcessGroup | None) -> None:
-    """Returns on all ranks at the same moment (collective): out of a barrier the last rank comes much later."""
+    """Return on all ranks at the same moment (collective): out of a barrier the last rank comes much later."""
     if group is None:
         return
     moment = torch.tensor(time.perf_counter() + _TO_START_SECONDS, dtype=torch.float64)  # the clock is the host's
@@ -43,9 +48,13 @@ def start_together(group: dist.ProcessGroup | None) -> None:
 
 
 def seconds_of_all(began: Sequence[Sequence[float]], ended: Sequence[Sequence[float]]) -> list[float]:
-    """Of each step, from when its first rank began until its last has ended; of each rank the moments of all steps.
+    """Return how long each step lasted, from when its first rank began until its last had ended.
 
     With more ranks than cores that is what counts: some then wait for a core before they begin.
+
+    Args:
+        began: of each rank the moments at which its steps began.
+        ended: likewise when they ended.
     """
     steps = zip(zip(*began, strict=True), zip(*ended, strict=True), strict=True)
     return [max(all_ended) - min(all_began) for all_began, all_ended in steps]
@@ -53,11 +62,10 @@ def seconds_of_all(began: Sequence[Sequence[float]], ended: Sequence[Sequence[fl
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
-    """In it, processes are started that keep what they free.
+    """Let processes that are started meanwhile keep the memory that they free.
 
     glibc gives temporaries of a few MiB back to the system or not, as a process's past decides, and to get them anew,
-    page by page, can take as long as a short step's work: that says nothing about whose step it is, and no model could
-    tell.
+    page by page, can take as long as a short step's work: that says nothing about whose step it is.
     """
     before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
     os.environ.update(_KEEP_MEMORY)

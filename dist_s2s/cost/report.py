@@ -1,133 +1,94 @@
-"""An estimate as tables for people, and as JSON."""
+"""An estimate as text and as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from dist_s2s.cost.choices import Choice, reason
-from dist_s2s.cost.coefficients import Calibration
-
-_GB = 10**9
+from dist_s2s.cost.calibration import Calibration
+from dist_s2s.cost.layouts import Choice, reason
 
 
 def to_json(found: Sequence[Choice], calibration: Calibration) -> dict[str, Any]:
-    """All figures of an estimate and what it was asked, for a JSON file: bytes, seconds, numbers of ids."""
+    """Return the question and all figures of its answer: bytes, seconds, numbers of rows."""
     problem = found[0].problem
-    cluster = problem.cluster
+    names = ("num_embeddings", "embedding_dim", "ids", "skew", "optimizer")
     return {
-        "num_embeddings": problem.num_embeddings,
-        "embedding_dim": problem.embedding_dim,
-        "ids": problem.ids,
-        "skew": problem.skew,
-        "optimizer": problem.optimizer,
+        **{name: getattr(problem, name) for name in names},
+        **vars(problem.cluster),
         "dtype": _name(problem.dtype),
         "comm_dtype": None if problem.comm_dtype is None else _name(problem.comm_dtype),
-        "ranks": cluster.ranks,
-        "hosts": cluster.hosts,
-        "cores": cluster.cores,
-        "bandwidth": cluster.bandwidth,
-        "latency": cluster.latency,
-        "calibration": {key: value for key, value in calibration.to_json().items() if key != "coefficients"},
-        "best": {"layout": problem.layout, "transport": problem.moves, "reason": reason(found)},
-        "choices": [choice.to_json() for choice in found],
+        "calibration": {name: getattr(calibration, name) for name in ("date", "cpu", "cores", "torch")},
+        "best": {"layout": problem.layout, "transport": problem.transport, "reason": reason(found)},
+        "choices": [_choice_to_json(choice) for choice in found],
     }
 
 
-def print_estimate(found: Sequence[Choice], calibration: Calibration, console: Console) -> None:
-    """The question, all choices, and what the best one costs."""
-    best = found[0]
-    problem = best.problem
-    cluster = problem.cluster
-    network = f"; between hosts {cluster.bandwidth / _GB:g} GB/s and {cluster.latency * 1e6:g} µs"
+def _choice_to_json(choice: Choice) -> dict[str, Any]:
+    asked = choice.problem.asked
+    return {
+        "layout": choice.problem.layout,
+        "transport": choice.problem.transport,
+        "step_seconds": choice.step_seconds,
+        "seconds": choice.seconds,
+        "memory_per_rank": {**choice.memory, "total": sum(choice.memory.values())},
+        "bytes_sent": {**choice.bytes_sent, "total": sum(choice.bytes_sent.values())},
+        "distinct_ids_per_rank": float(asked.sum()),
+        "requests_per_owner": {"mean": float(asked.sum()), "most": float(choice.problem.requests.max())},
+    }
+
+
+def to_text(found: Sequence[Choice], calibration: Calibration) -> str:
+    """Return the question, what each choice costs, which is best, and what its costs consist of."""
+    best, problem, cluster = found[0], found[0].problem, found[0].problem.cluster
     travel = "" if problem.comm_dtype is None else f", which travel in {_name(problem.comm_dtype)}"
     where = "one host" if cluster.hosts == 1 else f"{cluster.hosts:,} hosts"
-    for line in (
-        f"{problem.num_embeddings:,} rows × {problem.embedding_dim} in {_name(problem.dtype)}{travel}",
-        f"{cluster.ranks:,} ranks on {where} of {cluster.cores} cores{network if cluster.hosts > 1 else ''}",
-        f"a rank's step: {problem.ids:,} ids of skew {problem.skew:g}, {problem.traffic.distinct:,.0f} distinct; "
-        f"{problem.optimizer}",
-        f"times: {calibration.cpu}, {calibration.cores} cores, torch {calibration.torch}, {calibration.date}",
-    ):
-        console.print(line)
-    console.print()
-    console.print(_choices_table(found))
-    console.print(f"\nBest: {problem.layout}, {problem.moves}. {reason(found)}\n")
-    for table in (_time_table(best), _memory_table(best), _bytes_table(best)):
-        console.print(table, "")
-
-
-def _choices_table(found: Sequence[Choice]) -> Table:
-    table = _table("layout", "transport", "step", "busiest owner", "× average", "sent", "memory")
+    network = f"; between hosts {cluster.bandwidth / 1e9:g} GB/s and {cluster.latency * 1e6:g} µs"
+    rows = [("layout", "transport", "step", "busiest owner", "sent", "memory")]
     for choice in found:
-        table.add_row(
-            choice.problem.layout,
-            choice.problem.moves,
-            f"{choice.time.total * 1e3:.2f} ms",
-            f"{choice.requests:,.0f}",
-            f"{choice.imbalance:.2f}",
-            _size(choice.bytes_sent.to_others),
-            _size(choice.memory.total),
-        )
-    return table
+        sent, memory = (_size(sum(parts.values())) for parts in (choice.bytes_sent, choice.memory))
+        busiest = f"{choice.imbalance:.2f} × average"
+        time = _time(choice.step_seconds)
+        rows.append((choice.problem.layout, choice.problem.transport, time, busiest, sent, memory))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        [
+            f"{problem.num_embeddings:,} rows × {problem.embedding_dim} in {_name(problem.dtype)}{travel}",
+            f"{cluster.ranks:,} ranks on {where} of {cluster.cores} cores{network if cluster.hosts > 1 else ''}",
+            f"a rank's step: {problem.ids:,} ids of skew {problem.skew:g}, {problem.asked.sum():,.0f} distinct; "
+            f"{problem.optimizer}",
+            f"calibration: {calibration.cpu}, {calibration.cores} cores, torch {calibration.torch}, {calibration.date}",
+            "",
+            *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+            "",
+            f"Best: {problem.layout}, {problem.transport}. {reason(found)}",
+            "",
+            _parts("memory per rank", {name: _size(value) for name, value in best.memory.items()}),
+            _parts("sent by the busiest rank", {name: _size(value) for name, value in best.bytes_sent.items()}),
+            _parts("time of a step", {name: _time(value) for name, value in best.seconds.items()}),
+            "",
+            "Times are an order of magnitude: expect them to be off by a factor of 1.5 to 2.",
+        ]
+    )
 
 
-def _memory_table(choice: Choice) -> Table:
-    memory = choice.memory
-    table = _table("memory per rank", "bytes")
-    for name, value in {
-        "rows": memory.rows,
-        "optimizer state": memory.optimizer_state,
-        "mailboxes": memory.mailboxes,
-        "tensors of a step": memory.step,
-        "process": memory.process,
-        "in all": memory.total,
-    }.items():
-        table.add_row(name, _size(value))
-    return table
-
-
-def _bytes_table(choice: Choice) -> Table:
-    sent = choice.bytes_sent
-    table = _table("sent by the busiest rank in a step", "bytes")
-    for name, value in {
-        "ids": sent.requests,
-        "rows": sent.rows,
-        "gradients": sent.gradients,
-        "to others in all": sent.to_others,
-        "(to itself)": sent.to_itself,
-    }.items():
-        table.add_row(name, _size(value))
-    return table
-
-
-def _time_table(choice: Choice) -> Table:
-    time = choice.time
-    table = _table("time of a step, ms", "work", "waiting", "latency", "transfer", "in all")
-    parts = {"ids and plan": time.plan, "rows": time.rows, "gradients": time.gradients, "update": time.update}
-    columns = [(part.work, part.waiting, part.latency, part.transfer, part.total) for part in parts.values()]
-    for name, seconds in [*zip(parts, columns, strict=True), ("in all", tuple(map(sum, zip(*columns, strict=True))))]:
-        if any(seconds):
-            table.add_row(name, *(f"{value * 1e3:.2f}" for value in seconds))
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(first, box=None, pad_edge=False)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+def _parts(title: str, values: Mapping[str, str]) -> str:
+    named = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
+    return f"{title}: {', '.join(named)}"
 
 
 def _size(number: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Return bytes in the unit that suits them."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
         number /= 1024
     return f"{number:,.2f} GiB"
+
+
+def _time(seconds: float) -> str:
+    """Return milliseconds with two digits: more would promise too much."""
+    return f"{round(float(f'{seconds * 1e3:.2g}'), 2):,g} ms"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -34,22 +34,22 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Element-wise sums over all ranks (one all_reduce)."""
+        """Return element-wise sums over all ranks (one all_reduce)."""
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         if self.group is not None:
             dist.all_reduce(total, group=self.group)
         return total.tolist()
 
     def all_agree(self, mine: bool) -> bool:
-        """True if it is True on every rank (one all_reduce)."""
+        """Tell whether it is True on every rank (one all_reduce)."""
         return self.sum([float(mine)])[0] == self.world_size
 
     def gather_texts(self, text: str) -> list[str]:
-        """The text of each rank, on every rank (two all_gathers)."""
+        """Return the text of each rank, on every rank (two all_gathers)."""
         return [bytes(part).decode() for part in self.gather_numbers(list(text.encode()))]
 
     def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
-        """Each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
+        """Return each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
         if self.group is None:
             return [numbers]
         counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
@@ -57,7 +57,7 @@ class Ranks:
         return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
 
     def check_same(self, what: str, value: object) -> None:
-        """Raises UserError on every rank if their values differ (two all_gathers)."""
+        """Raise UserError on every rank if their values differ (two all_gathers)."""
         texts = self.gather_texts(str(value))
         other = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
         if other is not None:
@@ -67,13 +67,13 @@ class Ranks:
             )
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor of each rank; all have the same shape and dtype."""
+        """Return the tensor of each rank; all have the same shape and dtype."""
         gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
         dist.all_gather(gathered, tensor.to(self.device), group=self.group)
         return gathered
 
     def together(self, function: Callable[[], T]) -> T:
-        """Calls ``function`` on every rank; if any fails with a UserError or OSError, all raise the same UserError.
+        """Call ``function`` on every rank; if any fails with a UserError or OSError, all raise the same UserError.
 
         Collective: every rank must call it. ``function`` itself may not call collectives.
         """

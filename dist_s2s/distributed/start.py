@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -15,15 +13,12 @@ import torch.distributed as dist
 from dist_s2s import UserError
 from dist_s2s.distributed.ranks import Ranks
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 _SECONDS_FOR_GLOO = 0.1  # its threads need microseconds, but may have to wait for a core
 
 
 def check_torchrun() -> tuple[int, int]:
-    """(rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
+    """Return (rank, world size) as torchrun gave them in the environment; (0, 1) without it."""
     names = ("RANK", "WORLD_SIZE")
     try:
         rank, world_size = (int(os.environ.get(name, default)) for name, default in zip(names, "01", strict=True))
@@ -39,7 +34,7 @@ def check_torchrun() -> tuple[int, int]:
 
 
 def threads_for_each_rank() -> int:
-    """OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
+    """Return OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
 
     torchrun sets OMP_NUM_THREADS to 1 for several ranks if nobody has set it, which would leave cores idle: then a 1
     is not taken for a wish.
@@ -52,52 +47,31 @@ def threads_for_each_rank() -> int:
 
 
 @contextmanager
-def joined_ranks(
-    mixed_precision: str = "no", threads: int | None = None, log_dir: Path | None = None
-) -> Iterator[tuple["Accelerator", Ranks]]:
-    """The process group that torchrun describes, joined through accelerate: gloo on CPU, nccl on CUDA.
+def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
+    """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
-    mixed_precision: accelerate's, "no" or "bf16". threads: CPU threads of this rank; None: see
-    threads_for_each_rank.
-    log_dir: where accelerate's TensorBoard tracker writes, if it is used.
-    Raises UserError if accelerate does not see the world that torchrun started.
+    Args:
+        threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
-
-    _, world_size = check_torchrun()
+    rank, world_size = check_torchrun()
     torch.set_num_threads(threads_for_each_rank() if threads is None else threads)
     # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
     torch.set_flush_denormal(True)
     # torch's Adagrad builds sparse tensors without saying whether they are to be checked, and would warn on every rank.
     torch.sparse.check_sparse_tensor_invariants.disable()
-    _use_loopback_on_a_single_host()
-    try:
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=mixed_precision,
-            log_with=None if log_dir is None else "tensorboard",
-            project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir),
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            ],
-        )
-    except (ValueError, ImportError) as error:  # settings in ACCELERATE_* variables that cannot be had here
-        raise UserError(f"accelerate could not start: {error}") from None
-    if dist.is_initialized():
-        dist.barrier()  # a rank that leaves with an error must not take the store along before all have joined
-    if accelerator.num_processes != world_size:
-        raise UserError(
-            f"WORLD_SIZE is {world_size}, but accelerate started with num_processes = {accelerator.num_processes}; "
-            "start with torchrun, and without settings of accelerate in the environment"
-        )
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     group = plan_group = None
     if world_size > 1:
+        _use_loopback_on_a_single_host()
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
+        dist.barrier()  # a rank that leaves with an error must not take the store along before all have joined
         group = dist.new_group(timeout=COLLECTIVE_TIMEOUT)
         plan_group = dist.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
     try:
-        yield accelerator, Ranks(accelerator.process_index, world_size, accelerator.device, group, plan_group)
+        yield Ranks(rank, world_size, device, group, plan_group)
     except (UserError, SystemExit):  # which all ranks raise together
         leave()
         raise
@@ -106,7 +80,7 @@ def joined_ranks(
 
 
 def leave() -> None:
-    """Ends all process groups; for when this rank is through with its collectives.
+    """End all process groups; for when this rank is through with its collectives.
 
     gloo's threads let go of a collective's tensors a moment after it has returned, and need Python's lock for that. One
     that asks for it while the interpreter ends aborts the process (https://github.com/pytorch/pytorch/issues/190489),
@@ -118,7 +92,7 @@ def leave() -> None:
 
 
 def _use_loopback_on_a_single_host() -> None:
-    """Where all ranks run on this host, gloo and nccl need no other interface, and should not listen on one."""
+    """Where all ranks run on this host, keep gloo and nccl from listening on any other interface."""
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         return
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)

@@ -1,7 +1,8 @@
-"""The LSTM encoder-decoder. Plain PyTorch: it runs on one process with nn.Embedding, and is then its own reference."""
+"""Encoder-decoder models, and search. Plain PyTorch: with nn.Embedding on one process they are their own reference."""
 
-from dist_s2s.models.lstm import Seq2Seq
+from dist_s2s.models.lstm import LSTMEncoderDecoder
 from dist_s2s.models.output import best_of_logits
-from dist_s2s.models.search import beam_search, greedy_search
+from dist_s2s.models.protocols import EncoderDecoder
+from dist_s2s.models.search import Hypothesis, beam_search, greedy_search
 
-__all__ = ["Seq2Seq", "beam_search", "best_of_logits", "greedy_search"]
+__all__ = ["EncoderDecoder", "Hypothesis", "LSTMEncoderDecoder", "beam_search", "best_of_logits", "greedy_search"]

@@ -20,7 +20,7 @@ class GlobalAttention(nn.Module):
         self.key = nn.Linear(hidden_size, hidden_size, bias=False) if kind == "general" else nn.Identity()
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Contexts, [B, T, H]."""
+        """Return contexts, [B, T, H]."""
         scores_BTS = query_BTH @ self.key(encoding.memory_BSH).transpose(1, 2)
         return _weighted_sum(scores_BTS, encoding)
 
@@ -35,7 +35,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Contexts, [B, T, H]; takes memory for B·T·S·H values."""
+        """Return contexts, [B, T, H]; takes memory for B·T·S·H values."""
         query_BT1H = self.query(query_BTH)[:, :, None]
         key_B1SH = self.key(encoding.memory_BSH)[:, None]
         scores_BTS = self.score(torch.tanh(query_BT1H + key_B1SH)).squeeze(-1)
@@ -46,12 +46,12 @@ class ContextVector(nn.Module):
     """No attention: every state sees the encoder's last states (Cho et al. 2014), whatever the sentence's length."""
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Contexts, [B, T, H]."""
+        """Return contexts, [B, T, H]."""
         return encoding.summary_BH[:, None].expand(-1, query_BTH.shape[1], -1)
 
 
 def make_attention(name: AttentionName, hidden_size: int) -> nn.Module:
-    """The attention module of that name."""
+    """Return the attention module of that name."""
     if name == "none":
         return ContextVector()
     if name == "additive":

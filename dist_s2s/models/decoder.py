@@ -18,9 +18,9 @@ class DecoderState(NamedTuple):
     cell_LBH: Tensor
     attentional_BH: Tensor
 
-    def select(self, rows: Tensor) -> "DecoderState":
-        """The state of the sentences ``rows``, int64 [N], in that order."""
-        return DecoderState(self.hidden_LBH[:, rows], self.cell_LBH[:, rows], self.attentional_BH[rows])
+    def select(self, rows_N: Tensor) -> "DecoderState":
+        """Return the state of the sentences ``rows_N``, int64 [N], in that order."""
+        return DecoderState(self.hidden_LBH[:, rows_N], self.cell_LBH[:, rows_N], self.attentional_BH[rows_N])
 
 
 class Decoder(nn.Module):
@@ -50,14 +50,14 @@ class Decoder(nn.Module):
         self.input_feeding = input_feeding
 
     def initial_state(self, encoding: Encoding) -> DecoderState:
-        """The state before the first target token, made from the encoder's last states."""
+        """Return the state before the first target token, made from the encoder's last states."""
         summary_BH = encoding.summary_BH
         hidden_BLH = torch.tanh(self.bridge(summary_BH)).view(len(summary_BH), len(self.layers), -1)
         hidden_LBH = hidden_BLH.transpose(0, 1).contiguous()
         return DecoderState(hidden_LBH, torch.zeros_like(hidden_LBH), torch.zeros_like(summary_BH))
 
     def forward(self, embedded_BTE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Attentional states, [B, T, H], of T ≥ 1 target positions after ``state``, and the state after them.
+        """Return attentional states, [B, T, H], of T ≥ 1 target positions after ``state``, and the state after them.
 
         embedded_BTE: rows of the target table for SOS and the tokens so far (teacher forcing: the reference's tokens).
         """

@@ -15,6 +15,10 @@ class Encoding(NamedTuple):
     mask_BS: Tensor  # bool, True at real tokens
     summary_BH: Tensor  # last states of both directions of the top layer
 
+    def select(self, rows_N: Tensor) -> "Encoding":
+        """Return the encoding of the sentences ``rows_N``, int64 [N], in that order."""
+        return Encoding(self.memory_BSH[rows_N], self.mask_BS[rows_N], self.summary_BH[rows_N])
+
 
 class Encoder(nn.Module):
     """num_layers bidirectional LSTM layers of hidden_size / 2 a direction, with residuals from the second layer on.
@@ -33,7 +37,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded_BSE: Tensor, lengths_B: Tensor) -> Encoding:
-        """embedded_BSE: rows of the source table; lengths_B: int64 number of real tokens, at least 1 each."""
+        """Encode rows of the source table; lengths_B: int64 number of real tokens, at least 1 each."""
         steps_S = torch.arange(embedded_BSE.shape[1], device=embedded_BSE.device)
         mask_BS = steps_S < lengths_B[:, None]
         reversal_BS = torch.where(mask_BS, lengths_B[:, None] - 1 - steps_S, steps_S)

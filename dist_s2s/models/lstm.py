@@ -1,4 +1,4 @@
-"""The replicated part of the translator: everything but its two embedding tables."""
+"""The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
 from torch import Tensor, nn
 
@@ -7,8 +7,8 @@ from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
 
 
-class Seq2Seq(nn.Module):
-    """Encoder, decoder and output layer. It is given embedded tokens, and does not know where their rows live.
+class LSTMEncoderDecoder(nn.Module):
+    """LSTM encoder, LSTM decoder with attention, and an output layer: an EncoderDecoder.
 
     output: maps attentional states [..., H] to outputs [..., X]: nn.Linear(H, V) to logits of V tokens, X = V. With
         nn.Identity() the outputs are the states themselves, X = H, for an output table that lives outside the model.
@@ -33,7 +33,7 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor, apply_output: bool = True
     ) -> Tensor:
-        """Outputs [B, T, X] for the token after each target position, with teacher forcing.
+        """Return outputs [B, T, X] for the token after each target position, with teacher forcing.
 
         apply_output: if not, these are the attentional states [B, T, H], for a loss that applies the layer in chunks.
         """
@@ -43,11 +43,11 @@ class Seq2Seq(nn.Module):
         return outputs_BTX
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
-        """The source as the decoder sees it, and the decoder's state before the first target token."""
+        """Return the source as the decoder sees it, and the decoder's state before the first target token."""
         encoding = self.encoder(source_BSE, source_lengths_B)
         return encoding, self.decoder.initial_state(encoding)
 
-    def next_outputs(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Outputs [B, X] after one more target token, and the state after it."""
+    def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
+        """Return outputs [B, X] after one more target token, and the state after it."""
         attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
         return self.output(attentional_B1H[:, 0]), state

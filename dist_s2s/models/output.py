@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N, k], falling, and int64 ids [N, k] of the k likeliest tokens of each row.
+    """Return log-probabilities [N, k], falling, and int64 ids [N, k] of the k likeliest tokens of each row.
 
     forbidden: ids that are never chosen, such as padding and the unknown word: as if their logits were -inf. If fewer
         than k ids are left, the other columns have log-probability -inf and an id that means nothing.

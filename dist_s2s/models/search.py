@@ -13,12 +13,13 @@ ranks; the search goes on until it is True, on finished sentences too.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dist_s2s.models.lstm import Seq2Seq
+from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, S source positions, T target positions so far, E embedding_dim, X the model's outputs,
 # K beam_size, C = K candidates of each hypothesis, N = B·K (greedy: N = B).
@@ -28,9 +29,22 @@ BestTokens = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 Agreement = Callable[[bool], bool]
 
 
+@dataclass(frozen=True)
+class Hypothesis:
+    """A target sentence that a search has found.
+
+    Attributes:
+        ids: tokens, without start and end.
+        score: log-probability divided by length, in nats, the end token counted in both; 0 for no step at all.
+    """
+
+    ids: list[int]
+    score: float
+
+
 @torch.no_grad()
 def greedy_search(
-    model: Seq2Seq,
+    model: EncoderDecoder[EncodingT, StateT],
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
@@ -39,26 +53,29 @@ def greedy_search(
     end_id: int,
     max_lengths_B: Tensor,
     all_finished: Agreement = bool,
-) -> list[list[int]]:
-    """The likeliest token at each step, until ``end_id`` or a sentence's maximum length; ids without start and end."""
+) -> list[Hypothesis]:
+    """Take the likeliest token at each step, until ``end_id`` or a sentence's maximum length."""
     encoding, state = model.encode(source_BSE, source_lengths_B)
     tokens_B = torch.full_like(source_lengths_B, start_id)
     finished_B = max_lengths_B < 1
+    scores_B = torch.zeros_like(max_lengths_B, dtype=torch.float64)
+    lengths_B = torch.zeros_like(max_lengths_B)
     chosen: list[Tensor] = []
     while not all_finished(bool(finished_B.all())):
-        outputs_BX, state = model.next_outputs(embed(tokens_B), state, encoding)
-        _, ids_B1 = best_tokens(outputs_BX, 1)
+        outputs_BX, state = model.step(embed(tokens_B), state, encoding)
+        log_probabilities_B1, ids_B1 = best_tokens(outputs_BX, 1)
         tokens_B = ids_B1[:, 0].masked_fill(finished_B, end_id)
+        scores_B += log_probabilities_B1[:, 0].masked_fill(finished_B, 0.0)
+        lengths_B += ~finished_B
         chosen.append(tokens_B)
         finished_B = finished_B | (tokens_B == end_id) | (len(chosen) >= max_lengths_B)
-    if not chosen:
-        return [[] for _ in tokens_B]
-    return _sentences(torch.stack(chosen, 1), end_id, max_lengths_B)
+    history_BT = torch.stack(chosen, 1) if chosen else tokens_B.new_empty(len(tokens_B), 0)
+    return _hypotheses(history_BT, scores_B / lengths_B.clamp(min=1), end_id, max_lengths_B)
 
 
 @torch.no_grad()
 def beam_search(
-    model: Seq2Seq,
+    model: EncoderDecoder[EncodingT, StateT],
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
@@ -68,8 +85,8 @@ def beam_search(
     max_lengths_B: Tensor,
     beam_size: int,
     all_finished: Agreement = bool,
-) -> list[list[int]]:
-    """The best of ``beam_size`` hypotheses by log-probability / length, the end token counted in both.
+) -> list[Hypothesis]:
+    """Return the best of ``beam_size`` hypotheses of each sentence, by score.
 
     A finished hypothesis keeps its place in the beam, with its score frozen, and the search of a sentence ends when
     all of its beam is finished. A hypothesis that reaches the maximum length counts as finished.
@@ -77,18 +94,17 @@ def beam_search(
     encoding, state = model.encode(source_BSE, source_lengths_B)
     sentences_B = torch.arange(len(source_lengths_B), device=source_lengths_B.device)
     rows_N = sentences_B.repeat_interleave(beam_size)
-    encoding = type(encoding)(*(part[rows_N] for part in encoding))
-    state = state.select(rows_N)
+    encoding, state = encoding.select(rows_N), state.select(rows_N)
     beam = _first_beam(max_lengths_B, beam_size)
     tokens_N = torch.full_like(rows_N, start_id)
     while not all_finished(bool(beam.finished_BK.all())):
-        outputs_NX, state = model.next_outputs(embed(tokens_N), state, encoding)
+        outputs_NX, state = model.step(embed(tokens_N), state, encoding)
         log_probabilities_NC, ids_NC = best_tokens(outputs_NX, beam_size)
         beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, max_lengths_B)
         state = state.select((sentences_B[:, None] * beam_size + parents_BK).flatten())
         tokens_N = beam.history_BKT[:, :, -1].flatten()
-    best_B = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).argmax(dim=1)
-    return _sentences(beam.history_BKT[sentences_B, best_B], end_id, max_lengths_B)
+    scores_B, best_B = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).max(dim=1)
+    return _hypotheses(beam.history_BKT[sentences_B, best_B], scores_B, end_id, max_lengths_B)
 
 
 class _Beam(NamedTuple):
@@ -111,7 +127,7 @@ def _first_beam(max_lengths_B: Tensor, beam_size: int) -> _Beam:
 def _grow(
     beam: _Beam, log_probabilities_NC: Tensor, ids_NC: Tensor, end_id: int, max_lengths_B: Tensor
 ) -> tuple[_Beam, Tensor]:
-    """The K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
+    """Return the K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
 
     The continuations of one hypothesis have one length, so its K likeliest tokens are all that can be among the best.
     """
@@ -139,10 +155,10 @@ def _grow(
     return grown, parents_BK
 
 
-def _sentences(tokens_BT: Tensor, end_id: int, max_lengths_B: Tensor) -> list[list[int]]:
-    """Each row up to its ``end_id`` or its maximum length."""
-    rows = zip(tokens_BT.tolist(), max_lengths_B.tolist(), strict=True)
-    return [_until(row, end_id)[:limit] for row, limit in rows]
+def _hypotheses(tokens_BT: Tensor, scores_B: Tensor, end_id: int, max_lengths_B: Tensor) -> list[Hypothesis]:
+    """Cut each row at its ``end_id`` or its maximum length."""
+    rows = zip(tokens_BT.tolist(), scores_B.tolist(), max_lengths_B.tolist(), strict=True)
+    return [Hypothesis(_until(row, end_id)[:limit], score) for row, score, limit in rows]
 
 
 def _until(row: list[int], end_id: int) -> list[int]:

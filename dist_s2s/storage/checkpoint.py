@@ -26,10 +26,16 @@ from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
 from dist_s2s.sharded.tables.growing import row_state
-from dist_s2s.storage.durable_files import check_sha256, save_tensors, sync_directory, write_durably
+from dist_s2s.storage.durable_files import (
+    check_sha256,
+    read_checked_json,
+    save_tensors,
+    sync_directory,
+    write_checked_json,
+)
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of the manifest itself
 _ROWS_AT_A_TIME = 1 << 16
 
 
@@ -44,7 +50,7 @@ class TrainingState:
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
-    """Writes ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
+    """Write ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
 
     progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
     """
@@ -80,7 +86,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "scalars": _scalars(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
-            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1))
+            write_checked_json(partial / MANIFEST, manifest)
             older = _hide(final) if final.exists() else None
             os.replace(partial, final)
             sync_directory(checkpoints)
@@ -92,13 +98,13 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return complete checkpoints, oldest first."""
     found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Deletes it under another name, so that what is left after a kill is never taken for a checkpoint."""
+    """Delete it under another name, so that what is left after a kill is never taken for a checkpoint."""
     shutil.rmtree(_hide(checkpoint))
 
 
@@ -109,26 +115,21 @@ def _hide(checkpoint: Path) -> Path:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
+    """Return the manifest of a checkpoint. Raises UserError if it is missing, damaged or of another format."""
     try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_checked_json(checkpoint / MANIFEST)
     except FileNotFoundError:
         raise UserError(f"{checkpoint} is not a checkpoint: it has no {MANIFEST}") from None
-    except ValueError as error:
-        raise UserError(f"{checkpoint / MANIFEST} is damaged: {error}") from None
-    if not isinstance(manifest, dict):
-        raise UserError(f"{checkpoint / MANIFEST} is damaged: it holds no JSON object")
-    if manifest.get("format") == FORMAT:
-        missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
-        if missing:
-            raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
-    else:
-        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads format {FORMAT}")
+    if manifest.get("format") not in (1, FORMAT):
+        raise UserError(f"{checkpoint} has format {manifest.get('format')}, but this version reads 1 to {FORMAT}")
+    missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
+    if missing:
+        raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
     return manifest
 
 
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-    """Loads the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    """Load the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
     _load_core(checkpoint, core, _core_file(checkpoint, manifest))
     for name, table in tables.items():
@@ -136,7 +137,7 @@ def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, Distrib
 
 
 def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
-    """Loads the model and its optimizers, on any number of ranks; returns the manifest. Calls no collectives."""
+    """Load the model and its optimizers, on any number of ranks; return the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
     tensors = _core_file(checkpoint, manifest)
     _load_core(checkpoint, state.core, tensors)
@@ -152,7 +153,7 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
 
 
 def shard_file(name: str, rank: int, world_size: int) -> str:
-    """File name of one rank's rows of a table."""
+    """Return the file name of one rank's rows of a table."""
     return f"{name}-{rank}-of-{world_size}.safetensors"
 
 
@@ -168,7 +169,7 @@ def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) ->
 def _load_rows(
     checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
 ) -> dict[str, Tensor]:
-    """Copies this rank's rows into the table, block by block, from whatever shards hold them.
+    """Copy this rank's rows into the table, block by block, from whatever shards hold them.
 
     Returns this rank's rows of the optimizer's state, unless only_weight.
     """
@@ -230,7 +231,7 @@ def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
 
 
 def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
-    """Those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
+    """Return those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
     return {
         name: {
             f"{number}.{key}": value
@@ -246,7 +247,7 @@ def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
 
 
 def _indexed(tensors: dict[str, Tensor], prefix: str, scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """From "prefix3.key" and "3.key" back to the state_dict form {3: {key: value}}."""
+    """Turn "prefix3.key" and "3.key" back into the state_dict form {3: {key: value}}."""
     values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**values, **scalars}.items():

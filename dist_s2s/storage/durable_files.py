@@ -1,9 +1,11 @@
 """Files that are on the disk when the call returns, and are read only if their SHA-256 is right."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -11,9 +13,11 @@ from torch import Tensor
 
 from dist_s2s import UserError
 
+_CHECKSUM = "sha256_of_the_rest"
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Writes a safetensors file through to the disk; returns its SHA-256. Raises UserError if it cannot be written."""
+    """Write a safetensors file through to the disk; return its SHA-256. Raises UserError if it cannot be written."""
     try:
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
     except SafetensorError as error:
@@ -24,18 +28,49 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_sha256(path: Path, expected: str | None) -> None:
-    """Raises UserError if the file is missing or is not the one that was written."""
+    """Raise UserError if the file is missing or is not the one that was written."""
     try:
-        with open(path, "rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = sha256_of(path)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path.parent} lacks its file {path.name}") from None
     if actual != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
 
 
+def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that holds a checksum of itself."""
+    write_durably(path, json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=1) + "\n")
+
+
+def read_checked_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file that ``write_checked_json`` wrote.
+
+    A file of format 1 may lack the checksum: it is from before there were any.
+
+    Raises:
+        UserError: if it is damaged.
+        OSError: if it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    found = content.pop(_CHECKSUM, None)
+    if found != _checksum(content) and not (found is None and content.get("format") == 1):
+        raise UserError(f"{path} is damaged: its SHA-256 is not the one that it names")
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_durably(path: Path, text: str) -> None:
-    """Replaces a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
+    """Replace a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
     temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -46,9 +81,14 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes renames within the directory durable."""
+    """Make renames within the directory durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the content as it is read back, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()

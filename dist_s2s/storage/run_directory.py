@@ -1,24 +1,27 @@
 """One directory for each run: whose it is, and whether training starts anew in it or goes on."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, differences, load_config
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.lock import LOCK, RunLock
+from dist_s2s.storage.run_files import check_run, data_changes
 
 CONFIG = "config.yaml"
 
 
 def checkpoint_to_resume(config: Config) -> Path | None:
-    """The checkpoint that training goes on from; None to start anew. Reads only.
+    """Return the checkpoint that training goes on from; None to start anew. Reads only.
 
     Raises UserError if the directory holds the run of another configuration, or something that is not a run.
     """
     run_dir, resume = config.run_dir, config.training.resume
     is_run = (run_dir / CONFIG).is_file()
-    if not is_run and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if not is_run and run_dir.exists() and (not run_dir.is_dir() or {file.name for file in run_dir.iterdir()} - {LOCK}):
         raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume == "never":
         return None
@@ -37,20 +40,41 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     return checkpoint
 
 
+def has_other_data(config: Config, checkpoint: Path | None, data: Mapping[str, Mapping[str, object]]) -> bool:
+    """Tell whether training is to go on with other data than the run had so far. Reads only.
+
+    Args:
+        data: of this run, from ``describe_data``.
+
+    Raises:
+        UserError: if it has other data, and ``training.resume_with_other_data`` does not allow it; or if a file of the
+            run is damaged.
+    """
+    if checkpoint is None:
+        return False
+    changed = data_changes(check_run(checkpoint.parent.parent), data)
+    if changed and not config.training.resume_with_other_data:
+        raise UserError(
+            f"the run {checkpoint.parent.parent} was trained on other data: {'; '.join(changed)}. Put the files back, "
+            "give another --run_dir, or --training.resume_with_other_data true to go on with these"
+        )
+    return bool(changed)
+
+
 def _changes(run_dir: Path, config: Config) -> str:
     return "; ".join(differences(load_config(run_dir / CONFIG, {}), config))
 
 
-def claim(config: Config, checkpoint: Path | None) -> None:
-    """Makes the run directory and writes its config.yaml. For the first rank alone.
+def claim(config: Config, checkpoint: Path | None, lock: RunLock) -> None:
+    """Make the run directory this run's, and write its config.yaml. For the first rank alone, which holds ``lock``.
 
     Moved aside, never deleted: with ``training.resume never`` an older run, as RUN.1; when training goes on from
     ``checkpoint``, any later checkpoints of the run, as they belong to a course that it now leaves.
     """
     run_dir = config.run_dir
-    if config.training.resume == "never" and run_dir.exists():
+    if config.training.resume == "never" and (run_dir / CONFIG).exists():
         _move_aside(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+        lock.take()
     write_durably(run_dir / CONFIG, config.to_yaml())
     if checkpoint is not None:
         step = read_manifest(checkpoint)["step"]

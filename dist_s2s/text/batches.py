@@ -2,14 +2,14 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Corpus
 from dist_s2s.text.vocabulary import EOS, PAD, SOS
 
 # Examples are sorted by length among this many batches' worth of a shuffled epoch. More means less padding;
@@ -59,7 +59,7 @@ class Batch:
         )
 
 
-def global_batches(examples: Sequence[Example], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
+def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
     """Cut an epoch into batches of example numbers; every example occurs exactly once.
 
     A seeded shuffle is cut into pools of about `POOL_BATCHES` batches; each pool is sorted by buckets of target
@@ -76,16 +76,16 @@ def global_batches(examples: Sequence[Example], batch_tokens: int, seed: int, ep
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-    if not examples:
+    if not len(corpus):
         return []
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    target_lengths = torch.tensor([len(example.target) + 1 for example in examples])
-    source_lengths = torch.tensor([len(example.source) for example in examples])
+    source_lengths, target_lengths = corpus.lengths.unbind(1)
+    target_lengths = target_lengths + 1  # EOS
     total = int(target_lengths.sum())
     pools = max(1, round(total / batch_tokens / POOL_BATCHES))
 
-    order = torch.randperm(len(examples), generator=generator)
-    pool = torch.arange(len(examples)) * pools // len(examples)
+    order = torch.randperm(len(corpus), generator=generator)
+    pool = torch.arange(len(corpus)) * pools // len(corpus)
     targets, sources = target_lengths[order], source_lengths[order]
     buckets = (targets.double().log2() * BUCKETS_PER_DOUBLING).long()
     span = int(sources.max()) + 1
@@ -118,9 +118,9 @@ def shard_batch(batch: list[int], rank: int, world_size: int) -> list[int]:
     return batch[rank::world_size]
 
 
-def collate(examples: Sequence[Example], indices: list[int], global_target_tokens: int) -> Batch:
+def collate(corpus: Corpus, indices: list[int], global_target_tokens: int) -> Batch:
     """Pad the examples numbered `indices` to one batch, or make the row that counts for nothing."""
-    rows = [examples[i] for i in indices]
+    rows = [corpus[i] for i in indices]
     return Batch(
         source=_pad([[*row.source, EOS] for row in rows] or [[EOS]]),
         source_lengths=torch.tensor([len(row.source) + 1 for row in rows] or [1]),
@@ -131,7 +131,7 @@ def collate(examples: Sequence[Example], indices: list[int], global_target_token
     )
 
 
-def rank_batch(examples: Sequence[Example], batch: list[int], rank: int, world_size: int) -> Batch:
+def rank_batch(corpus: Corpus, batch: list[int], rank: int, world_size: int) -> Batch:
     """Return this rank's part of a global batch of example numbers.
 
     Every rank gets one, with the row that counts for nothing where a batch has fewer rows than there are ranks.
@@ -140,10 +140,11 @@ def rank_batch(examples: Sequence[Example], batch: list[int], rank: int, world_s
     Raises:
         ValueError: as `shard_batch`.
     """
-    return collate(examples, shard_batch(batch, rank, world_size), _target_tokens(examples, batch))
+    target_tokens = sum(len(corpus[i].target) + 1 for i in batch)
+    return collate(corpus, shard_batch(batch, rank, world_size), target_tokens)
 
 
-def evaluation_batches(examples: Sequence[Example], batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
+def evaluation_batches(corpus: Corpus, batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
     """Yield batches that cover each example exactly once over all ranks, longest sources first.
 
     Every rank gets the same number of batches, with the row that counts for nothing where one would be empty.
@@ -157,21 +158,17 @@ def evaluation_batches(examples: Sequence[Example], batch_size: int, rank: int, 
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].source), reverse=True)
+    order = corpus.lengths[:, 0].argsort(descending=True, stable=True).tolist()
     rows = batch_size * world_size
     for begin in range(0, len(order), rows):
         batch = order[begin : begin + rows]
-        yield rank_batch(examples, batch, rank, world_size)
+        yield rank_batch(corpus, batch, rank, world_size)
 
 
 def _mix(seed: int, epoch: int) -> int:
     """Hash (seed, epoch) to 63 bits: the same in every process, unlike for neighbouring pairs."""
     digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _target_tokens(examples: Sequence[Example], batch: list[int]) -> int:
-    return sum(len(examples[i].target) + 1 for i in batch)
 
 
 def _pad(rows: list[list[int]]) -> Tensor:

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.text.lines import read_lines
-from dist_s2s.text.tokenizers import Tokenizer
-from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.text.side import TextSide
 
 Split = Literal["train", "valid", "test"]
 
@@ -19,6 +21,28 @@ class Example:
 
     source: list[int]
     target: list[int]
+
+
+class Corpus(Protocol):
+    """Examples by number, wherever they are kept. `lengths` must not need the examples themselves."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each example's source and target, without SOS and EOS: int64 [N, 2]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+class ExampleList(list[Example]):
+    """A corpus in memory."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """Count the tokens of each example: int64 [N, 2]."""
+        sizes = [(len(example.source), len(example.target)) for example in self]
+        return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -63,18 +87,13 @@ def load_pairs(name: str, split: Split) -> list[tuple[str, str]]:
 
 
 def describe(name: str) -> str:
-    """What to call a corpus where its scores are shown: the phrasebook is always said to be generated."""
+    """Return what to call a corpus where its scores are shown: the phrasebook is always said to be generated."""
     return "phrasebook (generated sentences)" if name == "phrasebook" else name
 
 
 def encode_pairs(
-    pairs: Iterable[tuple[str, str]],
-    source_tokenizer: Tokenizer,
-    target_tokenizer: Tokenizer,
-    source_vocabulary: Vocabulary,
-    target_vocabulary: Vocabulary,
-    max_length: int | None,
-) -> tuple[list[Example], int]:
+    pairs: Iterable[tuple[str, str]], source_side: TextSide, target_side: TextSide, max_length: int | None
+) -> tuple[ExampleList, int]:
     """Turn sentence pairs into examples, dropping those with an empty or too long side.
 
     Args:
@@ -86,16 +105,15 @@ def encode_pairs(
     Raises:
         UserError: there were pairs and every one was dropped.
     """
-    examples = []
+    examples = ExampleList()
     dropped = 0
     for source_text, target_text in pairs:
-        source = source_tokenizer.tokenize(source_text)
-        target = target_tokenizer.tokenize(target_text)
-        longest = max(len(source), len(target))
-        if not source or not target or (max_length is not None and longest > max_length):
+        example = Example(source_side.encode(source_text), target_side.encode(target_text))
+        longest = max(len(example.source), len(example.target))
+        if not example.source or not example.target or (max_length is not None and longest > max_length):
             dropped += 1
         else:
-            examples.append(Example(source_vocabulary.encode(source), target_vocabulary.encode(target)))
+            examples.append(example)
     if dropped and not examples:
         raise UserError(
             f"no sentence pair is left: all {dropped} have an empty side or one of more than "

@@ -7,7 +7,7 @@ from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, RowWiseAdam, 
 
 
 def make_table_optimizer(config: Config, tables: list[DistributedEmbedding]) -> Optimizer:
-    """The row-sparse optimizer named by ``embedding.optimizer``, over the shards of all tables."""
+    """Build the row-sparse optimizer named by ``embedding.optimizer``, over the shards of all tables."""
     weights = [table.weight for table in tables]
     peak = config.embedding.learning_rate or config.training.learning_rate
     match config.embedding.optimizer:

@@ -1,98 +1,110 @@
 """A training run from its configuration to summary.json."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.distributed import joined_ranks
+from dist_s2s.distributed import Ranks, joined_ranks
+from dist_s2s.distributed.precision import settle_precision
 from dist_s2s.storage.checkpoint import load_weights
-from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim
-from dist_s2s.text.corpus import Example, describe, encode_pairs, load_pairs
-from dist_s2s.text.tokenizers import make_tokenizer
-from dist_s2s.text.vocabulary import EOS, Vocabulary
-from dist_s2s.training.trackers import RunLog
-from dist_s2s.training.trainer import Trainer, TrainingData
-from dist_s2s.training.validation import Pairs, translate_pairs, validation_loss
+from dist_s2s.storage.lock import RunLock
+from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
+from dist_s2s.storage.run_files import check_run, describe_data, seal_run
+from dist_s2s.text.corpus import describe
+from dist_s2s.training.accelerator import make_accelerator
+from dist_s2s.training.checkpoints import Checkpoints
+from dist_s2s.training.data import RunData, read_data, target_counts
+from dist_s2s.training.events import Listener
+from dist_s2s.training.guard import LossGuard
+from dist_s2s.training.meter import Meter
+from dist_s2s.training.schedule import warmup_warning
+from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.trackers import RunLog, counted
+from dist_s2s.training.trainer import Trainer
+from dist_s2s.training.validation import Validator, validation_loss
+from dist_s2s.translation.load import best_checkpoint
 from dist_s2s.translation.output import choose_output
-from dist_s2s.translation.scoring import corpus_scores
-from dist_s2s.translation.text_side import TextPipeline
-from dist_s2s.translation.translator import Translator, best_checkpoint
+from dist_s2s.translation.scoring import corpus_scores, translate_pairs
+from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10
+_DATA_KEYS = ("train", "valid", "test")
 
 
-def run_training(config: Config) -> None:
-    """Reads the data, trains, scores the best checkpoint on the test data, and writes summary.json (collective)."""
-    mixed_precision = "bf16" if config.training.precision == "bf16" else "no"
-    with joined_ranks(mixed_precision, config.training.threads_per_rank, config.run_dir) as (accelerator, ranks):
-        checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
-        ranks.check_same("checkpoint to go on from", checkpoint)
-        text, data, test_pairs, dropped = ranks.together(lambda: read_data(config, checkpoint))
-        config = ranks.together(lambda: settle(config, checkpoint, text, ranks.world_size))
-        ranks.together(lambda: claim_run_directory(config, checkpoint, text) if ranks.is_first else None)
-        with RunLog(config.run_dir, accelerator, ranks) as log:
-            log.say(
-                f"{len(data.train):,} training pairs from {describe(config.data.train)}\n"
-                f"{dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
-                f"{len(data.valid_pairs):,} pairs for validation, {len(test_pairs):,} for the test\n"
-                f"{len(text.source_vocabulary):,} source tokens, {len(text.target_vocabulary):,} target tokens, "
-                f"{config.model.output} output layer, {ranks.world_size} ranks on {ranks.device.type}"
-            )
-            translator = Translator(config, text, ranks)
-            log.parameters(translator.core, translator.tables)
-            trainer = Trainer(config, data, translator, accelerator, log)
-            if checkpoint is not None:
-                trainer.resume(checkpoint)
-                log.say(f"going on from {checkpoint}")
-            else:
-                translator.output.start_from(target_counts(data.train, len(text.target_vocabulary)))
-            log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
-            trainer.fit()
-            log.write_summary(finish(config, trainer, data, test_pairs))
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with, the same on all ranks."""
+
+    config: Config  # nothing in it is ``auto`` but what resumes
+    data: RunData
+    checkpoint: Path | None
+    has_other_data: bool
 
 
-def read_data(config: Config, checkpoint: Path | None) -> tuple[TextPipeline, TrainingData, Pairs, int]:
-    """Text, training and validation data, test pairs, and how many training pairs were too long. Calls no collectives.
+def run_training(config: Config, verbose: bool = False, listeners: Sequence[Listener] = ()) -> None:
+    """Read the data, train, score the best checkpoint on the test data, and write summary.json (collective).
 
-    A run that goes on keeps the vocabularies of its checkpoint's run.
+    Args:
+        config: the run's.
+        verbose: show every parameter tensor, not just the parts of the model.
+        listeners: called with each event of the training, after the run's own; see ``events``.
     """
-    settings = config.data
-    train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
-    test = load_pairs(settings.test, "test")
-    if checkpoint is not None:
-        text = TextPipeline.load(config, checkpoint.parent.parent)
-    else:
-        source_tokenizer, target_tokenizer = map(make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer))
-        sources = (source_tokenizer.tokenize(source) for source, _ in train)
-        targets = (target_tokenizer.tokenize(target) for _, target in train)
-        text = TextPipeline(
-            source_tokenizer,
-            target_tokenizer,
-            Vocabulary.build(sources, settings.source_vocabulary_size, settings.min_frequency),
-            Vocabulary.build(targets, settings.target_vocabulary_size, settings.min_frequency),
-        )
-    tools = (text.source_tokenizer, text.target_tokenizer, text.source_vocabulary, text.target_vocabulary)
-    examples, dropped = encode_pairs(train, *tools, max_length=settings.max_length)
-    valid_examples, _ = encode_pairs(valid, *tools, max_length=None)
-    return text, TrainingData(examples, valid_examples, valid), test, dropped
+    with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
+        lock = RunLock(config.run_dir)
+        ranks.together(lambda: stack.enter_context(lock) if ranks.is_first else None)
+        start = prepare(config, ranks, lock)
+        config = start.config
+        accelerator = make_accelerator(ranks, config.run_dir)
+        log = stack.enter_context(RunLog(config.run_dir, accelerator, ranks, describe(config.data.valid)))
+        introduce(start, ranks, log)
+        translator = Translator(config, start.data.source, start.data.target, ranks)
+        log.parameters(translator.core, translator.tables, verbose)
+        trainer = Trainer(config, start.data.train, translator, accelerator)
+        begin(trainer, start, log)
+        log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
+        fit(trainer, start.data, log, listeners)
+        log.write_summary(finish(config, trainer, start.data, log))
 
 
-def target_counts(examples: list[Example], vocabulary_size: int) -> Tensor:
-    """How often the model is to predict each target token, int64 [vocabulary_size]."""
-    ids = torch.tensor([token for example in examples for token in (*example.target, EOS)])
-    return torch.bincount(ids, minlength=vocabulary_size)
+def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
+    """Settle what the run is, and make the run directory its own (collective)."""
+    if config.training.resume != "never":  # before anything in it is believed
+        ranks.together(lambda: check_run(config.run_dir))
+    checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
+    ranks.check_same("checkpoint to go on from", checkpoint)
+    model = config.model
+    precision = settle_precision(config.training.precision, ranks, model.embedding_dim, model.hidden_size)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    data = ranks.together(lambda: read_data(config, checkpoint))
+    config = ranks.together(lambda: settle_output(config, checkpoint, data, ranks.world_size))
+
+    def claim_directory() -> bool:
+        if not ranks.is_first:
+            return False
+        sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
+        is_other = has_other_data(config, checkpoint, sources)
+        claim(config, checkpoint, lock)
+        if checkpoint is None or checkpoint.parent.parent.resolve() != config.run_dir.resolve():
+            data.source.save(config.run_dir, "source")
+            data.target.save(config.run_dir, "target")
+        seal_run(config.run_dir, (CONFIG, "source_vocabulary.txt", "target_vocabulary.txt"), sources)
+        return is_other
+
+    is_other = ranks.together(claim_directory)
+    return Start(config, data, checkpoint, has_other_data=ranks.sum([is_other])[0] > 0)
 
 
-def settle(config: Config, checkpoint: Path | None, text: TextPipeline, world_size: int) -> Config:
-    """The configuration with ``model.output: auto`` decided: as the checkpoint's run did, or by the layer's size.
+def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_size: int) -> Config:
+    """Decide what ``model.output: auto`` means: what it did in the checkpoint's run, or by the layer's size.
 
-    Raises UserError if the tables are to have fewer rows than a vocabulary has tokens.
+    Raises:
+        UserError: if the tables are to have fewer rows than a vocabulary has tokens.
     """
-    tokens, rows = max(len(text.source_vocabulary), len(text.target_vocabulary)), config.embedding.num_embeddings
+    tokens, rows = max(len(data.source.vocabulary), len(data.target.vocabulary)), config.embedding.num_embeddings
     if rows is not None and rows < tokens:
         raise UserError(
             f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
@@ -103,20 +115,57 @@ def settle(config: Config, checkpoint: Path | None, text: TextPipeline, world_si
         output = load_config(checkpoint.parent.parent / CONFIG, {}).model.output
     else:
         model = config.model
-        output = choose_output(len(text.target_vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
+        output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
     return config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
 
 
-def claim_run_directory(config: Config, checkpoint: Path | None, text: TextPipeline) -> None:
-    """Makes the run directory this run's, vocabularies included. For the first rank alone."""
-    claim(config, checkpoint)
-    if checkpoint is None or checkpoint.parent.parent.resolve() != config.run_dir.resolve():
-        text.save(config.run_dir)
+def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
+    """Say what the run works on."""
+    config, data = start.config, start.data
+    log.say(
+        f"{counted(len(data.train), 'training pair')} from {describe(config.data.train)}\n"
+        f"{data.dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
+        f"{counted(len(data.valid_pairs), 'pair')} for validation, {len(data.test_pairs):,} for the test\n"
+        f"{counted(len(data.source.vocabulary), 'source token')}, "
+        f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
+        f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}"
+    )
 
 
-def finish(config: Config, trainer: Trainer, data: TrainingData, test_pairs: Pairs) -> dict[str, Any]:
-    """Scores the best checkpoint on the test data (collective); returns what goes into summary.json."""
-    translator, progress, log = trainer.translator, trainer.progress, trainer.log
+def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
+    """Go on from the checkpoint, or start anew (collective)."""
+    config, checkpoint = start.config, start.checkpoint
+    if checkpoint is None:
+        counts = target_counts(start.data.train, len(start.data.target.vocabulary))
+        trainer.translator.output.start_from(counts)
+        warning = warmup_warning(config.training, trainer.batches_in_epoch)
+        if warning is not None:
+            log.say(warning)
+        return
+    trainer.resume(checkpoint)
+    log.say(f"going on from {checkpoint}")
+    there = load_config(checkpoint.parent.parent / CONFIG, {}).training.precision
+    if there != config.training.precision:
+        log.say(f"in {config.training.precision}, where the run was in {there} before")
+    if start.has_other_data:
+        trainer.progress.forget_best()
+        log.say("with other data than before; the best score so far no longer counts")
+
+
+def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listener] = ()) -> None:
+    """Train with everything that listens to it (collective). Raises SystemExit if a signal has ended it."""
+    with StopSignals(trainer) as signals:
+        validator = Validator(trainer, data.valid, data.valid_pairs)
+        trainer.listeners += [signals, Meter(trainer), validator, log, LossGuard(trainer), Checkpoints(trainer)]
+        trainer.listeners += listeners
+        trainer.fit()
+        if signals.exit_status is not None:
+            raise SystemExit(signals.exit_status)
+
+
+def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict[str, Any]:
+    """Score the best checkpoint on the test data (collective); return what goes into summary.json."""
+    translator, progress = trainer.translator, trainer.progress
 
     def load_best() -> None:
         best = best_checkpoint(config.run_dir)
@@ -124,7 +173,7 @@ def finish(config: Config, trainer: Trainer, data: TrainingData, test_pairs: Pai
             load_weights(best, translator.core, translator.tables)
 
     translator.ranks.together(load_best)
-    rows = translate_pairs(translator, test_pairs)
+    rows = translate_pairs(translator, data.test_pairs)
     scores = corpus_scores(rows)
     shown = rows[:SAMPLES_AT_END]
     log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)

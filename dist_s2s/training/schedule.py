@@ -28,19 +28,36 @@ class Progress:
     validations_since_best: int = 0
 
     def forget_best(self) -> None:
-        """Lets the next validation be the best so far."""
+        """Let the next validation be the best so far."""
         self.best_bleu, self.best_step, self.validated_step, self.validations_since_best = -1.0, 0, -1, 0
 
-    def is_finished(self, limits: TrainingConfig) -> bool:
-        """True when the first of the limits is reached."""
-        return (
-            (limits.max_steps is not None and self.step >= limits.max_steps)
-            or (limits.max_minutes is not None and self.seconds >= 60 * limits.max_minutes)
-            or (limits.max_epochs is not None and self.epoch >= limits.max_epochs)
-        )
+    def advance(self, next_epoch: int, next_position: int, target_tokens: int) -> None:
+        """Count a step."""
+        self.step += 1
+        self.epoch, self.position = next_epoch, next_position
+        self.target_tokens += target_tokens
+
+    def note_validation(self, bleu: float) -> None:
+        """Remember that this step was validated, and whether it is the best so far."""
+        self.validated_step = self.step
+        self.validations_since_best += 1
+        if bleu > self.best_bleu:
+            self.best_bleu, self.best_step, self.validations_since_best = bleu, self.step, 0
+
+    def end_reason(self, limits: TrainingConfig) -> str | None:
+        """Return which limit is reached, or that patience is at its end; None if training goes on."""
+        if limits.max_steps is not None and self.step >= limits.max_steps:
+            return f"training.max_steps = {limits.max_steps} is reached"
+        if limits.max_minutes is not None and self.seconds >= 60 * limits.max_minutes:
+            return f"training.max_minutes = {limits.max_minutes:g} is reached"
+        if limits.max_epochs is not None and self.epoch >= limits.max_epochs:
+            return f"training.max_epochs = {limits.max_epochs} is reached"
+        if limits.patience and self.validations_since_best >= limits.patience:
+            return f"stopping early: no better BLEU in {limits.patience} validation{'s' * (limits.patience > 1)}"
+        return None
 
     def fraction(self, limits: TrainingConfig, batches_in_epoch: int) -> float:
-        """Share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
+        """Return the share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
 
         batches_in_epoch: of any one epoch; others may have a few more or less.
         """
@@ -54,6 +71,21 @@ class Progress:
         return min(1.0, max(done))
 
 
+def warmup_warning(training: TrainingConfig, batches_in_epoch: int) -> str | None:
+    """Return what to say of a warm-up that is not over when the run is; None if it is."""
+    limits = []
+    if training.max_steps is not None:
+        limits.append(training.max_steps)
+    if training.max_epochs is not None:
+        limits.append(training.max_epochs * batches_in_epoch)
+    if not limits or training.warmup_steps < min(limits):
+        return None
+    return (
+        f"the warm-up of {training.warmup_steps:,} steps is as long as the whole run of {min(limits):,} or longer, so the "
+        "learning rate never reaches its peak; lower training.warmup_steps"
+    )
+
+
 def learning_rate(peak: float, step: int, warmup_steps: int, fraction: float) -> float:
-    """Linear warm-up to ``peak`` over ``warmup_steps`` steps, times a linear decay to 0 at the end of the run."""
+    """Return a step's rate: linear warm-up to ``peak`` over ``warmup_steps``, times a linear decay to 0 at the end."""
     return peak * min(1.0, (step + 1) / max(1, warmup_steps)) * (1.0 - fraction)

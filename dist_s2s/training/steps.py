@@ -8,7 +8,7 @@ from torch import Tensor
 from dist_s2s.config import Config
 from dist_s2s.sharded import SampledIds
 from dist_s2s.text.batches import Batch, global_batches, rank_batch
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.schedule import Progress
 from dist_s2s.translation.translator import Translator
 
@@ -29,14 +29,14 @@ class Step:
         return [self.batch.source, self.batch.target_in, *sampled]
 
 
-def training_steps(config: Config, examples: list[Example], translator: Translator, start: Progress) -> Iterator[Step]:
-    """This rank's part of each global batch from ``start`` on, epoch after epoch, without end. Calls no collectives."""
+def training_steps(config: Config, corpus: Corpus, translator: Translator, start: Progress) -> Iterator[Step]:
+    """Yield this rank's part of each global batch from ``start`` on, epoch after epoch without end (local)."""
     ranks, number = translator.ranks, start.step
     epoch, first = start.epoch, start.position
     while True:
-        batches = global_batches(examples, config.data.batch_tokens, config.training.seed, epoch)
+        batches = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch)
         for position in range(first, len(batches)):
-            batch = rank_batch(examples, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
+            batch = rank_batch(corpus, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
             is_last = position + 1 == len(batches)
             yield Step(
                 batch,

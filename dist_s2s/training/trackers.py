@@ -4,31 +4,36 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch import nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.training.events import Event, Report, RunEnd, Validation
+from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+SAMPLES_AT_VALIDATION = 3
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
 
 
 class RunLog:
-    """Used on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
+    """A listener on every rank; only the first prints and writes, and what it cannot write is an error on all of them.
 
     A context manager: leaving it closes the bar and the trackers.
     """
 
-    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks) -> None:
+    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks, valid_data: str = "") -> None:
+        """valid_data: what to call the validation data where their scores are shown."""
+        self._valid_data = valid_data
         self.run_dir = run_dir
         self.accelerator = accelerator
         self.ranks = ranks
@@ -56,8 +61,24 @@ class RunLog:
         for tracker in self.accelerator.trackers:  # end_training would also leave the process group
             tracker.finish()
 
+    def __call__(self, event: Event) -> None:
+        """Write and show what an event is about (collective)."""
+        match event:
+            case Report(step, values, fraction):
+                self.metrics(step, values)
+                self.progress(values, fraction)
+            case Validation(step, epoch, minutes, loss, bleu, rows):
+                values = {"epoch": epoch, "valid_loss": loss, "valid_bleu": bleu, "minutes": minutes}
+                self.metrics(step, values)
+                title = f"step {step} · epoch {epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
+                self.samples(f"{title}valid BLEU {bleu:.2f} on {self._valid_data}", rows[:SAMPLES_AT_VALIDATION])
+            case RunEnd(step, interrupted=True):
+                self.say(f"stopped at step {step}, and saved; the same command goes on from here")
+            case RunEnd(step, reason):
+                self.say(f"finished at step {step}: {reason}")
+
     def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
-        """Opens TensorBoard's files, and drops from metrics.jsonl what a resumed run will write again."""
+        """Open TensorBoard's files, and drop from metrics.jsonl what a resumed run will write again."""
         self.accelerator.init_trackers("tensorboard", config=_flat(config))
         path = self.run_dir / "metrics.jsonl"
 
@@ -70,11 +91,11 @@ class RunLog:
         self._write(drop_later_lines)
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
+        """Print a line above the progress bar."""
         self.console.print(text, markup=False)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, and a point on each of TensorBoard's curves."""
+        """Write a line of metrics.jsonl, and a point on each of TensorBoard's curves."""
 
         def append() -> None:
             self.accelerator.log(dict(values), step=step)
@@ -84,7 +105,7 @@ class RunLog:
         self._write(append)
 
     def progress(self, values: Mapping[str, float], fraction: float) -> None:
-        """Moves the bar; without a terminal prints a line now and then instead."""
+        """Move the bar; without a terminal print a line now and then instead."""
         text = (
             f"loss {values['loss']:.3f} · {values['tokens_per_second']:,.0f} tokens/s · "
             f"exchange {values['exchange_share']:.0%} · distinct ids {values['distinct_id_ratio']:.0%}"
@@ -96,53 +117,44 @@ class RunLog:
             self._last_line = now
             self.say(f"epoch {epoch} · {fraction:.0%} · {text}")
 
-    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-        """Prints every parameter tensor: name, shape, where it lives, bytes per rank and in all."""
-        grid = Table(title="Parameters", title_justify="left")
-        for column in ("parameter", "shape", "lives"):
-            grid.add_column(column, no_wrap=True)
-        grid.add_column("bytes per rank", justify="right")
-        grid.add_column("bytes in all ranks", justify="right")
-        world_size, total, per_rank = self.ranks.world_size, 0, 0
-        for name, table in tables.items():
-            row_bytes = table.embedding_dim * table.weight.element_size()
-            here, everywhere = table.partition.shard_size(0) * row_bytes, table.num_embeddings * row_bytes
-            shape = f"{table.num_embeddings} x {table.embedding_dim}"
-            grid.add_row(f"{name}.weight", shape, f"sharded by {world_size}", f"{here:,}", f"{everywhere:,}")
-            per_rank, total = per_rank + here, total + everywhere
-        for name, parameter in core.named_parameters():
-            size = parameter.numel() * parameter.element_size()
-            shape = " x ".join(map(str, parameter.shape))
-            grid.add_row(name, shape, "replicated", f"{size:,}", f"{size * world_size:,}")
-            per_rank, total = per_rank + size, total + size * world_size
-        grid.add_section()
-        grid.add_row("total", "", "", f"{per_rank:,}", f"{total:,}")
-        self.console.print(grid, soft_wrap=False)
+    def parameters(self, core: nn.Module, tables: Mapping[str, DistributedEmbedding], verbose: bool = False) -> None:
+        """Print the parts of the model, or with ``verbose`` every tensor; write every tensor to parameters.txt."""
+        every = list_parameters(core, tables, self.ranks.world_size)
+        shown = every if verbose else summarize(every)
+        self.console.print(parameter_table("Parameters", shown), soft_wrap=False)
+        text = StringIO()
+        Console(file=text, width=160).print(parameter_table("Parameters", every))
+        self._write(lambda: write_durably(self.run_dir / "parameters.txt", text.getvalue()))
 
     def samples(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-        """Prints (source, reference, hypothesis) triples."""
+        """Print (source, reference, hypothesis) triples."""
         self.say(title)
         for source, reference, hypothesis in rows:
             self.say(f"  source      {source}\n  reference   {reference}\n  translation {hypothesis}\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """summary.json, and the same on the screen."""
+        """Write summary.json, and the same on the screen."""
         self._write(lambda: write_durably(self.run_dir / "summary.json", json.dumps(summary, indent=1) + "\n"))
         for key, value in summary.items():
             self.say(f"  {key:18} {value}")
 
     def write_translations(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        """translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
+        """Write translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
         text = "".join("\t".join(row) + "\n" for row in rows)
         self._write(lambda: write_durably(self.run_dir / "translations.txt", text))
 
     def _write(self, function: Callable[[], None]) -> None:
-        """Calls it on the first rank (collective, because of errors)."""
+        """Call it on the first rank (collective, because of errors)."""
         self.ranks.together(lambda: function() if self.active else None)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}, values as TensorBoard takes them."""
+    """Return {"a": {"b": 1}} as {"a.b": 1}, values as TensorBoard takes them."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

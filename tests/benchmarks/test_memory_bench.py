@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-import memory_bench
 import pytest
-from lineup import TRANSPORTS
+
+import memory_bench
+from lookup.lineup import TRANSPORTS
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads /proc/self/status, which Linux has"

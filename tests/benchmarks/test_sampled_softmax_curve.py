@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 import sampled_softmax_curve
+from common import arguments
 
 SIZES = ["--num_classes=131", "--hidden_size=8", "--tokens=12", "--peak=2"]
 SMALL = [*SIZES, "--draws=60", "--samples", "8", "64", "512", "50000"]
@@ -40,7 +42,7 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
 def test_without_matplotlib_a_plot_is_refused_before_measuring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sampled_softmax_curve, "find_spec", lambda _: None)
+    monkeypatch.setattr(arguments, "find_spec", lambda _: None)
     with pytest.raises(SystemExit):
         sampled_softmax_curve.main([*SMALL, f"--plot={tmp_path / 'curve.png'}"])
     assert "pip install matplotlib" in capsys.readouterr().err

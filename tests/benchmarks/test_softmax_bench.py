@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import softmax_bench
-from softmax_bench import TOLERANCE, Contender, Problem, compare, draw_batch
+import torch
 
+import softmax_bench
+from softmax_bench import TOLERANCE, Contender, Problem, compare, draw_batch, layers
 from tests.rank_pool import RankPool
 
 PROBLEM = Problem(tokens=64, num_classes=131, hidden_size=8)
@@ -29,8 +31,10 @@ def compare_with_other_smoothing(group: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_both_layers_compute_the_same(ranks: RankPool, world_size: int) -> None:
-    for differences in ranks.run(compare, PROBLEM, world_size=world_size):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_all_layers_compute_the_same(ranks: RankPool, world_size: int, smoothing: float) -> None:
+    problem = replace(PROBLEM, label_smoothing=smoothing)
+    for differences in ranks.run(compare, problem, layers(), world_size=world_size):
         assert set(differences) == {"loss", "hidden gradient", "weight gradient", "bias gradient"}
         assert max(differences.values()) <= TOLERANCE
 
@@ -67,8 +71,29 @@ def test_softmax_bench_writes_its_figures(
         assert len(figures["seconds"]) == 2
         assert figures["above_idle"] == [2 * 2**20] * 2
     output = capsys.readouterr().out
-    assert all(title in output for title in softmax_bench.TITLES.values())
+    assert all(softmax_bench.TITLES[kind] in output for kind in softmax_bench.USUAL)
     assert ("FAILED" if status else "passed") in output
+
+
+def test_softmax_bench_measures_every_layer_on_request(
+    ranks: RankPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_on_the_pool(ranks, monkeypatch)
+    file = tmp_path / "figures.json"
+    arguments = [*SMALL, "--ranks=1", "--all_layers", "--label_smoothing=0", "--limit=1e9", f"--json={file}"]
+    assert softmax_bench.main(arguments) == 0
+    assert tuple(json.loads(file.read_text(encoding="utf-8"))["contenders"]) == layers()
+    assert {"sharded", "replicated", "chunked", "sampled"} <= set(layers())
+
+
+@pytest.mark.parametrize(("is_available", "reason"), [(False, "torch finds none"), (True, "for one rank")])
+def test_softmax_bench_refuses_a_device_that_it_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_available: bool, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
+    with pytest.raises(SystemExit, match="2"):
+        softmax_bench.main([*SMALL, "--device=cuda"])
+    assert reason in capsys.readouterr().err
 
 
 def test_softmax_bench_gives_no_figures_when_losses_disagree(

@@ -50,7 +50,9 @@ def test_help_lists_each_key_with_description_and_default(
         config_from_command_line(["--training.seed", "x", "--help"], "python -m dist_s2s.train", "Trains a model.")
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.startswith("usage: python -m dist_s2s.train [--config FILE] [--section.key VALUE ...] Trains a model.")
+    assert shown.startswith(
+        "usage: python -m dist_s2s.train [--config FILE] [--verbose] [--section.key VALUE ...] Trains a model."
+    )
     for key, field in KEYS.items():
         assert f"--{key} " in shown
         assert f" {field.description} (default: " in shown

@@ -60,6 +60,7 @@ def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
 def test_resumable_keys_may_change() -> None:
     assert set(KEYS) > RESUMABLE_KEYS
     words = {"training.nonfinite_gradient": "skip", "embedding.transport": "collective"}
+    words |= {"training.resume_with_other_data": "true"}
     changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77") | words)
     assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
     assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))
@@ -70,3 +71,10 @@ def test_output_auto_goes_on_with_what_it_meant() -> None:
     there = load_config(None, {"model.output": "sharded"})
     assert differences(there, Config()) == []
     assert differences(Config(), there) == ["model.output: auto there, sharded here"]
+
+
+def test_a_configuration_from_before_model_kind_means_an_lstm(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(Config().to_yaml().replace("  kind: lstm\n", ""), encoding="utf-8")
+    assert "kind" not in file.read_text(encoding="utf-8")
+    assert load_config(file, {}) == Config()

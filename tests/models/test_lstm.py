@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dist_s2s.models import Seq2Seq, best_of_logits, greedy_search
+from dist_s2s.models import LSTMEncoderDecoder, best_of_logits, greedy_search
 from dist_s2s.models.attention import AttentionName
 
 V, E, H = 11, 6, 8
@@ -14,9 +14,11 @@ every_attention = pytest.mark.parametrize("attention", ["none", "dot", "general"
 with_and_without_feeding = pytest.mark.parametrize("input_feeding", [False, True])
 
 
-def make_model(attention: AttentionName, num_layers: int = 1, input_feeding: bool = False) -> Seq2Seq:
+def make_model(attention: AttentionName, num_layers: int = 1, input_feeding: bool = False) -> LSTMEncoderDecoder:
     torch.manual_seed(0)
-    return Seq2Seq(nn.Linear(H, V), E, H, num_layers, attention=attention, input_feeding=input_feeding).double()
+    return LSTMEncoderDecoder(
+        nn.Linear(H, V), E, H, num_layers, attention=attention, input_feeding=input_feeding
+    ).double()
 
 
 def make_inputs() -> tuple[Tensor, Tensor]:
@@ -40,25 +42,25 @@ def test_a_sentences_logits_do_not_depend_on_its_batch(
 
 @every_attention
 @with_and_without_feeding
-def test_next_outputs_are_those_of_forward(attention: AttentionName, input_feeding: bool) -> None:
+def test_outputs_of_steps_are_those_of_forward(attention: AttentionName, input_feeding: bool) -> None:
     model, (source, target) = make_model(attention, 2, input_feeding), make_inputs()
     encoding, state = model.encode(source, LENGTHS)
     steps = []
     for position in range(target.shape[1]):
-        outputs, state = model.next_outputs(target[:, position], state, encoding)
+        outputs, state = model.step(target[:, position], state, encoding)
         steps.append(outputs)
     torch.testing.assert_close(torch.stack(steps, dim=1), model(source, LENGTHS, target), rtol=0, atol=1e-12)
 
 
 def test_with_an_identity_the_outputs_are_what_an_output_table_elsewhere_needs() -> None:
     model, (source, target) = make_model("dot"), make_inputs()
-    without = Seq2Seq(nn.Identity(), E, H).double()
+    without = LSTMEncoderDecoder(nn.Identity(), E, H).double()
     without.load_state_dict({name: value for name, value in model.state_dict().items() if "output" not in name})
     hidden = without(source, LENGTHS, target)
     assert hidden.shape == (4, 6, H)
     assert torch.equal(model.output(hidden), model(source, LENGTHS, target))
     encoding, state = without.encode(source, LENGTHS)
-    first, _ = without.next_outputs(target[:, 0], state, encoding)
+    first, _ = without.step(target[:, 0], state, encoding)
     torch.testing.assert_close(first, hidden[:, 0], rtol=0, atol=1e-12)
 
 
@@ -84,7 +86,7 @@ def test_a_small_model_learns_to_reverse() -> None:
     torch.manual_seed(0)
     pad, sos, eos = 0, 1, 2
     table = nn.Embedding(7, 16)
-    model = Seq2Seq(nn.Linear(32, 7), 16, 32)
+    model = LSTMEncoderDecoder(nn.Linear(32, 7), 16, 32)
     optimizer = torch.optim.Adam([*model.parameters(), *table.parameters()], lr=1e-2)
     strings = torch.cartesian_prod(*[torch.arange(3, 7)] * 3)
     held_out = torch.arange(len(strings)) % 5 == 0
@@ -101,6 +103,6 @@ def test_a_small_model_learns_to_reverse() -> None:
     sources, limits = table(strings), torch.full_like(lengths, 9)
     best_tokens = partial(best_of_logits, forbidden=[pad, sos])
     found = greedy_search(model, sources, lengths, table, best_tokens, sos, eos, limits)
-    right = torch.tensor([a == b for a, b in zip(found, strings.flip(1).tolist(), strict=True)])
+    right = torch.tensor([a == b for a, b in zip([each.ids for each in found], strings.flip(1).tolist(), strict=True)])
     assert right[~held_out].all()
     assert right[held_out].float().mean() > 0.7

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models import Seq2Seq, beam_search, best_of_logits, greedy_search
+from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits, greedy_search
 
 PAD, SOS, EOS, UNK, E, H = 0, 1, 2, 3, 4, 8
 FORBIDDEN = [PAD, SOS, UNK]
 SEEDS = range(7, 13)
 LENGTHS = torch.tensor([5, 2, 3, 1])
-Search = Callable[..., list[list[int]]]
+Search = Callable[..., list[Hypothesis]]
 ALLOWED = partial(best_of_logits, forbidden=FORBIDDEN)
 SEARCHES: list[Search] = [greedy_search, partial(beam_search, beam_size=3)]
 
@@ -25,7 +25,9 @@ class Setting:
     def __init__(self, seed: int, end_bias: float = 0.0, input_feeding: bool = True, words: int = 2) -> None:
         torch.manual_seed(seed)
         self.words = range(4, 4 + words)
-        self.model = Seq2Seq(nn.Linear(H, 4 + words), E, H, num_layers=2, input_feeding=input_feeding).double()
+        self.model = LSTMEncoderDecoder(
+            nn.Linear(H, 4 + words), E, H, num_layers=2, input_feeding=input_feeding
+        ).double()
         with torch.no_grad():
             for parameter in self.model.parameters():
                 parameter.mul_(2) if parameter.ndim > 1 else parameter.zero_()
@@ -35,6 +37,9 @@ class Setting:
         self.source = torch.randn(4, 5, E).double()
 
     def search(self, search: Search, limits: list[int], **options: object) -> list[list[int]]:
+        return [hypothesis.ids for hypothesis in self.hypotheses(search, limits, **options)]
+
+    def hypotheses(self, search: Search, limits: list[int], **options: object) -> list[Hypothesis]:
         settings = {"embed": self.table, "best_tokens": ALLOWED} | options
         maximum = torch.tensor(limits)
         return search(self.model, self.source, LENGTHS, start_id=SOS, end_id=EOS, max_lengths_B=maximum, **settings)
@@ -128,6 +133,18 @@ def test_the_seeds_above_are_worth_searching() -> None:
 
 
 @pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_score_is_the_log_probability_divided_by_the_length(search: Search, seed: int) -> None:
+    """The end token counts in both, where a sentence has one."""
+    setting, limits = Setting(seed), [6, 2, 5, 0]
+    found = setting.hypotheses(search, limits)
+    for row, (hypothesis, limit) in enumerate(zip(found[:3], limits, strict=False)):
+        ended = [*hypothesis.ids, EOS] if len(hypothesis.ids) < limit else hypothesis.ids
+        assert hypothesis.score == pytest.approx(setting.score(row, ended), rel=1e-6)
+    assert found[3] == Hypothesis([], 0.0)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
 def test_maximum_lengths_are_each_sentences_own(search: Search) -> None:
     setting = Setting(0, end_bias=-100.0)
     assert [len(row) for row in setting.search(search, [7, 0, 3, 1])] == [7, 0, 3, 1]
@@ -192,7 +209,7 @@ def test_a_sentence_does_not_depend_on_its_companions(search: Search) -> None:
             EOS,
             torch.tensor([limit]),
         )
-        assert alone == together[row : row + 1]
+        assert [hypothesis.ids for hypothesis in alone] == together[row : row + 1]
 
 
 @pytest.mark.parametrize("search", SEARCHES)

@@ -226,8 +226,12 @@ def test_conversion_growth_and_new_beginnings(device: torch.device, new_table: B
     assert torch.equal(copied.weight, fresh[:V])
 
 
+EXACT = partial(SampledSoftmaxLoss, num_samples=20_000)
+LOSSES = [VocabParallelCrossEntropy, EXACT, partial(EXACT, frequencies=torch.arange(V, 2 * V))]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("kind", [VocabParallelCrossEntropy, partial(SampledSoftmaxLoss, num_samples=20_000)])
+@pytest.mark.parametrize("kind", LOSSES)
 def test_losses(device: torch.device, new_table: Build, kind: Callable[..., nn.Module], smoothing: float):
     """With so many samples every class is a candidate with a probability of 1, and the sampled loss is exact."""
     table, bias = new_table(V, D, init_std=D**-0.5), new_table(V, 1, init_std=0.5)
@@ -246,6 +250,24 @@ def test_losses(device: torch.device, new_table: Build, kind: Callable[..., nn.M
     close(on_device.grad.cpu(), hidden.grad)
     for parameter, weight in zip((table.weight, bias.weight), weights, strict=True):
         close(parameter.grad.to_dense().cpu(), weight.grad)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_under_autocast(device: torch.device, new_table: Build, kind: Callable[..., nn.Module]):
+    """Products are in bfloat16, sums in float32: loss and gradients are those without autocast to about 2^-8."""
+    table = new_table(V, D, init_std=D**-0.5, dtype=torch.float32)
+    loss, target = kind(table), ids_of(0).to(device)
+    found = []
+    for enabled in (False, True):
+        hidden = random_rows((*target.shape, D), seed=3).float().to(device).requires_grad_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            value = loss(hidden, target)
+        value.backward()
+        found.append([value.detach(), hidden.grad, table.weight.grad.to_dense()])
+        table.weight.grad = None
+    for exact, reduced in zip(*found, strict=True):
+        assert reduced.dtype == torch.float32
+        torch.testing.assert_close(reduced, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
 
 
 def test_the_likeliest_classes(device: torch.device, new_table: Build):

@@ -7,7 +7,14 @@ import pytest
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.storage.run_directory import checkpoint_to_resume, claim
+from dist_s2s.storage import run_directory
+from dist_s2s.storage.lock import RunLock
+from dist_s2s.storage.run_directory import checkpoint_to_resume
+
+
+def claim(config: Config, checkpoint: Path | None) -> None:
+    with RunLock(config.run_dir) as lock:
+        run_directory.claim(config, checkpoint, lock)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_s2s.text.batches import collate, evaluation_batches, global_batches, rank_batch, shard_batch
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.vocabulary import EOS, PAD, SOS
 
 lengths = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=60)
@@ -15,7 +15,7 @@ worlds = st.integers(1, 5)
 
 
 def make_examples(sizes):
-    return [Example([4 + i] * source, [5 + i] * target) for i, (source, target) in enumerate(sizes)]
+    return ExampleList(Example([4 + i] * source, [5 + i] * target) for i, (source, target) in enumerate(sizes))
 
 
 def random_examples(count, seed=0):
@@ -171,3 +171,32 @@ def test_evaluation_takes_the_longest_sources_first():
 def test_evaluation_refuses_an_empty_batch():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         next(evaluation_batches(random_examples(3), 0, 0, 1))
+
+
+class Counted:
+    """A corpus that keeps nothing in memory, and counts what is read of it."""
+
+    def __init__(self, examples):
+        self.examples, self.read = examples, 0
+
+    @property
+    def lengths(self):
+        return self.examples.lengths
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return self.examples[index]
+
+
+def test_any_corpus_will_do_and_planning_an_epoch_reads_no_examples():
+    examples = random_examples(50)
+    corpus = Counted(examples)
+    batches = global_batches(corpus, 200, 0, 0)
+    assert batches == global_batches(examples, 200, 0, 0)
+    assert corpus.read == 0
+    assert torch.equal(rank_batch(corpus, batches[0], 0, 1).source, rank_batch(examples, batches[0], 0, 1).source)
+    pairs = zip(evaluation_batches(corpus, 8, 0, 2), evaluation_batches(examples, 8, 0, 2), strict=True)
+    assert all(one.indices == other.indices for one, other in pairs)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_s2s import UserError
-from dist_s2s.text.corpus import Example, encode_pairs, load_pairs, read_pairs
+from dist_s2s.text.corpus import Example, ExampleList, encode_pairs, load_pairs, read_pairs
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import CharacterTokenizer, WhitespaceTokenizer
 from dist_s2s.text.vocabulary import UNK, Vocabulary
 
@@ -23,7 +24,8 @@ def corpus(tmp_path: Path):
 def encode(pairs, max_length=None):
     source = Vocabulary.build([["你", "好"]])
     target = Vocabulary.build([["hello", "you"]])
-    return encode_pairs(pairs, CharacterTokenizer(), WhitespaceTokenizer(), source, target, max_length)
+    sides = TextSide(CharacterTokenizer(), source), TextSide(WhitespaceTokenizer(), target)
+    return encode_pairs(pairs, *sides, max_length)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +125,9 @@ def test_dropping_every_pair_is_an_error():
 
 def test_no_pairs_give_no_examples():
     assert encode([]) == ([], 0)
+
+
+def test_lengths_of_a_corpus_in_memory() -> None:
+    corpus = ExampleList([Example([4, 5], [6]), Example([7], [])])
+    assert corpus.lengths.tolist() == [[2, 1], [1, 0]]
+    assert ExampleList().lengths.shape == (0, 2)

@@ -14,11 +14,15 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.batches import collate, global_batches
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Example, ExampleList
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.training.trainer import Trainer, TrainingData
-from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.training.checkpoints import Checkpoints
+from dist_s2s.training.events import Event, Report, Validation
+from dist_s2s.training.meter import Meter
+from dist_s2s.training.trainer import Trainer
+from dist_s2s.training.validation import Validator
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
@@ -45,19 +49,19 @@ class Result:
 
 
 @dataclass
-class Log:
-    """Takes the place of RunLog, and keeps what the loop tells it."""
+class Losses:
+    """A listener that keeps the loss of each step, and counts validations."""
 
-    losses: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    validations: int = 0
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        if "loss" in values:
-            assert step == len(self.losses) + 1
-            self.losses.append(values["loss"])
-
-    def progress(self, values: dict[str, float], fraction: float) -> None: ...
-
-    def samples(self, title: str, rows: list[tuple[str, str, str]]) -> None: ...
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Report(step, values):
+                self.values.append(values["loss"])
+                assert step == len(self.values)
+            case Validation():
+                self.validations += 1
 
 
 @dataclass
@@ -98,7 +102,7 @@ def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Conf
     )
 
 
-def make_examples() -> list[Example]:
+def make_examples() -> ExampleList:
     """Random sentences of 1 to 12 tokens; the longest targets fill a batch of their own."""
     generator = torch.Generator().manual_seed(5)
 
@@ -106,12 +110,13 @@ def make_examples() -> list[Example]:
         length = int(torch.randint(1, 13, (), generator=generator))
         return torch.randint(4, len(VOCABULARY), (length,), generator=generator).tolist()
 
-    return [Example(sentence(), sentence()) for _ in range(60)]
+    return ExampleList(Example(sentence(), sentence()) for _ in range(60))
 
 
 def make_translator(config: Config, ranks: Ranks) -> Translator:
     tokenizer = make_tokenizer("whitespace")
-    return Translator(config, TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY), ranks)
+    side = TextSide(tokenizer, VOCABULARY)
+    return Translator(config, side, side, ranks)
 
 
 def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str, str, str]]) -> list[Result]:
@@ -121,13 +126,16 @@ def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str
     results = []
     for optimizer, layout, output in runs:
         config = make_config(optimizer, layout, output, run_dir / f"{optimizer}-{layout}-{output}")
-        translator, log = make_translator(config, ranks), Log()
-        data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
-        Trainer(config, data, translator, DataParallel(group), log).fit()
+        translator, losses = make_translator(config, ranks), Losses()
+        trainer = Trainer(config, make_examples(), translator, DataParallel(group))
+        validator = Validator(trainer, ExampleList([Example([5], [6])]), [("w5", "w6")])
+        trainer.listeners += [Meter(trainer), validator, losses, Checkpoints(trainer)]
+        trainer.fit()
+        assert losses.validations == 1
         tables = {
             name: (table.partition.ids(table.rank), table.weight.detach()) for name, table in translator.tables.items()
         }
-        results.append(Result(log.losses, tables, translator.core.state_dict()))
+        results.append(Result(losses.values, tables, translator.core.state_dict()))
     return results
 
 

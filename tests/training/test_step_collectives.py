@@ -8,14 +8,14 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.text.corpus import Example
-from dist_s2s.training.trainer import Trainer, TrainingData
+from dist_s2s.training.meter import Meter
+from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.trainer import Trainer
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.sharded.collectives import counted_collectives
 from tests.sharded.reference import TRANSPORTS
-from tests.training.test_equality import DataParallel, Log, make_config, make_examples, make_translator
+from tests.training.test_equality import DataParallel, make_config, make_examples, make_translator
 
 STEPS = 4  # fewer than from one look for signals to the next
 
@@ -28,11 +28,11 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
     config = config.model_copy(update={"embedding": embedding, "training": training})
     world_size = dist.get_world_size(group)
     ranks = Ranks(dist.get_rank(group), world_size, torch.device("cpu"), group, second_group(world_size))
-    data = TrainingData(make_examples(), [Example([5], [6])], [("w5", "w6")])
     translator = make_translator(config, ranks)
-    trainer = Trainer(config, data, translator, DataParallel(group), Log())
+    trainer = Trainer(config, make_examples(), translator, DataParallel(group))
+    trainer.listeners += [StopSignals(trainer), Meter(trainer)]
     with counted_collectives() as counts:
-        trainer._train()
+        trainer.train()
     assert trainer.progress.step == STEPS
     return counts
 
@@ -47,7 +47,8 @@ def test_a_step_waits_for_one_exchange_forward_and_one_backward(
     An exchange by collectives is a header and what it announces: forward and backward take two all_to_alls each, and
     the norm, of a few numbers, the header alone. In shared memory a meeting is both; forward has a second one, after
     which rows may change again. In the background each batch takes an exchange of whether there is one, without
-    anything to announce, and one of ids.
+    anything to announce, and one of ids. Before the first step the background connects its shared memory, for which the
+    ranks tell each other seven texts.
     """
     name, of_step, of_plan = {
         "collective": ("all_to_all_single", 2 + 2 + 1, 1 + 2),
@@ -55,5 +56,6 @@ def test_a_step_waits_for_one_exchange_forward_and_one_backward(
     }[transport]
     plans = STEPS + 1  # the one after the last step was made ahead too
     for counts in ranks.run(count_collectives, output, transport, tmp_path, world_size=3):
-        assert counts["main"] == {name: of_step * STEPS}
+        connecting = {"all_to_all_single": 7 * 2} if transport == "shared_memory" else {}
+        assert counts["main"] == {name: of_step * STEPS, **connecting}
         assert counts["background"] == {name: of_plan * plans}

@@ -11,7 +11,8 @@ from torch import nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.training.trackers import RunLog
+from dist_s2s.training.events import Report, RunEnd, Validation
+from dist_s2s.training.trackers import RunLog, counted
 
 VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
 
@@ -39,7 +40,7 @@ class Tracker:
 def make_log(run_dir: Path, is_first: bool = True) -> tuple[RunLog, Tracker]:
     tracker = Tracker()
     ranks = Ranks(0 if is_first else 1, world_size=2, device=torch.device("cpu"), group=None)
-    return RunLog(run_dir, tracker, ranks), tracker  # type: ignore[arg-type]
+    return RunLog(run_dir, tracker, ranks, "valid.tsv"), tracker  # type: ignore[arg-type]
 
 
 def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
@@ -106,22 +107,44 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     log.progress(VALUES, 0.5)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("dist_s2s.training.trackers.SECONDS_BETWEEN_LINES", -1)
-    log.progress(VALUES, 0.5)
+    log(Report(20, VALUES, 0.5))
     line = "epoch 3 · 50% · loss 1.250 · 1,234 tokens/s · exchange 25% · distinct ids 50%\n"
     assert capsys.readouterr().out == line
 
 
-def test_parameter_table_lists_every_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def cells(table: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
+    return [row for row in rows if row]
+
+
+def test_parameters_are_summed_up_by_part_and_listed_in_the_run_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log, _ = make_log(tmp_path)
-    core = nn.Linear(3, 5)
-    log.parameters(core, {"source_table": DistributedEmbedding(10, 4)})
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert [row for row in rows if row] == [
-        ["source_table.weight", "10 x 4", "sharded by 2", "160", "160"],
-        ["weight", "5 x 3", "replicated", "60", "120"],
-        ["bias", "5", "replicated", "20", "40"],
-        ["total", "", "", "240", "320"],
+    core = nn.ModuleDict({"encoder": nn.Linear(3, 5), "output": nn.Linear(5, 1, bias=False)})
+    tables = {"source_table": DistributedEmbedding(1001, 4)}
+    log.parameters(core, tables)
+    assert cells(capsys.readouterr().out) == [
+        ["source_table", "1,001 x 4", "sharded by 2", "16,016", "16,016"],
+        ["encoder", "2 tensors", "replicated", "80", "160"],
+        ["output", "1 x 5", "replicated", "20", "40"],
+        ["total", "", "", "16,116", "16,216"],
     ]
+    every = [
+        ["source_table.weight", "1,001 x 4", "sharded by 2", "16,016", "16,016"],
+        ["encoder.weight", "5 x 3", "replicated", "60", "120"],
+        ["encoder.bias", "5", "replicated", "20", "40"],
+        ["output.weight", "1 x 5", "replicated", "20", "40"],
+        ["total", "", "", "16,116", "16,216"],
+    ]
+    assert cells((tmp_path / "parameters.txt").read_text(encoding="utf-8")) == every
+    log.parameters(core, tables, verbose=True)
+    assert cells(capsys.readouterr().out) == every
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (1000, "1,000 ranks")])
+def test_a_number_with_its_noun(number: int, said: str) -> None:
+    assert counted(number, "rank") == said
 
 
 def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,3 +154,22 @@ def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.split() == ["bleu", "12.5", "steps", "3"]
     log.write_translations([("我", "I", "me"), ("你", "you", "")])
     assert (tmp_path / "translations.txt").read_text(encoding="utf-8") == "我\tI\tme\n你\tyou\t\n"
+
+
+def test_what_it_hears_is_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, tracker = make_log(tmp_path)
+    log(Report(20, VALUES, 0.5))
+    log(Validation(20, 2, 1.5, loss=0.75, bleu=12.345, rows=[("我", "I", "me")] * 4))
+    log(RunEnd(20, "training.max_steps = 20 is reached", interrupted=False))
+    log(RunEnd(20, "interrupted", interrupted=True))
+    validated = {"epoch": 2, "valid_loss": 0.75, "valid_bleu": 12.345, "minutes": 1.5}
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, lines)) == [{"step": 20, **VALUES}, {"step": 20, **validated}]
+    assert tracker.logged == {20: validated}
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "step 20 · epoch 3 · 1.5 min · valid loss 0.7500 · valid BLEU 12.35 on valid.tsv"
+    assert shown.count("  source      我") == 3
+    assert shown[-2:] == [
+        "finished at step 20: training.max_steps = 20 is reached",
+        "stopped at step 20, and saved; the same command goes on from here",
+    ]

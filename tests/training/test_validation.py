@@ -5,26 +5,26 @@ import torch.nn.functional as F
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.corpus import Example
+from dist_s2s.text.corpus import Example, ExampleList
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.training.validation import translate_pairs, validation_loss
-from dist_s2s.translation.scoring import Row
-from dist_s2s.translation.text_side import TextPipeline
+from dist_s2s.training.validation import validation_loss
+from dist_s2s.translation.scoring import Row, translate_pairs
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 23))])
 
 
-def make_examples(count: int) -> list[Example]:
+def make_examples(count: int) -> ExampleList:
     generator = torch.Generator().manual_seed(3)
 
     def sentence() -> list[int]:
         length = int(torch.randint(1, 7, (), generator=generator))
         return torch.randint(4, len(VOCABULARY), (length,), generator=generator).tolist()
 
-    return [Example(sentence(), sentence()) for _ in range(count)]
+    return ExampleList(Example(sentence(), sentence()) for _ in range(count))
 
 
 def make_translator(group: dist.ProcessGroup | None) -> Translator:
@@ -37,8 +37,8 @@ def make_translator(group: dist.ProcessGroup | None) -> Translator:
         }
     )
     tokenizer = make_tokenizer("whitespace")
-    text = TextPipeline(tokenizer, tokenizer, VOCABULARY, VOCABULARY)
-    translator = Translator(config, text, Ranks(rank, world_size, torch.device("cpu"), group))
+    side = TextSide(tokenizer, VOCABULARY)
+    translator = Translator(config, side, side, Ranks(rank, world_size, torch.device("cpu"), group))
     with torch.no_grad():
         for parameter in translator.core.parameters():
             parameter.mul_(3)  # so that translations differ from sentence to sentence

@@ -31,9 +31,18 @@ class CollectiveTransport:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.statistics = ExchangeStatistics()
+        self._is_interrupted = False
 
     def exchange(self, parcel: Parcel) -> Received:
         """Exchange parcels in two all_to_alls, or in one if there are no blocks or their sizes are known."""
+        if self._is_interrupted:  # the others wait for what this rank did not send, and would take this for it
+            raise RuntimeError("an exchange of the table was interrupted; build the table anew, in a new process group")
+        self._is_interrupted = True
+        received = self._exchange(parcel)
+        self._is_interrupted = False
+        return received
+
+    def _exchange(self, parcel: Parcel) -> Received:
         widths = [block.width for block in parcel.blocks]
         if parcel.expected is not None:
             incoming, tensors = [list(rows) for rows in parcel.expected], _tensors(parcel.blocks)

@@ -8,7 +8,7 @@ _REPLICATED_BYTES, _SHARDED_BYTES = 32 * _MIB, 256 * _MIB
 
 
 def choose_output(num_classes: int, hidden_size: int, world_size: int, *, tied: bool = False) -> OutputName:
-    """What ``model.output: auto`` means, from the memory of the layer while it is trained.
+    """Return what ``model.output: auto`` means, from the memory of the layer while it is trained.
 
     Weights, gradients and Adam's two moments take 16 · V · (H + 1) bytes. Up to 32 MiB the layer is replicated, as on a
     single rank always: its all_reduce is then cheap beside the work, and every rank searches alone. Beyond, it is

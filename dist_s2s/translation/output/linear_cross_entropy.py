@@ -16,10 +16,14 @@ CHUNK_ELEMENTS = 1 << 22  # logits at a time
 def linear_cross_entropy(
     layer: nn.Linear, hidden: Tensor, target: Tensor, ignore_index: int, label_smoothing: float = 0.0
 ) -> Tensor:
-    """F.cross_entropy(layer(hidden), target, reduction="sum"), a scalar of float32, or float64 for float64 hidden.
+    """Return F.cross_entropy(layer(hidden), target, reduction="sum"), a scalar.
 
-    hidden: [..., H]; target: int64 [...], classes or ignore_index. Matrix products are in hidden's dtype, or in
-    torch.autocast's; sums and exponentials in that of the result. Backward can run once. Calls no collectives.
+    It is float32, or float64 for float64 hidden. Matrix products are in hidden's dtype, or in torch.autocast's; sums
+    and exponentials in that of the result. Backward can run once. Calls no collectives.
+
+    Args:
+        hidden: [..., H].
+        target: int64 [...], classes or ignore_index.
     """
     counted = target != ignore_index
     device = hidden.device.type
@@ -71,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _loss_and_gradient_(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """The sum of the losses of logits [N, V], which become their gradient in place.
+    """Return the sum of the losses of logits [N, V], which become their gradient in place.
 
     With smoothing s: loss = (1 - s) · -log p(target) + s/V · sum over all classes of -log p.
     """

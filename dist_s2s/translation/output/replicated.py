@@ -16,29 +16,30 @@ class ReplicatedOutput:
     """A linear layer that every rank holds whole."""
 
     def __init__(self, hidden_size: int, num_classes: int, label_smoothing: float) -> None:
-        self.layer = nn.Linear(hidden_size, num_classes)
+        self._linear = nn.Linear(hidden_size, num_classes)
+        self.layer: nn.Module = self._linear
         self.tables: dict[str, DistributedEmbedding] = {}
         self.lookup_tables: list[DistributedEmbedding] = []
         self._label_smoothing = label_smoothing
 
     @torch.no_grad()
     def start_from(self, counts_V: Tensor) -> None:
-        """Sets the bias to the tokens' frequencies."""
-        self.layer.bias.copy_(log_frequencies(counts_V))
+        """Set the bias to the tokens' frequencies."""
+        self._linear.bias.copy_(log_frequencies(counts_V))
 
     def sample(self, target_out_BT: Tensor, step: int) -> None:
-        """The loss needs no rows."""
+        """Return None: the loss needs no rows."""
 
     def training_loss(
         self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
-        """Cross-entropy of the logits, a chunk of them at a time."""
-        return linear_cross_entropy(self.layer, states_BTH, target_out_BT, PAD, self._label_smoothing)
+        """Return the cross-entropy of the logits, a chunk of them at a time."""
+        return linear_cross_entropy(self._linear, states_BTH, target_out_BT, PAD, self._label_smoothing)
 
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Cross-entropy of the logits, without label smoothing."""
-        return linear_cross_entropy(self.layer, states_BTH, target_out_BT, PAD)
+        """Return the cross-entropy of the logits, without label smoothing."""
+        return linear_cross_entropy(self._linear, states_BTH, target_out_BT, PAD)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The largest logits."""
+        """Return the largest logits."""
         return best_of_logits(outputs_NX, k, NEVER_CHOSEN)

@@ -35,12 +35,12 @@ class SampledOutput(ShardedOutput):
         )
 
     def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
-        """The targets, and candidates that all ranks share: a function of the seed and the step."""
+        """Return the targets, and candidates that all ranks share: a function of the seed and the step."""
         return self._sampled.sample(target_out_BT, step)
 
     def training_loss(
         self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
-        """Sampled softmax loss from rows that were looked up together with the model's."""
+        """Return the sampled softmax loss from rows that were looked up together with the model's."""
         assert sample is not None
         return self._sampled.from_rows(states_BTH, sample, *rows)

@@ -16,7 +16,7 @@ class ShardedOutput:
     def __init__(
         self, table: DistributedEmbedding, bias: DistributedEmbedding, num_classes: int, label_smoothing: float
     ) -> None:
-        self.layer = nn.Identity()
+        self.layer: nn.Module = nn.Identity()
         self._bias = bias
         self.tables = {"output_table": table, "output_bias": bias}
         self.lookup_tables: list[DistributedEmbedding] = []
@@ -30,27 +30,27 @@ class ShardedOutput:
 
     @torch.no_grad()
     def start_from(self, counts_V: Tensor) -> None:
-        """Sets the rows of the bias that are classes to the tokens' frequencies (local)."""
+        """Set the rows of the bias that are classes to the tokens' frequencies (local)."""
         bias = self._bias
         ids = bias.partition.ids(bias.rank, 0, bias.partition.rows_below(bias.rank, len(counts_V)))
         bias.weight[: len(ids), 0] = log_frequencies(counts_V)[ids].to(bias.weight)
 
     def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
-        """The loss needs no rows: each rank uses its own."""
+        """Return None: each rank uses its own rows."""
         return None
 
     def training_loss(
         self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
     ) -> Tensor:
-        """Vocabulary-parallel cross-entropy (collective)."""
+        """Return the vocabulary-parallel cross-entropy (collective)."""
         loss: Tensor = self._smoothed(states_BTH, target_out_BT)
         return loss
 
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Vocabulary-parallel cross-entropy, without label smoothing (collective)."""
+        """Return the vocabulary-parallel cross-entropy, without label smoothing (collective)."""
         loss: Tensor = self._exact(states_BTH, target_out_BT)
         return loss
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The likeliest classes of all shards (collective)."""
+        """Return the likeliest classes of all shards (collective)."""
         return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)

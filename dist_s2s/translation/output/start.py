@@ -8,6 +8,6 @@ NEVER_CHOSEN = [PAD, SOS, UNK]
 
 
 def log_frequencies(counts_V: Tensor) -> Tensor:
-    """Logarithms of the tokens' shares, as if each had occurred once more: float64 [V]."""
+    """Return logarithms of the tokens' shares, as if each had occurred once more: float64 [V]."""
     smoothed = counts_V.double() + 1
     return smoothed.log() - smoothed.sum().log()

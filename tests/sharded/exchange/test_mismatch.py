@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SparseSGD, lookup, make_plan
 from dist_s2s.sharded.tables.store import RowStore
@@ -51,7 +52,7 @@ def check(tables: Tables, whole: list[Tensor]) -> None:
             [random_ids(table.num_embeddings, (2 + rank, 3), seed=rank).flatten() for rank in range(table.world_size)]
         )
         uses = torch.bincount(all_ids, minlength=table.num_embeddings)[table.partition.ids(table.rank)]
-        expected = uses[:, None].expand(-1, table.embedding_dim).to(rows.dtype)
+        expected = (uses * table.group.replicas.size)[:, None].expand(-1, table.embedding_dim).to(rows.dtype)
         assert torch.equal(table.weight.grad.to_dense(), expected)
 
 
@@ -216,6 +217,27 @@ def freeze_alone(group: dist.ProcessGroup, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_table_that_one_rank_has_frozen_is_an_error_in_backward(ranks: RankPool, path: str):
     ranks.run(freeze_alone, path, world_size=2)
+
+
+def reorder_in_one_replica(_: dist.ProcessGroup, transport: str) -> None:
+    """The ranks of a replica run two backwards in the same order, but in another one than those of the other."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    settings = {"device_mesh": mesh, "transport": transport, "grad_reduction": "sum"}
+    tables = [DistributedEmbedding(V, D, **settings) for _ in range(2)]
+    whole = [table.to_embedding().weight.detach() for table in tables]
+    rows = [table(ids_of(table)) for table in tables]
+    first = rows[0 if dist.get_rank() < 2 else 1]
+    with pytest.raises(ExchangeMismatchError) as error:
+        first.sum().backward()
+    texts = [f"the sum over replicas of {text_of(table)}" for table in tables]
+    assert str(error.value) == mismatch(texts[0], 1, texts[1])
+    assert [table.weight.grad for table in tables] == [None, None]
+    check(tables, whole)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_another_order_of_backwards_in_one_replica_is_an_error(ranks: RankPool, transport: str):
+    ranks.run(reorder_in_one_replica, transport)
 
 
 Step = Callable[[DistributedEmbedding, Tensor], None]

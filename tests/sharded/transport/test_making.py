@@ -79,8 +79,11 @@ def build_many(_: dist.ProcessGroup, transport: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_many_tables_take_no_more_than_their_rows(ranks: RankPool, transport: str):
-    rows = MANY - 1 if transport == "shared_memory" else 0  # memory, whose mapping keeps a descriptor
-    assert ranks.run(build_many, transport) == [(rows, 0, rows)] * 4
+    rows = MANY - 1 if transport == "shared_memory" else 0
+    for descriptors, threads, memories in ranks.run(build_many, transport):
+        assert descriptors <= rows  # the mapping of a memory keeps one; what was open before may be gone by now
+        assert threads <= 0
+        assert memories == rows
 
 
 def build_and_delete(_: dist.ProcessGroup, transport: str) -> list[tuple[int, ...]]:
@@ -101,10 +104,16 @@ def build_and_delete(_: dist.ProcessGroup, transport: str) -> list[tuple[int, ..
     return seen
 
 
+def check_no_more_than_at_first(of_ranks: list[list[tuple[int, ...]]]) -> None:
+    """Nothing has become more since the first turn; what was open before that may be gone by now."""
+    for first, *others in of_ranks:
+        for each in others:
+            assert all(now <= then for now, then in zip(each, first, strict=True)), (first, others)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_deleted_tables_leave_nothing_open(ranks: RankPool, transport: str):
-    for first, *others in ranks.run(build_and_delete, transport):
-        assert others == [first] * 3
+    check_no_more_than_at_first(ranks.run(build_and_delete, transport))
 
 
 def look_ahead_and_delete(_: dist.ProcessGroup, transport: str) -> list[tuple[int, ...]]:
@@ -126,8 +135,7 @@ def look_ahead_and_delete(_: dist.ProcessGroup, transport: str) -> list[tuple[in
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_lookaheads_that_are_gone_leave_nothing_open(ranks: RankPool, transport: str):
-    for first, *others in ranks.run(look_ahead_and_delete, transport):
-        assert others == [first] * 2
+    check_no_more_than_at_first(ranks.run(look_ahead_and_delete, transport))
 
 
 def share_groups(process_group: dist.ProcessGroup) -> None:

@@ -204,3 +204,28 @@ def test_backward_does_not_see_that_ids_were_overwritten(ranks: RankPool, layout
     for mine, theirs in zip(kept, overwritten, strict=True):
         assert mine.abs().sum() > 0
         assert torch.equal(mine, theirs)
+
+
+def look_up_a_tied_weight(group: dist.ProcessGroup, path: str) -> None:
+    """One table's weight is the other's, which stays where it is: both see its updates, and it gets both gradients."""
+    own, tied = (build(group, path, V, D, grad_reduction="sum") for _ in range(2))
+    tied.weight, ids = own.weight, torch.arange(V).roll(own.rank)
+    for update in range(3):
+        own.weight.grad = None
+        own.weight.detach().copy_((own.partition.ids(own.rank) + update)[:, None])
+        rows = lookup([own, tied], [ids, ids[:7]])
+        for block in rows:
+            assert torch.equal(block, (ids[: len(block)] + update)[:, None].expand(-1, D).float())
+        (rows[0].sum() + rows[1].sum()).backward()
+        uses = torch.ones(V)
+        for rank in range(own.world_size):
+            uses[torch.arange(V).roll(rank)[:7]] += 1
+        uses += own.world_size - 1
+        expected = uses[own.partition.ids(own.rank)][:, None].expand(-1, D)
+        assert torch.equal(own.weight.grad.to_dense(), expected)
+    assert [table.is_in_place for table in (own, tied)] == [path == "in place", False]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_weight_that_two_tables_share_stays_that_of_both(ranks: RankPool, path: str):
+    ranks.run(look_up_a_tied_weight, path, world_size=3)

@@ -1,0 +1,1 @@
+"""What the benchmarks share: machine, console, arguments, memory, samplers, and environments of other systems."""

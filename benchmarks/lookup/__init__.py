@@ -1,0 +1,1 @@
+"""The lookup benchmark: contenders, race and report of lookup_bench.py."""

@@ -1,0 +1,1 @@
+"""The training benchmark: contenders, race and report of train_bench.py."""

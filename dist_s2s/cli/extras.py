@@ -1,0 +1,31 @@
+"""The commands need more than the library does: an extra of the package, whose absence is told in one line."""
+
+from importlib.util import find_spec
+
+from dist_s2s import UserError
+
+TRAIN = ("accelerate", "pydantic", "yaml", "rich", "sacrebleu", "safetensors", "tensorboard")
+
+
+def check_extra(command: str) -> None:
+    """Check that the modules of the extra ``train`` can be imported, without importing them.
+
+    Args:
+        command: what the user has called, for the message.
+
+    Raises:
+        UserError: naming the missing modules, and how to install them.
+    """
+    missing = [module for module in TRAIN if not _is_installed(module)]
+    if missing:
+        what = "module" if len(missing) == 1 else "modules"
+        raise UserError(
+            f"{command} needs the extra \"train\": pip install 'dist-s2s[train]' (missing {what}: {', '.join(missing)})"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # something else of that name is in the way
+        return False

@@ -1,0 +1,68 @@
+"""Count bytes: what a rank holds, and what it sends in a step."""
+
+import math
+
+from dist_s2s.cost.id_traffic import Floats
+from dist_s2s.cost.problem import OPTIMIZERS, Problem
+
+_ID_BYTES = 8
+_MAILBOX_PAGE = 1 << 20  # the halves of a mailbox grow by multiples of it
+
+
+def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
+    """Return the bytes of the rank that needs most, by what they are.
+
+    ``rows`` and ``optimizer_state`` are exact (state once every row has been updated), ``mailboxes`` nearly so;
+    ``step``, the tensors that live at once during a step with the rows and gradients that the model sees, is rough.
+    """
+    rows, dim, distinct = problem.partition.shard_size(0), problem.embedding_dim, float(problem.asked.sum())
+    whole, per_row = OPTIMIZERS[problem.optimizer]
+    gradient = dim * problem.sum_dtype.itemsize
+    requests, touched = float(problem.requests.max()), float(problem.touched.max())
+    pages = math.ceil(distinct * (_ID_BYTES + problem.sent_gradient_bytes) / _MAILBOX_PAGE)
+    plan = _ID_BYTES * (5 * problem.ids + 3 * distinct + 2 * requests)
+    seen = 2 * problem.ids * dim * problem.dtype.itemsize
+    backward = requests * problem.sent_gradient_bytes + (distinct + touched) * gradient
+    return {
+        "rows": rows * dim * problem.dtype.itemsize,
+        "optimizer_state": rows * (whole * dim + per_row) * problem.sum_dtype.itemsize,
+        "mailboxes": 2 * pages * _MAILBOX_PAGE * problem.in_place,
+        "step": plan + seen + max(backward, (2 + whole) * touched * gradient),
+        "process": process_bytes,
+    }
+
+
+def bytes_sent(problem: Problem) -> dict[str, float]:
+    """Return the bytes that the rank which sends most sends to others in a step, by what they are.
+
+    Headers of some 10 bytes for each rank are left out. Rows that are read in place are not sent.
+    """
+    to_owner, from_owner = messages(problem)
+    busiest = int(sent_and_received(to_owner, from_owner, problem.cluster.ranks)[0].argmax())
+    to_others = float(problem.asked.sum() - problem.asked[busiest])
+    return {
+        "ids": to_others * _ID_BYTES,
+        "rows": float(from_owner[busiest]) * (problem.cluster.ranks - 1),
+        "gradients": to_others * problem.sent_gradient_bytes,
+    }
+
+
+def messages(problem: Problem) -> tuple[Floats, Floats]:
+    """Return the bytes from one rank to each owner (ids and gradients), and from each owner to one rank, [W] each."""
+    row = 0 if problem.in_place else problem.embedding_dim * (problem.comm_dtype or problem.dtype).itemsize
+    return problem.asked * (_ID_BYTES + problem.sent_gradient_bytes), problem.asked * row
+
+
+def sent_and_received(to_owner: Floats, from_owner: Floats, groups: int) -> tuple[Floats, Floats]:
+    """Return what each of ``groups`` equal groups of ranks (hosts, or single ranks) sends and receives, [groups].
+
+    Args:
+        to_owner: bytes from any rank to each owner, [W].
+        from_owner: bytes from each owner to any rank, [W].
+        groups: number of groups, a divisor of W.
+    """
+    here = len(to_owner) // groups
+    elsewhere = len(to_owner) - here
+    to_group, from_group = (each.reshape(groups, here).sum(axis=1) for each in (to_owner, from_owner))
+    sent = (to_group.sum() - to_group) * here + from_group * elsewhere
+    return sent, to_group * elsewhere + (from_group.sum() - from_group) * here

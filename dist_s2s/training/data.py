@@ -1,0 +1,55 @@
+"""What a run reads before it trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dist_s2s.config import Config
+from dist_s2s.text.corpus import Corpus, encode_pairs, load_pairs
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import EOS
+from dist_s2s.translation.load import load_text_sides
+from dist_s2s.translation.scoring import Pairs
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run reads: both sides' text tools, pairs as ids and as text, and how many training pairs were too long."""
+
+    source: TextSide
+    target: TextSide
+    train: Corpus
+    valid: Corpus
+    valid_pairs: Pairs
+    test_pairs: Pairs
+    dropped: int
+
+
+def read_data(config: Config, checkpoint: Path | None) -> RunData:
+    """Read all data files. Calls no collectives.
+
+    A run that goes on keeps the vocabularies of its checkpoint's run.
+    """
+    settings = config.data
+    train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
+    test = load_pairs(settings.test, "test")
+    if checkpoint is not None:
+        source, target = load_text_sides(config, checkpoint.parent.parent)
+    else:
+        source_tokenizer, target_tokenizer = map(make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer))
+        sources, targets = (source for source, _ in train), (target for _, target in train)
+        source = TextSide.build(source_tokenizer, sources, settings.source_vocabulary_size, settings.min_frequency)
+        target = TextSide.build(target_tokenizer, targets, settings.target_vocabulary_size, settings.min_frequency)
+    examples, dropped = encode_pairs(train, source, target, settings.max_length)
+    valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
+    return RunData(source, target, examples, valid_examples, valid, test, dropped)
+
+
+def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:
+    """Count how often the model is to predict each target token: int64 [vocabulary_size]."""
+    targets = (corpus[number].target for number in range(len(corpus)))
+    ids = torch.tensor([token for target in targets for token in (*target, EOS)])
+    return torch.bincount(ids, minlength=vocabulary_size)

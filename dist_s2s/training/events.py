@@ -1,0 +1,142 @@
+"""What a trainer tells its listeners.
+
+A listener is any function of an event:
+
+    from dist_s2s.training.events import Event, StepEnd
+
+    class LossCurve:
+        def __init__(self) -> None:
+            self.points: list[tuple[int, float]] = []
+
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, StepEnd) and event.step % 100 == 0:
+                self.points.append((event.step, event.loss))
+
+    trainer.listeners.append(LossCurve())
+
+Listeners are called in their order, on every rank, each event at the same moment of training. So they may call
+collectives, if they do so on all ranks. An event that a listener causes reaches all of them before the next one hears
+of the first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Phase = Literal["lookup", "forward", "loss", "backward", "clip", "update"]
+
+
+@dataclass(frozen=True)
+class PhaseBegin:
+    """A part of a step begins, and the one before it ends; ``lookup`` begins where the step before ended.
+
+    Listeners that measure time on an accelerator must synchronize with it themselves.
+    """
+
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """A step is complete.
+
+    Attributes:
+        step: number of steps so far.
+        loss: this rank's part of the mean loss of a target token, in nats; the sum over ranks is the loss.
+        gradient_norm: of all gradients, before clipping.
+        target_tokens: of the global batch.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    target_tokens: int
+
+
+@dataclass(frozen=True)
+class StepsEnd:
+    """No step follows; the last validation is due."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class ValidationBatch:
+    """A batch of a validation is done, on every rank."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Something other than training begins: a validation, a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """It is over."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of the steps since the last report, the same on all ranks; ``fraction`` of the run is done, 0 … 1."""
+
+    step: int
+    values: Mapping[str, float]
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation data have been translated and scored.
+
+    Attributes:
+        epoch: complete epochs so far.
+        minutes: of training so far, validations included.
+        loss: mean negative log-likelihood of a target token, in nats.
+        bleu: 0 … 100.
+        rows: (source, reference, hypothesis) of each pair.
+    """
+
+    step: int
+    epoch: int
+    minutes: float
+    loss: float
+    bleu: float
+    rows: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A checkpoint is complete."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """Training is over.
+
+    Attributes:
+        reason: in words.
+        interrupted: it was told to stop, and is to go on later.
+    """
+
+    step: int
+    reason: str
+    interrupted: bool
+
+
+Event = (
+    PhaseBegin
+    | StepEnd
+    | StepsEnd
+    | Paused
+    | Resumed
+    | Report
+    | ValidationBatch
+    | Validation
+    | CheckpointSaved
+    | RunEnd
+)
+Listener = Callable[[Event], None]

@@ -1,0 +1,54 @@
+"""From a run directory to its translator."""
+
+from pathlib import Path
+
+from dist_s2s import UserError
+from dist_s2s.config import Config, load_config
+from dist_s2s.distributed import Ranks
+from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
+from dist_s2s.storage.run_directory import CONFIG
+from dist_s2s.storage.run_files import check_run
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.translation.translator import Translator
+
+
+def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
+    """Return the translator of a run's best checkpoint, its rows spread over ``ranks`` (collective).
+
+    Raises:
+        UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
+    """
+
+    def read() -> tuple[Config, TextSide, TextSide, Path]:
+        if not (run_dir / CONFIG).is_file():
+            raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
+        check_run(run_dir)
+        config = load_config(run_dir / CONFIG, {})
+        checkpoint = best_checkpoint(run_dir)
+        if checkpoint is None:
+            raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
+        return config, *load_text_sides(config, run_dir), checkpoint
+
+    config, source, target, checkpoint = ranks.together(read)
+    translator = Translator(config, source, target, ranks)
+    ranks.together(lambda: load_weights(checkpoint, translator.core, translator.tables))
+    translator.core.eval()
+    return translator
+
+
+def load_text_sides(config: Config, run_dir: Path) -> tuple[TextSide, TextSide]:
+    """Return the source and target side of a run, from its configuration and its directory."""
+    return (
+        TextSide.load(run_dir, "source", make_tokenizer(config.data.source_tokenizer)),
+        TextSide.load(run_dir, "target", make_tokenizer(config.data.target_tokenizer)),
+    )
+
+
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """Return the checkpoint with the best validation BLEU, or the newest if none was validated; None without any."""
+    found = list_checkpoints(run_dir / "checkpoints")
+    if not found:
+        return None
+    best = found[-1].with_name(f"step-{read_manifest(found[-1])['progress'].get('best_step')}")
+    return best if best in found else found[-1]

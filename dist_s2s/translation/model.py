@@ -1,0 +1,26 @@
+"""From a configuration to its encoder-decoder."""
+
+from torch import nn
+
+from dist_s2s.config import Config
+from dist_s2s.models import LSTMEncoderDecoder
+
+
+def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
+    """Build the encoder-decoder that ``model.kind`` names, untrained. Calls no collectives.
+
+    Args:
+        output: what the model applies to its states.
+    """
+    model = config.model
+    match model.kind:
+        case "lstm":
+            return LSTMEncoderDecoder(
+                output=output,
+                embedding_dim=model.embedding_dim,
+                hidden_size=model.hidden_size,
+                num_layers=model.num_layers,
+                dropout=model.dropout,
+                attention=model.attention,
+                input_feeding=model.input_feeding,
+            )

@@ -1,0 +1,51 @@
+"""What a translator asks of its output layer."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from dist_s2s.sharded import DistributedEmbedding, SampledIds
+
+# Shapes: B sentences, T target positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as ``layer`` says.
+
+
+class OutputLayer(Protocol):
+    """From decoder states to losses and tokens.
+
+    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These three are
+    collective unless the layer is replicated: all ranks must call them.
+
+    Attributes:
+        layer: what the model applies to its states.
+        tables: what checkpoints and the optimizer see, by name.
+        lookup_tables: those whose rows the training loss looks up.
+    """
+
+    layer: nn.Module
+    tables: dict[str, DistributedEmbedding]
+    lookup_tables: list[DistributedEmbedding]
+
+    def start_from(self, counts_V: Tensor) -> None:
+        """Let an untrained layer begin with the tokens' frequencies, int64 [V]. Calls no collectives."""
+
+    def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
+        """Return the ids of ``lookup_tables``' rows for a step, or None if it needs none. Calls no collectives."""
+
+    def training_loss(
+        self, states_BTH: Tensor, target_out_BT: Tensor, sample: SampledIds | None, rows: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the loss in nats, summed over this rank's tokens.
+
+        Args:
+            states_BTH: attentional states.
+            target_out_BT: int64 tokens to be predicted; PAD counts for nothing.
+            sample: what ``sample`` returned for this step.
+            rows: the sample's rows of ``lookup_tables``.
+        """
+
+    def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Return the negative log-likelihood, summed likewise, without label smoothing."""
+
+    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""

@@ -1,0 +1,48 @@
+"""The sharded tables of a translator, as its configuration says."""
+
+import torch
+
+from dist_s2s import UserError
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.text.vocabulary import PAD
+
+_COMM_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def parameter_dtype(config: Config) -> torch.dtype:
+    """Return the dtype of all parameters; reduced precision is autocast's alone."""
+    return torch.float64 if config.training.precision == "fp64" else torch.float32
+
+
+def make_table(
+    config: Config,
+    num_tokens: int,
+    embedding_dim: int,
+    ranks: Ranks,
+    *,
+    padding_idx: int | None = PAD,
+    init_std: float = 1.0,
+) -> DistributedEmbedding:
+    """Build a table of ``embedding.num_embeddings`` rows, or else ``num_tokens`` (collective).
+
+    Raises:
+        UserError: on every rank, for a transport that cannot be had here.
+    """
+    embedding = config.embedding
+    try:
+        return DistributedEmbedding(
+            embedding.num_embeddings or num_tokens,
+            embedding_dim,
+            padding_idx,
+            layout=embedding.layout,
+            transport=embedding.transport,
+            comm_dtype=None if embedding.comm_dtype is None else _COMM_DTYPES[embedding.comm_dtype],
+            init_std=init_std,
+            process_group=ranks.group,
+            device=ranks.device,
+            dtype=parameter_dtype(config),
+        )
+    except ValueError as error:
+        raise UserError(f"the tables cannot be built: {error}") from None

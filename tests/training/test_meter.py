@@ -1,15 +1,30 @@
 """What the meter reports of the exchanges: each group of ranks once, however many tables it has."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, lookup
+from dist_s2s.training.events import Report, StepEnd
 from dist_s2s.training.meter import Meter
 from tests.rank_pool import RankPool
 
 IDS = torch.tensor([3, 3, 5, 7])
+
+
+def trainer_of(tables: list[DistributedEmbedding], ranks: Ranks) -> tuple[Any, list[Report]]:
+    """What a meter needs of a trainer, and what it tells it."""
+    told: list[Report] = []
+    progress = SimpleNamespace(seconds=0.0, step_seconds=0.0, epoch=0, step=1, skipped_steps=0)
+    config = SimpleNamespace(training=SimpleNamespace(log_every=1))
+    state = SimpleNamespace(core_optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]))
+    return SimpleNamespace(
+        tables=tables, ranks=ranks, progress=progress, config=config, state=state, fraction=0.0, tell=told.append
+    ), told
 
 
 def measure(process_group: dist.ProcessGroup, num_tables: int) -> tuple[float, float]:
@@ -20,13 +35,13 @@ def measure(process_group: dist.ProcessGroup, num_tables: int) -> tuple[float, f
     size = dist.get_world_size(process_group)
     ranks = Ranks(dist.get_rank(process_group), size, torch.device("cpu"), process_group)
     other(IDS)  # before the meter, which begins to count at 0
-    meter = Meter(ranks, [*tables, other], seconds_before=0.0)
+    trainer, told = trainer_of([*tables, other], ranks)
+    meter = Meter(trainer)
     torch.stack([rows.sum() for rows in lookup(tables, [IDS] * num_tables)]).sum().backward()
     other(torch.tensor([1])).sum().backward()
     (seconds,) = ranks.sum([tables[0].statistics.seconds + other.statistics.seconds])
-    meter.add(loss=1.0, target_tokens=4)
-    report = meter.report()
-    assert report is not None
+    meter(StepEnd(step=1, loss=1.0, gradient_norm=1.0, target_tokens=4))
+    [report] = told
     assert tables[0].statistics.ids == other.statistics.ids == 0  # a new window
     return report.values["distinct_id_ratio"], report.values["exchange_seconds"] / (seconds / size)
 

@@ -91,7 +91,7 @@ class _Connections:
         self._listener: socket.socket | None = None
 
     def listen(self) -> str:
-        """Returns the secret of this rank's socket."""
+        """Listen on a socket of this rank; return its secret, which other ranks need to connect."""
         if sys.platform != "linux":
             raise OSError(f"shared memory needs Linux, but this is {sys.platform}")
         self._memories[self.rank] = make_memory(2 * HALF_BYTES)
@@ -142,7 +142,7 @@ class _Connections:
             sock.close()
 
     def close_the_rest(self) -> None:
-        """What is not needed any more: mailboxes have their own descriptors."""
+        """Close what is no longer needed: mailboxes have descriptors of their own."""
         if self._listener is not None:
             self._listener.close()
         for memory in self._memories.values():
@@ -155,7 +155,7 @@ def _address(secret: str) -> str:
 
 
 def _greeting(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """What comes first over a new connection; nothing if it is another user's, or silent."""
+    """Return what comes first over a new connection: nothing if it is another user's, or silent."""
     if _user_of(sock) != os.getuid():
         return b"", []
     sock.settimeout(_HELLO_SECONDS)

@@ -179,8 +179,8 @@ def test_missing_file_is_named(checkpoint: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"format": 99}', "has format 99, but this version reads format 1"),
-        (b"{}", "has format None, but this version reads format 1"),
+        (b'{"format": 99}', "has format 99, but this version reads 1 to 2"),
+        (b"{}", "has format None, but this version reads 1 to 2"),
         (b'{"format": 1, "st', "is damaged"),
         (b"\xff\xfe", "is damaged"),
         (b"[]", "is damaged"),

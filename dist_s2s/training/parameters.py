@@ -16,7 +16,7 @@ class Parameter:
 
     name: str
     shape: str
-    lives: str
+    placement: str
     bytes_per_rank: int
     bytes_in_all: int
 
@@ -43,7 +43,7 @@ def summarize(parameters: Iterable[Parameter]) -> list[Parameter]:
         members = list(group)
         shape = members[0].shape if len(members) == 1 else f"{len(members)} tensors"
         per_rank, in_all = (sum(sizes) for sizes in zip(*map(_sizes, members), strict=True))
-        parts.append(Parameter(name, shape, members[0].lives, per_rank, in_all))
+        parts.append(Parameter(name, shape, members[0].placement, per_rank, in_all))
     return parts
 
 
@@ -56,7 +56,7 @@ def parameter_table(title: str, parameters: Iterable[Parameter]) -> Table:
     grid.add_column("bytes in all ranks", justify="right")
     per_rank = in_all = 0
     for each in parameters:
-        grid.add_row(each.name, each.shape, each.lives, f"{each.bytes_per_rank:,}", f"{each.bytes_in_all:,}")
+        grid.add_row(each.name, each.shape, each.placement, f"{each.bytes_per_rank:,}", f"{each.bytes_in_all:,}")
         per_rank, in_all = per_rank + each.bytes_per_rank, in_all + each.bytes_in_all
     grid.add_section()
     grid.add_row("total", "", "", f"{per_rank:,}", f"{in_all:,}")

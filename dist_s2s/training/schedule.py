@@ -81,8 +81,8 @@ def warmup_warning(training: TrainingConfig, batches_in_epoch: int) -> str | Non
     if not limits or training.warmup_steps < min(limits):
         return None
     return (
-        f"the warm-up of {training.warmup_steps:,} steps is as long as the whole run of {min(limits):,} or longer, so the "
-        "learning rate never reaches its peak; lower training.warmup_steps"
+        f"the warm-up of {training.warmup_steps:,} steps is as long as the whole run of {min(limits):,} or longer, so "
+        "the learning rate never reaches its peak; lower training.warmup_steps"
     )
 
 

@@ -23,6 +23,7 @@ from dist_s2s.storage.checkpoint import (
     save_checkpoint,
     shard_file,
 )
+from dist_s2s.storage.durable_files import write_checked_json
 from tests.rank_pool import RankPool
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -179,18 +180,26 @@ def test_missing_file_is_named(checkpoint: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"format": 99}', "has format 99, but this version reads format 1"),
-        (b"{}", "has format None, but this version reads format 1"),
+        (b'{"format": 2}', "is damaged: its SHA-256 is not the one that it names"),
+        (b"{}", "is damaged: its SHA-256 is not the one that it names"),
         (b'{"format": 1, "st', "is damaged"),
         (b"\xff\xfe", "is damaged"),
         (b"[]", "is damaged"),
     ],
 )
-def test_foreign_or_damaged_manifest(checkpoint: Path, content: bytes, message: str) -> None:
+def test_damaged_manifest(checkpoint: Path, content: bytes, message: str) -> None:
     (checkpoint / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         load_alone(checkpoint)
     assert str(checkpoint) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{"format": 99}, {}])
+def test_manifest_of_another_format(checkpoint: Path, content: dict[str, int]) -> None:
+    write_checked_json(checkpoint / "manifest.json", content)
+    message = f"{checkpoint} has format {content.get('format')}, but this version reads 1 to 2"
+    with pytest.raises(UserError, match=message):
+        load_alone(checkpoint)
 
 
 def test_directory_that_is_no_checkpoint(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def sum_over_replicas(
         frequencies: int64 [M] or None.
 
     Raises:
-        Exception: the error of a replica that is in trouble, see lookup.raise_with_replicas.
+        Exception: the error of a replica that is in trouble, see tables.lookup.replicas_told.
     """
     columns = rows[:, None] if frequencies is None else torch.stack((rows, frequencies), dim=1)
     replicas = table.group.replicas

@@ -224,6 +224,7 @@ class DistributedEmbedding(nn.Module):
         """Tell whether the shard has left the memory in which all ranks see it (local)."""
         return self._store.has_moved(self.weight)
 
+    @torch.inference_mode(False)  # in which the weight would be made of memory that cannot be trained
     @torch.no_grad()
     def share_again(self) -> None:
         """Put the shard into memory that all ranks see again, if it has left that and they can have it (collective)."""

@@ -112,7 +112,7 @@ def follow(
 
 @contextmanager
 def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
-    """Within: let an error that all ranks of the shard group raise be raised by those of the replicas, too.
+    """Let an error that all ranks of the shard group raise within be raised by those of other replicas too.
 
     They run backward, whose first exchange among replicas this rank joins in place of the backward that it will not
     run. Without gradients replicas have nothing in common, and go on.

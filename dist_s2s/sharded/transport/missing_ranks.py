@@ -11,7 +11,7 @@ _REPORT_SECONDS = 1.5  # how long the ranks wait for each other's report once a 
 
 @contextmanager
 def missing_ranks_named(group: dist.ProcessGroup) -> Iterator[None]:
-    """Around a collective: raise the same RuntimeError on all ranks if one died or never came, and name it.
+    """Run a collective within; if a rank died or never came, raise the same RuntimeError, which names it, on all ranks.
 
     Every rank whose collective has failed reports to the group's store, and waits a little for the others. Who has not
     reported by then is missing; the first rank to conclude so decides the text, also for one that comes too late.

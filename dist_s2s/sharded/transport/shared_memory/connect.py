@@ -91,7 +91,7 @@ class _Connections:
         self._listener: socket.socket | None = None
 
     def listen(self) -> str:
-        """Returns the secret of this rank's socket."""
+        """Listen on a socket of this rank; return its secret, which other ranks need to connect."""
         if sys.platform != "linux":
             raise OSError(f"shared memory needs Linux, but this is {sys.platform}")
         self._memories[self.rank] = make_memory(2 * HALF_BYTES)
@@ -103,7 +103,7 @@ class _Connections:
         return secret
 
     def connect_to_lower(self, all_secrets: Sequence[str]) -> None:
-        """To each lower rank; its memfd comes when it has accepted."""
+        """Connect to each lower rank, whose memfd comes when it has accepted."""
         for rank in range(self.rank):
             self._sockets[rank] = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_SETUP_SECONDS)
@@ -112,7 +112,7 @@ class _Connections:
             socket.send_fds(sock, [hello], [self._memories[self.rank]])
 
     def accept_higher(self, secret: str) -> None:
-        """All higher ranks, which have connected; others who may have found the socket are turned away."""
+        """Accept all higher ranks, which have connected; turn away others who may have found the socket."""
         assert self._listener is not None
         while len(self._sockets) < self.world_size - 1:
             sock, _ = self._listener.accept()
@@ -126,7 +126,7 @@ class _Connections:
             socket.send_fds(sock, [hello], [self._memories[self.rank]])
 
     def mailboxes(self, timeout: float) -> Mailboxes:
-        """Of all ranks, once the lower ones have sent their memfds."""
+        """Return the mailboxes of all ranks, once the lower ones have sent their memfds."""
         for rank in range(self.rank):
             _, memories = _receive(self._sockets[rank])
             if not memories:
@@ -137,12 +137,12 @@ class _Connections:
         return Mailboxes(self.rank, [self._memories[rank] for rank in range(self.world_size)], self._sockets, timeout)
 
     def close_sockets(self) -> None:
-        """Those to other ranks."""
+        """Close the sockets to other ranks."""
         for sock in self._sockets.values():
             sock.close()
 
     def close_the_rest(self) -> None:
-        """What is not needed any more: mailboxes have their own descriptors."""
+        """Close what is no longer needed: mailboxes have descriptors of their own."""
         if self._listener is not None:
             self._listener.close()
         for memory in self._memories.values():
@@ -150,12 +150,12 @@ class _Connections:
 
 
 def _address(secret: str) -> str:
-    """In Linux's abstract namespace, of which nothing remains when the socket is closed."""
+    """Return an address in Linux's abstract namespace, of which nothing remains when the socket is closed."""
     return f"\0dist_s2s-{hashlib.blake2b(secret.encode(), digest_size=16).hexdigest()}"
 
 
 def _greeting(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """What comes first over a new connection; nothing if it is another user's, or silent."""
+    """Return what comes first over a new connection: nothing if it is another user's, or silent."""
     if _user_of(sock) != os.getuid():
         return b"", []
     sock.settimeout(_HELLO_SECONDS)

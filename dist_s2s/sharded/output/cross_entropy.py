@@ -24,6 +24,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.output.classes import check_hidden, matmul_dtype
 from dist_s2s.sharded.output.cross_entropy_function import CrossEntropyFunction, Problem, Wants
 from dist_s2s.sharded.output.tokens import agree, tokens_of_replicas
@@ -101,7 +102,7 @@ class VocabParallelCrossEntropy(nn.Module):
         """The number of the table's rows that are classes."""
         return self.table.num_embeddings if self._num_classes is None else self._num_classes
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @never_compiled
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Return this rank's loss, a scalar (collective, and so is its backward; see the top of this file).
 

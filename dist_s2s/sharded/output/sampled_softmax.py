@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.exchange.ids import check_ids
 from dist_s2s.sharded.output.candidates import cumulative_shares, draw_candidates, frequencies_error
 from dist_s2s.sharded.output.classes import check_hidden, matmul_dtype, sum_dtype
@@ -128,7 +129,7 @@ class SampledSoftmaxLoss(nn.Module):
         ids = torch.where(ids < self.num_classes, ids, ids + self.table.num_embeddings - self.num_classes)
         return SampledIds(ids, len(targets), keep, log_inclusion.to(target.device))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @never_compiled
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Return this rank's loss, a scalar (collective, also without targets, and so is its backward).
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
+from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
@@ -272,7 +273,7 @@ class DistributedEmbedding(nn.Module):
         """
         return make_plan([self], [ids])
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @never_compiled
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 

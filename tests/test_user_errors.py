@@ -197,7 +197,7 @@ def test_environment_that_torchrun_would_not_make(environment: dict[str, str], c
 
 
 def test_world_size_that_accelerate_does_not_share(corpus: Path, tmp_path: Path) -> None:
-    """Two processes as mpirun starts them: accelerate reads MPI's variables, and WORLD_SIZE is not set."""
+    """Two processes as mpirun starts them: WORLD_SIZE is not set, and each would train alone in the same directory."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -214,5 +214,5 @@ def test_world_size_that_accelerate_does_not_share(corpus: Path, tmp_path: Path)
     ]
     for command in commands:
         (errors,) = command.wait(2).errors
-        assert "WORLD_SIZE is 1, but accelerate started with num_processes = 2" in errors
+        assert "WORLD_SIZE is 1, but OMPI_COMM_WORLD_SIZE is 2, as another launcher has set it" in errors
         assert errors.count("\n") == 1

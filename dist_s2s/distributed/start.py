@@ -14,6 +14,7 @@ from dist_s2s import UserError
 from dist_s2s.distributed.ranks import Ranks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # which accelerate takes for torchrun's
 _SECONDS_FOR_GLOO = 0.1  # its threads need microseconds, but may have to wait for a core
 
 
@@ -30,6 +31,12 @@ def check_torchrun() -> tuple[int, int]:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK") if name not in os.environ]
     if world_size > 1 and missing:
         raise UserError(f"WORLD_SIZE is {world_size}, but {', '.join(missing)} is not set; start with torchrun")
+    for name in _OTHER_LAUNCHERS:
+        if os.environ.get(name, str(world_size)) != str(world_size):
+            raise UserError(
+                f"WORLD_SIZE is {world_size}, but {name} is {os.environ[name]}, as another launcher has set it; start "
+                "with torchrun"
+            )
     return rank, world_size
 
 

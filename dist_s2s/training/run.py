@@ -158,6 +158,7 @@ def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listen
         validator = Validator(trainer, data.valid, data.valid_pairs)
         trainer.listeners += [signals, Meter(trainer), validator, log, LossGuard(trainer), Checkpoints(trainer)]
         trainer.listeners += listeners
+        validator.catch_up()
         trainer.fit()
         if signals.exit_status is not None:
             raise SystemExit(signals.exit_status)

@@ -31,6 +31,13 @@ class Validator:
                 if not self._trainer.interrupted and self._trainer.progress.validated_step != step:
                     self._validate()
 
+    def catch_up(self) -> None:
+        """Validate where a run goes on from a step at which it was stopped instead (collective)."""
+        progress = self._trainer.progress
+        due = progress.step > 0 and progress.step % self._trainer.config.training.validate_every == 0
+        if due and progress.validated_step != progress.step:
+            self._validate()
+
     def _validate(self) -> None:
         """Translate and score; without a result if training is interrupted meanwhile."""
         trainer, progress = self._trainer, self._trainer.progress
@@ -62,15 +69,13 @@ def validation_loss(translator: Translator, corpus: Corpus, after_batch: Callabl
         after_batch: called after each batch, on every rank equally often; may call collectives.
     """
     ranks, total, tokens = translator.ranks, 0.0, 0
-    was_training = translator.core.training
-    translator.core.eval()
-    for batch in evaluation_batches(corpus, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
-        batch = batch.to(ranks.device)
-        source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
-        states = translator.decoder_states(translator.core, batch, source, target)
-        with translator.autocast():
-            total += translator.output.exact_loss(states, batch.target_out).item()
-        tokens += batch.global_target_tokens
-        after_batch()
-    translator.core.train(was_training)
+    with translator.evaluating():
+        for batch in evaluation_batches(corpus, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
+            batch = batch.to(ranks.device)
+            source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
+            states = translator.decoder_states(translator.core, batch, source, target)
+            with translator.autocast():
+                total += translator.output.exact_loss(states, batch.target_out).item()
+            tokens += batch.global_target_tokens
+            after_batch()
     return ranks.sum([total])[0] / tokens

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -66,6 +67,16 @@ class Translator:
             states: Tensor = model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
         return states.to(source_BSE.dtype)
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within: no dropout; afterwards the core is in the mode that it was in, also after an error."""
+        was_training = self.core.training
+        self.core.eval()
+        try:
+            yield
+        finally:
+            self.core.train(was_training)
+
     def translate(
         self, sentences: Sequence[str], options: SearchOptions = _GREEDY, after_batch: Callable[[], None] = lambda: None
     ) -> list[str]:
@@ -87,14 +98,10 @@ class Translator:
         """
         sources = list(map(self.source.encode, sentences))
         examples = ExampleList(Example(source, []) for source in sources if source)
-        was_training = self.core.training
-        self.core.eval()
         mine: list[tuple[int, list[int], float]] = []
-        try:
+        with self.evaluating():
             for number, found in self._search(examples, options, after_batch):
                 mine.append((number, found.ids, found.score))
-        finally:
-            self.core.train(was_training)
         by_number = {
             number: Hypothesis(ids, score)
             for part in self.ranks.gather_texts(json.dumps(mine))

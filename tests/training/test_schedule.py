@@ -81,4 +81,6 @@ def test_a_warm_up_longer_than_the_run_is_told(given: dict[str, float], steps: s
     said = warmup_warning(limits(**given), batches_in_epoch=30)
     assert (said is not None) == (steps is not None)
     if said is not None:
-        assert f"the warm-up of {given['warmup_steps']} steps is as long as the whole run of {steps} or longer" in said
+        assert (
+            f"the warm-up of {given['warmup_steps']:,} steps is as long as the whole run of {steps} or longer" in said
+        )

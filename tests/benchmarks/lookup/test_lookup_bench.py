@@ -141,7 +141,7 @@ def test_not_a_number_is_a_disagreement() -> None:
 def test_what_does_not_fit_into_memory_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measure, "available", lambda: 8 * 131 * 8 * 4 / measure.MEMORY_SHARE)
+    monkeypatch.setattr(measure, "available", lambda *_: 8 * 131 * 8 * 4 / measure.MEMORY_SHARE)
     assert lookup_bench.main([*TINY, *FEW, "ddp_dense"]) == 0
     assert "DDP, dense gradient, SGD: left out" in capsys.readouterr().out
 

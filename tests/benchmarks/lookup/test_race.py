@@ -18,7 +18,8 @@ from lookup.reference import difference, expect
 from tests.rank_pool import RankPool
 
 PROBLEM = Problem(num_embeddings=131, embedding_dim=8, ids=40)
-HERE = [name for name in SYSTEMS if name != "torchrec"]  # what needs no other environment
+ALONE = ("embedding_sparse", "embedding_dense")  # of one rank
+HERE = [name for name in SYSTEMS if name not in ("torchrec", *ALONE)]  # what needs no other environment
 
 
 def differences(group: dist.ProcessGroup, names: Sequence[str], problem: Problem) -> dict[str, dict[str, float]]:

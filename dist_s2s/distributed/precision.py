@@ -47,7 +47,8 @@ def bf16_problem(device: torch.device) -> str | None:
         _step(nn.LSTM(8, 8, batch_first=True).to(device), torch.zeros(2, 3, 8, device=device), bf16=True)
     except RuntimeError as error:
         where = f"this CPU ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else f"{device}"
-        return f"{where} cannot train an LSTM in bfloat16: {str(error).splitlines()[0]}"
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        return f"{where} cannot train an LSTM in bfloat16: {reason}"
     return None
 
 

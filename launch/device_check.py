@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,8 +138,12 @@ def _run(part: Part, limit: float, environment: dict[str, str], file: Path) -> i
         try:
             return process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGABRT)  # with which Python tells where it hangs
-            time.sleep(_SECONDS_TO_DUMP)
+            # With SIGABRT Python tells where it hangs: first that process, then those that it has started, lest their
+            # lines mix.
+            for abort in (os.kill, os.killpg):
+                with suppress(ProcessLookupError):
+                    abort(process.pid, signal.SIGABRT)
+                time.sleep(_SECONDS_TO_DUMP)
             return None
         finally:
             _kill_group(process)

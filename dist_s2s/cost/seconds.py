@@ -21,8 +21,8 @@ from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Problem
 from dist_s2s.cost.volume import messages, sent_and_received
 
-# Of a step: two meetings around the lookup and one in backward; or counts, ids, rows and gradients.
-EXCHANGES = {"shared_memory": 3, "collective": 5}  # headers included
+# Of a step: two meetings around the lookup and one in backward; or ids, rows, first messages and gradients.
+EXCHANGES = {"shared_memory": 3, "collective": 4}
 COEFFICIENTS = (
     *("step", "id", "row_byte"),
     *(f"{name} updated_byte" for name in OPTIMIZERS),

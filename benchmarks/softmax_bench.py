@@ -31,9 +31,8 @@ from torch import Tensor, nn
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.console import print_table
-from common.devices import add_device, check_device, peak, resident, synchronize
+from common.devices import MIB, add_device, check_device, peak, resident, synchronize
 from common.machine import write_results
-from common.memory import MIB
 from common.output_layers import TITLES, USUAL, Batch, Contender, Kind, Problem, layers
 from dist_s2s.cost.ranks import run_on_ranks
 

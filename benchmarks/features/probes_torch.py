@@ -13,7 +13,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from common.memory import MIB, peak
+from common.devices import MIB, peak
 from features.catalogue import Answer, whether
 from features.output_checks import OutputChecks
 from features.probes import PlainTables, own_methods, rows

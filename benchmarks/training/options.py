@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.arguments import add_outputs, make_parser, positive
-from common.memory import GIB, available
+from common.devices import GIB, available
 from common.peers import default_folder
 from dist_s2s.translation.output import OutputName
 

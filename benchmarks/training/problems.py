@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from common.memory import GIB
+from common.devices import GIB
 from common.samplers import draw_ids
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config

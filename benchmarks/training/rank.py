@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.memory import resident
+from common.devices import resident
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.training.accelerator import make_accelerator
 from training.job import Job, Measurement

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.console import print_table
-from common.memory import MIB
+from common.devices import MIB
 from training.breakdown import BACKGROUND, PARTS
 from training.race import Problem, Result
 

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from common.memory import peak
+from common.devices import peak
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer

@@ -49,8 +49,13 @@ class Job:
     ranks: int
     vocabulary_sizes: tuple[int, int]
     examples: list[Example]
-    steps: int
+    steps: int = 0
     breakdown: bool = False
+
+    @property
+    def num_embeddings(self) -> int:
+        """V, rows of the larger vocabulary."""
+        return max(self.vocabulary_sizes)
 
     def to_json(self) -> str:
         """Return a text from which ``from_json`` makes an equal job."""

@@ -22,10 +22,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from common.arguments import settings_of
-from common.machine import write_results
+from common.figures import Disagreement, write_results
 from common.peers import TORCHREC, python_of, run_again
 from lookup.lineup import default_names
-from lookup.measure import Disagreement, measure, skew_name
+from lookup.measure import measure, skew_name
 from lookup.options import parse
 from lookup.plot import draw
 from lookup.problem import Problem

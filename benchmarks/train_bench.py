@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 from common.arguments import settings_of
-from common.machine import write_results
+from common.figures import Disagreement, write_results
 from common.peers import JOEYNMT, python_of
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
@@ -33,7 +33,7 @@ from dist_s2s.distributed.precision import settle_precision
 from training.breakdown import WARM_UP
 from training.options import parse
 from training.problems import make_jobs
-from training.race import Disagreement, Result, race, run
+from training.race import Result, race, run
 from training.report import plot, print_breakdowns, print_results
 
 BREAKDOWN_STEPS = 12

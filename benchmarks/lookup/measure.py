@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from common.devices import available
+from common.figures import Disagreement
 from common.samplers import SAME_ID
 from dist_s2s.cost.ranks import memory_kept, run_on_ranks, seconds_of_all
 from lookup.lineup import OURS, SYSTEMS, fitting
@@ -18,10 +19,6 @@ from lookup.race import RankResult, Timing, race
 TOLERANCE = 1e-4  # of float32 sums, in another order, over ids that occur hundreds of times
 REDUCED_TOLERANCE = 2.0**-6  # of rows that travel in bfloat16, which is exact to 2^-9, there and back
 MEMORY_SHARE = 0.9  # of what is available, that tables may take
-
-
-class Disagreement(Exception):
-    """Contenders that do not compute the same thing."""
 
 
 class Spread(TypedDict):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from common.console import print_table
 from common.devices import MIB
+from common.figures import print_table
 from lookup.lineup import FLOOR, SYSTEMS
 from lookup.measure import Result, Run
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
+from common.figures import Disagreement
 from training.job import Contender, Job, Measurement, run_on_ranks
 from training.joeynmt import run_joeynmt
 
@@ -17,10 +18,6 @@ CHECKED_STEPS = 5
 Tolerance = tuple[float, float]
 WHEN_COMPARED: Tolerance = (2e-4, 3e-3)
 WHEN_TIMED: Tolerance = (5e-3, 5e-2)
-
-
-class Disagreement(Exception):
-    """Contenders that do not compute the same thing."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from common.devices import resident
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.text.corpus import ExampleList
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(folder: Path) -> None:
     """Do this rank's part of the job."""
-    job = Job.from_json((folder / "job.json").read_text(encoding="utf-8"))
+    job = TypeAdapter(Job).validate_json((folder / "job.json").read_bytes())
     with joined_ranks(job.config.training.threads_per_rank) as ranks:
         measurement = measure(job, make_accelerator(ranks), ranks)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(asdict(measurement)), encoding="utf-8")

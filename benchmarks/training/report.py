@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.console import print_table
 from common.devices import MIB
+from common.figures import print_table
 from training.breakdown import BACKGROUND, PARTS
 from training.job import Job
 from training.race import Result

@@ -53,6 +53,8 @@ def _draw_bars(axes: Any, run: Run) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(steps) / 2, max(steps) * 2)  # room for the values at the bars, which tell what ticks would
     axes.xaxis.set_visible(False)
+    axes.tick_params(axis="y", left=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def _draw_lines(axes: Any, runs: Sequence[Run], swept: str) -> None:

@@ -17,7 +17,7 @@ def describe(run: Run, swept: str | None = None) -> str:
         "num_embeddings": f"V = {problem['num_embeddings']:,}",
         "embedding_dim": f"D = {problem['embedding_dim']}",
         "ids": f"{problem['ids']:,} ids per rank",
-        "skew": f"ids {value_title(problem['skew'], 'skew')}",
+        "skew": f"ids: {value_title(problem['skew'], 'skew')}",
     }
     return ", ".join(text for setting, text in parts.items() if setting != swept)
 

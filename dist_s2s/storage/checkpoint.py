@@ -97,6 +97,11 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
     return final
 
 
+def save_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
+    """Replace what a checkpoint says of progress, where its step has been validated since it was written."""
+    write_checked_json(checkpoint / MANIFEST, {**read_manifest(checkpoint), "progress": progress})
+
+
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Return complete checkpoints, oldest first."""
     found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]

@@ -21,9 +21,11 @@ from dist_s2s.storage.checkpoint import (
     load_weights,
     read_manifest,
     save_checkpoint,
+    save_progress,
     shard_file,
 )
 from dist_s2s.storage.durable_files import write_checked_json
+from tests.kills import killed_at_every_change
 from tests.rank_pool import RankPool
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -236,6 +238,19 @@ def test_same_step_is_saved_again(checkpoint: Path) -> None:
     assert save_checkpoint(checkpoint.parent, state, 3, {}, ALONE) == checkpoint
     assert torch.equal(load_alone(checkpoint).core.weight, state.core.weight)
     assert list_checkpoints(checkpoint.parent) == [checkpoint]
+
+
+def save_other_progress(checkpoints: Path) -> None:
+    save_progress(checkpoints / "step-3", {"epoch": 8})
+
+
+def test_progress_is_saved_again_without_losing_the_step(checkpoint: Path, tmp_path: Path) -> None:
+    told = []
+    for checkpoints in killed_at_every_change(save_other_progress, checkpoint.parent, tmp_path / "killed"):
+        [found] = list_checkpoints(checkpoints)
+        load_alone(found)
+        told.append(read_manifest(found)["progress"]["epoch"])
+    assert told == [7, 7, 8]
 
 
 def test_manifest_is_plain_json_that_lists_every_file(checkpoint: Path) -> None:

@@ -15,8 +15,9 @@ from torch.optim import Adam
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.sharded import Lookahead, clip_grad_norm_
-from dist_s2s.storage.checkpoint import TrainingState, load_training_state
+from dist_s2s.storage.checkpoint import load_training_state
 from dist_s2s.storage.run_directory import is_checkpoint_of
+from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd

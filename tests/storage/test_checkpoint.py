@@ -15,7 +15,6 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
 from dist_s2s.sharded.rows.partition import Layout
 from dist_s2s.storage.checkpoint import (
-    TrainingState,
     list_checkpoints,
     load_training_state,
     load_weights,
@@ -25,6 +24,7 @@ from dist_s2s.storage.checkpoint import (
     shard_file,
 )
 from dist_s2s.storage.durable_files import write_checked_json
+from dist_s2s.storage.training_state import TrainingState
 from tests.kills import killed_at_every_change
 from tests.rank_pool import RankPool
 

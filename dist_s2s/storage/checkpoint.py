@@ -190,7 +190,7 @@ def _load_rows(
                     block = shard.get_slice(key)[start:stop]
                     if key not in local:
                         local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
-                    local[key][places[mine]] = block[mine].to(table.weight.device)
+                    local[key][places[mine]] = block[mine].to(local[key])  # device and dtype
     del local["weight"]
     return local
 

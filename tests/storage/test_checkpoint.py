@@ -162,6 +162,19 @@ def test_weights_alone_can_be_loaded(checkpoint: Path) -> None:
     assert not state.table_optimizer.state
 
 
+def test_a_checkpoint_goes_on_in_another_dtype(checkpoint: Path) -> None:
+    core = nn.Linear(3, 2)
+    tables = {name: DistributedEmbedding(size, 3) for name, size in SIZES.items()}
+    optimizer = SparseAdam([table.weight for table in tables.values()])
+    state, whole = TrainingState(core, Adam(core.parameters()), tables, optimizer), load_alone(checkpoint)
+    load_training_state(checkpoint, state)
+    for name, table in tables.items():
+        assert torch.equal(table.weight, whole.tables[name].weight.float())
+        moments = optimizer.state[table.weight]["exp_avg"]
+        assert torch.equal(moments, whole.table_optimizer.state[whole.tables[name].weight]["exp_avg"].float())
+    assert torch.equal(core.weight, whole.core.weight.float())
+
+
 @pytest.mark.parametrize("file", ["core.safetensors", shard_file("target_table", 0, 1)])
 def test_flipped_bit_is_found(checkpoint: Path, file: str) -> None:
     content = bytearray((checkpoint / file).read_bytes())

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 _LAUNCHER_SETTINGS = ("ACCELERATE_", "OMPI_", "PMI_", "MV2_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GLOO_")
-_server = get_context("forkserver")
-_server.set_forkserver_preload(["dist_s2s.train", "dist_s2s.evaluate", "dist_s2s.translate", "accelerate"])
+server = get_context("forkserver")
+server.set_forkserver_preload(["dist_s2s.train", "dist_s2s.evaluate", "dist_s2s.translate", "accelerate"])
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Command:
             environ |= environment or {}
             argv = [module, *map(str, arguments)]
             files = [str(folder / "in"), *map(str, self._files[rank])]
-            self.processes.append(_server.Process(target=_run, args=(argv, environ, files), daemon=True))
+            self.processes.append(server.Process(target=_run, args=(argv, environ, files), daemon=True))
             self.processes[-1].start()
 
     def signal(self, number: int) -> None:

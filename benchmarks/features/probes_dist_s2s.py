@@ -13,7 +13,8 @@ from common.collectives import collectives, gathered
 from dist_s2s import sharded
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
-from dist_s2s.storage.checkpoint import TrainingState, load_training_state, save_checkpoint
+from dist_s2s.storage.checkpoint import load_training_state, save_checkpoint
+from dist_s2s.storage.training_state import TrainingState
 from features.catalogue import Answer, whether
 from features.output_checks import OutputChecks
 from features.probes import PlainTables, one_line, rows

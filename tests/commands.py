@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
+GRACE_SECONDS = 5.0  # for a command that has taken too long
 _LAUNCHER_SETTINGS = ("ACCELERATE_", "OMPI_", "PMI_", "MV2_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GLOO_")
 
 
@@ -92,6 +93,8 @@ class Command:
 
     def _end(self) -> Finished:
         for process in self.processes:
+            process.terminate()  # torchrun then ends its workers
+            process.join(GRACE_SECONDS)
             process.kill()
             process.join()
         outputs, errors = (

@@ -1,8 +1,8 @@
 """The project's commands in processes of their own, as a user starts them.
 
-Importing torch is most of a short command's life, so the processes are forked from a server that has done it. Each
-runs `python -m MODULE ARGUMENT ...` from there on: with its own arguments, environment, stdin, stdout and stderr.
-What torchrun itself does is left to test_launch, which starts it.
+Imports are most of a short command's life, so the processes are forked from one that has done them. Each runs
+`python -m MODULE ARGUMENT ...` from there on: with its own arguments, environment, stdin, stdout and stderr.
+What torchrun itself does is left to cli/test_torchrun, which starts it.
 """
 
 import os
@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests import forked
+
 ROOT = Path(__file__).parents[1]
+GRACE_SECONDS = 5.0  # for a command that has taken too long
 _LAUNCHER_SETTINGS = ("ACCELERATE_", "OMPI_", "PMI_", "MV2_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GLOO_")
-server = get_context("forkserver")
-server.set_forkserver_preload(["dist_s2s.train", "dist_s2s.evaluate", "dist_s2s.translate", "accelerate"])
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,13 @@ class Command:
         (folder / "in").write_bytes(stdin)
         self._files = [[folder / f"{name}-{rank}" for name in ("out", "err")] for rank in range(ranks)]
         port = _free_port()
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server imports torch, which reads it
         self.processes = []
         for rank in range(ranks):
             environ = clean_environment() | (_torchrun_environment(rank, ranks, port) if ranks > 1 else {})
             environ |= environment or {}
             argv = [module, *map(str, arguments)]
             files = [str(folder / "in"), *map(str, self._files[rank])]
-            self.processes.append(server.Process(target=_run, args=(argv, environ, files), daemon=True))
-            self.processes[-1].start()
+            self.processes.append(forked.start(_run, (argv, environ, files)))
 
     def signal(self, number: int) -> None:
         """Sends a signal to every rank."""
@@ -95,6 +93,8 @@ class Command:
 
     def _end(self) -> Finished:
         for process in self.processes:
+            process.terminate()  # torchrun then ends its workers
+            process.join(GRACE_SECONDS)
             process.kill()
             process.join()
         outputs, errors = (

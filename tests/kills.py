@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from tests.commands import server
+from tests import forked
 
 _CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -20,8 +20,7 @@ def killed_at_every_change(function: Callable[[Path], None], before: Path, work:
     The first was killed before it changed anything, the second after one change, and so on; the last was not killed.
     Copy N is ``work/N/run``. ``function`` must be picklable.
     """
-    process = server.Process(target=_kill_all, args=(function, before, work))
-    process.start()
+    process = forked.start(_kill_all, (function, before, work))
     process.join()
     assert process.exitcode == 0, "a process failed before it was killed; its output is above"
     return [work / name / "run" for name in sorted(os.listdir(work), key=int)]

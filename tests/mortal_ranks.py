@@ -1,10 +1,8 @@
 """Ranks that may be killed: processes of one test alone, joined by gloo, whose store outlives each of them.
 
-    with mortal_ranks(function, 4, *args) as ranks:     each calls function(pipe, *args)
-        ranks[2].process.kill()
-        assert ranks[0].receive() == "what function has sent"
-
-They are forked from a server that has imported torch and the library already, which takes seconds.
+with mortal_ranks(function, 4, *args) as ranks:     each calls function(pipe, *args)
+    ranks[2].process.kill()
+    assert ranks[0].receive() == "what function has sent"
 """
 
 import os
@@ -13,16 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from tests import forked
+
 START_SECONDS = 60.0
-_context = get_context("forkserver")
-_context.set_forkserver_preload(["dist_s2s.sharded", "tests.mortal_ranks"])
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,8 @@ def mortal_ranks(
     ranks = []
     with ExitStack() as stack:
         for rank in range(world_size):
-            pipe, far_end = _context.Pipe(duplex=False)
-            arguments = (rank, world_size, store.port, timeout, far_end, function, args)
-            process = _context.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
+            pipe, far_end = forked.Pipe(duplex=False)
+            process = forked.start(_serve, (rank, world_size, store.port, timeout, far_end, function, args))
             far_end.close()  # then the death of the rank reads as end of file
             stack.callback(pipe.close)
             stack.callback(process.join)

@@ -17,12 +17,12 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from tests import forked
 from tests.rank_worker import RANKS, RankError, serve
 
 START_SECONDS = 60.0
@@ -93,14 +93,11 @@ class RankPool:
             self._folder = None
 
     def _start(self) -> None:
-        context = get_context("spawn")
         self._folder = TemporaryDirectory(prefix="ranks-")
         for rank in range(RANKS):
-            pipe, far_end = context.Pipe()
-            process = context.Process(target=serve, args=(rank, far_end, self._output(rank)), daemon=True)
-            process.start()
+            pipe, far_end = forked.Pipe()
+            self._processes.append(forked.start(serve, (rank, far_end, self._output(rank))))
             far_end.close()  # then the death of the rank reads as end of file
-            self._processes.append(process)
             self._pipes.append(pipe)
         self._join_groups()
 

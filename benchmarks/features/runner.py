@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import torch._dynamo  # the first optimizer imports it, which takes as long as torch: once, and not in every rank
 import torch.distributed as dist
 
 from features.catalogue import FOUR_RANKS, SYSTEMS, Answer

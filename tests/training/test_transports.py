@@ -9,7 +9,7 @@ from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from tests.commands import run
 from tests.toy_corpus import options
 
-STEPS = 200
+STEPS = 80
 
 
 def train(corpus: Path, run_dir: Path, transport: str, output: str) -> tuple[dict[int, float], dict[str, str]]:

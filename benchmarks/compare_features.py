@@ -34,7 +34,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from common.arguments import add_outputs, make_parser
-from common.machine import write_results
+from common.figures import write_results
 from common.peers import environment_for_programs
 from features.catalogue import FEATURES, SYSTEMS, Answer
 
@@ -87,21 +87,14 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         system = SYSTEMS[result["library"]]
         titles.append(f"{system.title} {result['versions'][system.distribution].partition('+')[0]}")
-    lines = [_row(["feature", "what yes means", *titles]), _row(["---"] * (2 + len(titles)))]
+    table = [["feature", "what yes means", *titles], ["---"] * (2 + len(titles))]
     for feature, meaning in FEATURES.items():
-        answers = [result["answers"].get(feature) for result in results]
-        lines.append(_row([f"`{feature}`", meaning, *map(_cell, answers)]))
-    return "\n".join(lines)
-
-
-def _cell(answer: dict[str, str] | None) -> str:
-    if answer is None:
-        return ""
-    return f"not run: {answer['evidence']}" if answer["verdict"] == "not run" else answer["verdict"]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        answers = [result["answers"].get(feature, {"verdict": ""}) for result in results]
+        cells = [
+            f"not run: {each['evidence']}" if each["verdict"] == "not run" else each["verdict"] for each in answers
+        ]
+        table.append([f"`{feature}`", meaning, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

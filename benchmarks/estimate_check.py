@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.arguments import add_outputs, make_parser, positive
-from common.machine import write_results
+from common.figures import write_results
 from dist_s2s.cost.calibrate import measure, this_host
 from dist_s2s.cost.calibration import Calibration, read_calibration
 from dist_s2s.cost.problem import Layout, Problem, TransportName
@@ -41,20 +41,10 @@ def check(problems: Sequence[Problem], calibration: Calibration, steps: int) -> 
     results = []
     for problem, measured in zip(problems, measure(problems, steps)[0], strict=True):
         predicted = sum(step_seconds(problem, calibration.coefficients).values())
-        results.append(
-            {
-                "ranks": problem.cluster.ranks,
-                "num_embeddings": problem.num_embeddings,
-                "embedding_dim": problem.embedding_dim,
-                "ids": problem.ids,
-                "skew": problem.skew,
-                "layout": problem.layout,
-                "transport": problem.transport,
-                "measured": measured,
-                "predicted": predicted,
-                "factor": max(predicted / measured, measured / predicted),
-            }
-        )
+        names = ("num_embeddings", "embedding_dim", "ids", "skew", "layout", "transport")
+        settings = {"ranks": problem.cluster.ranks, **{name: getattr(problem, name) for name in names}}
+        factor = max(predicted / measured, measured / predicted)
+        results.append({**settings, "measured": measured, "predicted": predicted, "factor": factor})
     return results
 
 

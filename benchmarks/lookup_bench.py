@@ -15,24 +15,21 @@ Peak memory is measured at the end, in new processes.
 and runs all contenders in it.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
 
 from common.arguments import settings_of
-from common.machine import write_results
+from common.figures import Disagreement, write_results
 from common.peers import TORCHREC, python_of, run_again
-from lookup.lineup import OURS, default_names
-from lookup.measure import measure, with_memory
+from lookup.lineup import default_names
+from lookup.measure import measure, skew_name
 from lookup.options import parse
 from lookup.plot import draw
 from lookup.problem import Problem
 from lookup.report import print_run, print_sweep
-from lookup.results import Run, skew_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,33 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.peers == "torchrec" and find_spec("torchrec") is None:
         return run_again(python_of(TORCHREC, options.peers_folder), __file__, arguments)
     names = options.contenders or default_names(options.sweep is not None, options.device)
-    if options.all_variants:
-        names = [*OURS, *(name for name in names if name not in OURS)]
     runs = []
     for value in options.values:
         settings = vars(options) | ({} if options.sweep is None else {options.sweep: value})
         problem = Problem(*(settings[field.name] for field in fields(Problem)))
-        run, disagreement = measure(names, settings["ranks"], problem, options.repetitions)
-        if disagreement:
-            print(disagreement, file=sys.stderr)
+        try:
+            runs.append(measure(names, settings["ranks"], problem, options.repetitions, options.memory))
+        except Disagreement as error:
+            print(error, file=sys.stderr)
             return 1
-        runs.append(with_memory(run) if options.memory else run)
         print_run(runs[-1])
     if options.sweep is not None:
         print_sweep(runs, options.sweep)
-    figures = _figures(runs, options)
+    figures = {
+        "peers": {"torchrec": version("torchrec")} if find_spec("torchrec") is not None else {},
+        "settings": {**settings_of(options, "peers_folder", "values"), "skew": skew_name(options.skew)},
+        "runs": runs,
+    }
     write_results(options.json, figures)
     if options.plot is not None:
         draw(figures, options.plot)
     return 0
-
-
-def _figures(runs: Sequence[Run], options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "peers": {"torchrec": version("torchrec")} if find_spec("torchrec") is not None else {},
-        "settings": {**settings_of(options, "peers_folder", "values"), "skew": skew_name(options.skew)},
-        "runs": [run.report() for run in runs],
-    }
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
-from common.console import print_table
-from common.machine import write_results
-from common.memory import GIB, MIB
+from common.devices import GIB, MIB
+from common.figures import print_table, write_results
 from lookup.lineup import SYSTEMS, TRANSPORTS
 from lookup.peak import Memory, peak_above_idle
 from lookup.problem import Problem

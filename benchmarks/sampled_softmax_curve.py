@@ -26,8 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
-from common.console import print_table
-from common.machine import write_results
+from common.figures import print_table, write_results
 from common.samplers import draw_ids
 from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss
 

@@ -21,31 +21,114 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, TypedDict
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
-from common.console import print_table
-from common.devices import add_device, check_device, peak, resident, synchronize
-from common.machine import write_results
-from common.memory import MIB
-from common.output_layers import TITLES, USUAL, Batch, Contender, Kind, Problem, layers
+from common.devices import MIB, add_device, check_device, peak, resident, synchronize
+from common.figures import print_table, write_results
 from dist_s2s.cost.ranks import run_on_ranks
+from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss, VocabParallelCrossEntropy
+from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy
 
+Kind = Literal["sharded", "replicated", "chunked", "torch_chunked", "sampled"]
+TITLES: dict[Kind, str] = {
+    "sharded": "sharded (ours)",
+    "replicated": "nn.Linear on every rank",
+    "chunked": "nn.Linear, in chunks (ours)",
+    "torch_chunked": "nn.Linear, torch in chunks",
+    "sampled": "sampled (ours)",
+}
+USUAL: tuple[Kind, ...] = ("sharded", "replicated")
+CANDIDATES = 8192  # of the sampled layer
 TOLERANCE = 1e-4  # relative, of float32 sums in another order
 COMPARED_TOKENS = 16  # per rank
 
 
-class Measurement(TypedDict):
-    """Of one rank: the seconds of each step, and how far its peak lies above its resident size while idle."""
+@dataclass(frozen=True)
+class Problem:
+    """The size of the layer and its batch; ``tokens`` are those of all ranks together, N."""
 
-    seconds: list[float]
-    above_idle: int
+    tokens: int
+    num_classes: int
+    hidden_size: int
+    label_smoothing: float = 0.1
+    device: str = "cpu"
+
+
+class Contender:
+    """An output layer and its loss, from hidden states and targets to gradients."""
+
+    def __init__(self, kind: Kind, problem: Problem, group: dist.ProcessGroup) -> None:
+        self.kind, self.group, self.smoothing = kind, group, problem.label_smoothing
+        settings: dict[str, Any] = {"process_group": group, "device": problem.device}
+        settings["init_std"] = problem.hidden_size**-0.5
+        table = DistributedEmbedding(problem.num_classes, problem.hidden_size, seed=1, **settings)
+        bias = DistributedEmbedding(problem.num_classes, 1, seed=2, **settings)
+        self.output: nn.Module
+        if kind == "sharded":
+            self.output = VocabParallelCrossEntropy(table, bias, label_smoothing=self.smoothing)
+        elif kind == "sampled":
+            self.output = SampledSoftmaxLoss(table, bias, num_samples=CANDIDATES, label_smoothing=self.smoothing)
+        else:
+            self.output = _whole_layer(table, bias)
+
+    def step(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Run forward and backward (collective); return this rank's loss. Gradients are those of this step alone."""
+        self.output.zero_grad()
+        hidden.grad = None
+        loss = self._loss(hidden, target)
+        loss.backward()
+        if isinstance(self.output, nn.Linear) and dist.get_world_size(self.group) > 1:
+            for gradient in self._gradients():
+                dist.all_reduce(gradient.div_(dist.get_world_size(self.group)), group=self.group)
+        return loss.detach()
+
+    def local_gradients(self) -> list[Tensor]:
+        """Return the gradients of weight, [rows, H], and bias, [rows], of the rank's shard."""
+        weight, bias = self._gradients()
+        if isinstance(self.output, nn.Linear):
+            rank, ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
+            weight, bias = weight.tensor_split(ranks)[rank], bias.tensor_split(ranks)[rank]
+        return [weight, bias.flatten()]
+
+    def _gradients(self) -> list[Tensor]:
+        return [gradient for each in self.output.parameters() if (gradient := each.grad) is not None]
+
+    def _loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of the tokens."""
+        layer: Any = self.output
+        smoothing: Any = {"label_smoothing": self.smoothing}
+        match self.kind:
+            case "sharded" | "sampled":
+                loss = layer(hidden, target)
+            case "replicated":
+                loss = F.cross_entropy(layer(hidden), target, **smoothing)
+            case "chunked":
+                loss = linear_cross_entropy(layer, hidden, target, ignore_index=-100, **smoothing) / len(target)
+            case "torch_chunked":
+                smoothing["options"] = nn.LinearCrossEntropyOptions()
+                loss = F.linear_cross_entropy(hidden, layer.weight, target, linear_bias=layer.bias, **smoothing)
+        return cast(Tensor, loss)
+
+
+def layers() -> tuple[Kind, ...]:
+    """Return all layers that this torch has."""
+    return tuple(kind for kind in get_args(Kind) if kind != "torch_chunked" or hasattr(F, "linear_cross_entropy"))
+
+
+def _whole_layer(table: DistributedEmbedding, bias: DistributedEmbedding) -> nn.Linear:
+    """Return the same output layer on one rank (collective)."""
+    layer = nn.Linear(table.embedding_dim, table.num_embeddings, device="meta")
+    weight, column = (cast(nn.Embedding, each.to_embedding()).weight.detach() for each in (table, bias))
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(column[:, 0])
+    return layer
 
 
 def compare(group: dist.ProcessGroup, problem: Problem, kinds: Sequence[Kind] = USUAL) -> dict[str, float]:
@@ -59,21 +142,22 @@ def compare(group: dist.ProcessGroup, problem: Problem, kinds: Sequence[Kind] = 
     for kind in kinds:
         if kind == "sampled":
             continue
-        contender, batch = Contender(kind, few, group), draw_batch(few, rank, ranks)
-        loss = contender.step(batch).cpu()
+        contender, (hidden, target) = Contender(kind, few, group), draw_batch(few, rank, ranks)
+        loss = contender.step(hidden, target).cpu()
         dist.all_reduce(loss, group=group)
-        assert batch.hidden.grad is not None
-        found[kind] = [loss, batch.hidden.grad, *(_local_gradients(contender, rank, ranks))]
+        found[kind] = [loss, cast(Tensor, hidden.grad), *contender.local_gradients()]
     names = ("loss", "hidden gradient", "weight gradient", "bias gradient")
+    differences = dict.fromkeys(names, torch.zeros(()))
     expected = found.pop("replicated")
-    return {
-        name: float(torch.stack([_difference(its[number], expected[number]) for its in found.values()]).max())
-        for number, name in enumerate(names)
-    }  # nan if any is
+    for values in found.values():
+        for name, its, right in zip(names, values, expected, strict=True):
+            difference = ((its - right).abs().max() / right.abs().max()).cpu()
+            differences[name] = differences[name].maximum(difference)  # nan if any is
+    return {name: float(difference) for name, difference in differences.items()}
 
 
-def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions: int) -> Measurement:
-    """Build a contender and run it, in a process that has done nothing else (collective).
+def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions: int) -> dict[str, Any]:
+    """Return seconds of each step and the peak above idle, in a process that has done nothing else (collective).
 
     Idle is the same process after a few steps of a tiny contender: all code is loaded, all connections are made.
     """
@@ -81,7 +165,7 @@ def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions:
     tiny = replace(problem, tokens=8 * ranks, num_classes=1000)
     contender, batch = Contender(kind, tiny, group), draw_batch(tiny, rank, ranks)
     for _ in range(3):
-        contender.step(batch)
+        contender.step(*batch)
     idle = resident(problem.device)
     contender, batch = Contender(kind, problem, group), draw_batch(problem, rank, ranks)
     seconds = []
@@ -89,19 +173,19 @@ def measure(group: dist.ProcessGroup, kind: Kind, problem: Problem, repetitions:
         synchronize(problem.device)
         dist.barrier(group)
         started = time.perf_counter()
-        contender.step(batch)
+        contender.step(*batch)
         synchronize(problem.device)
         seconds.append(time.perf_counter() - started)
     return {"seconds": seconds, "above_idle": peak(problem.device) - idle}
 
 
-def draw_batch(problem: Problem, rank: int, ranks: int) -> Batch:
-    """Draw the rank's share of the tokens, normal hidden states and uniform targets, from a seed of its own."""
+def draw_batch(problem: Problem, rank: int, ranks: int) -> tuple[Tensor, Tensor]:
+    """Draw normal hidden states, [n, H], and uniform targets, [n], for the rank's share of the tokens."""
     generator = torch.Generator().manual_seed(rank)
     tokens = problem.tokens // ranks + (rank < problem.tokens % ranks)
     hidden = torch.randn(tokens, problem.hidden_size, generator=generator)
     target = torch.randint(problem.num_classes, (tokens,), generator=generator)
-    return Batch(hidden.to(problem.device).requires_grad_(), target.to(problem.device))
+    return hidden.to(problem.device).requires_grad_(), target.to(problem.device)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,24 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure_in_new_ranks(kind: Kind, problem: Problem, options: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of each step on its slowest rank, and each rank's peak above idle."""
     with Console(stderr=True).status(f"measuring {TITLES[kind]}"):
-        measured: list[Measurement] = run_on_ranks(measure, options.ranks, kind, problem, options.repetitions)
+        measured: list[dict[str, Any]] = run_on_ranks(measure, options.ranks, kind, problem, options.repetitions)
     steps = zip(*(rank["seconds"] for rank in measured), strict=True)
     return {"seconds": [max(step) for step in steps], "above_idle": [rank["above_idle"] for rank in measured]}
-
-
-def _difference(values: Tensor, expected: Tensor) -> Tensor:
-    """Return the largest difference, relative to the largest value."""
-    return ((values - expected).abs().max() / expected.abs().max()).cpu()
-
-
-def _local_gradients(contender: Contender, rank: int, ranks: int) -> list[Tensor]:
-    """Return the gradients of weight, [rows, H], and bias, [rows], of the rank's shard."""
-    weight, bias = (parameter.grad for parameter in contender.output.parameters())
-    assert weight is not None
-    assert bias is not None
-    if isinstance(contender.output, nn.Linear):
-        weight, bias = weight.tensor_split(ranks)[rank], bias.tensor_split(ranks)[rank]
-    return [weight, bias.flatten()]
 
 
 def _print(contenders: dict[Kind, dict[str, Any]], logits: int, options: argparse.Namespace) -> None:

@@ -17,23 +17,23 @@ is made in --peers_folder when it is needed first; PIP_EXTRA_INDEX_URL may point
 After the race our parts are timed, in runs of their own.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 
+import torch
 from rich.console import Console
 
 from common.arguments import settings_of
-from common.machine import write_results
+from common.figures import Disagreement, write_results
 from common.peers import JOEYNMT, python_of
 from dist_s2s import UserError
+from dist_s2s.distributed import Ranks
+from dist_s2s.distributed.precision import settle_precision
 from training.breakdown import WARM_UP
-from training.job import OURS, run_on_ranks
 from training.options import parse
-from training.problems import make_problem, measure, precision_of
-from training.race import Disagreement, Problem, Result, race
+from training.problems import make_jobs
+from training.race import Result, race, run
 from training.report import plot, print_breakdowns, print_results
 
 BREAKDOWN_STEPS = 12
@@ -46,35 +46,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     breakdowns: dict[int, dict[str, float]] = {}
     skipped: list[str] = []
     try:
-        options.precision = precision_of(options)
+        alone = Ranks(0, 1, torch.device("cpu"), None)
+        settle_precision(options.precision, alone, options.embedding_dim, options.hidden_size)  # refuses what it lacks
         python = python_of(JOEYNMT, options.peers_folder) if options.peers else ""
         with Console(stderr=True).status("") as status:
             sizes = sorted(set(options.num_embeddings))
-            for problem in [make_problem(options, size, python, skipped) for size in sizes]:
-                results += race(problem, partial(measure, python), options.turns, options.seconds, status.update)
+            for jobs in [make_jobs(options, size, python, skipped) for size in sizes]:
+                results += race(jobs, python, options.turns, options.seconds, status.update)
                 status.update("where a step goes")
-                job = problem.job(OURS, WARM_UP + BREAKDOWN_STEPS, breakdown=True)
-                breakdowns[problem.num_embeddings] = run_on_ranks(job).parts
+                job = replace(jobs[0], steps=WARM_UP + BREAKDOWN_STEPS, breakdown=True)
+                breakdowns[job.num_embeddings] = run(python, job).parts
     except Disagreement as error:
         print(error, file=sys.stderr)
         return 1
     except (UserError, RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print_results(problem, results, skipped)
+    print_results(job, results, skipped)
     print_breakdowns(breakdowns)
-    figures = {"contenders": [asdict(each) for each in results], "skipped": skipped, "seconds_of_our_step": breakdowns}
-    write_results(options.json, {**_settings(options, problem), **figures})
+    figures = {
+        # Without paths, which would say nothing elsewhere.
+        "settings": {**settings_of(options, "peers_folder"), "data": options.data and options.data.name},
+        "config": job.config.model_dump(mode="json"),
+        "contenders": [asdict(result) for result in results],
+        "skipped": skipped,
+        "seconds_of_our_step": breakdowns,
+    }
+    write_results(options.json, figures)
     if options.plot is not None:
         plot(results, breakdowns, options.plot)
     return 0
-
-
-def _settings(options: argparse.Namespace, problem: Problem) -> dict[str, object]:
-    """Return what was asked, without paths, which would say nothing elsewhere."""
-    settings = settings_of(options, "data", "peers_folder")
-    data = options.data and options.data.name
-    return {"settings": {**settings, "data": data}, "config": problem.config.model_dump(mode="json")}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m dist_s2s.estimate: what a training step of a sharded table will cost on hardware you don't have.
+"""Estimate what a training step of a sharded table will cost on hardware you don't have.
 
 Predicts memory, bytes and the order of time of a step, and the best layout and transport, for one table with lookup,
 backward and update. Times are those of the machine whose calibration is used, by default the one that comes with the

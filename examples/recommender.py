@@ -25,14 +25,14 @@ REPORT_EVERY = 50
 
 
 def main() -> None:
-    """Trains, and prints the loss over all ranks' clicks."""
+    """Train, and print the loss over all ranks' clicks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
     steps = parser.parse_args().steps
     if "RANK" in os.environ:  # torchrun sets it
         dist.init_process_group("gloo")
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    torch.manual_seed(0)  # the network starts the same on every rank; the tables see to that themselves
+    torch.manual_seed(0)  # the network starts the same on every rank; the tables take care of themselves
     train(steps, rank, ranks)
     if dist.is_initialized():
         time.sleep(0.1)  # lets gloo's threads finish: https://github.com/pytorch/pytorch/issues/190489
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def train(steps: int, rank: int, ranks: int) -> None:
-    """Everything about the tables is in this function."""
+    """Train two tables and a network on made-up clicks. All that concerns the tables is in here."""
     group = dist.new_group() if ranks > 1 else None  # for the tables: DDP has the default group to itself
     users = DistributedEmbedding(USERS, 32, init_std=0.1, process_group=group)
     items = DistributedEmbedding(ITEMS, 16, init_std=0.1, process_group=group)
@@ -71,7 +71,7 @@ def train(steps: int, rank: int, ranks: int) -> None:
 
 
 def draw_clicks(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """User ids, item ids, int64 [BATCH] each, and whether it was a click, float32 [BATCH]."""
+    """Return user ids and item ids, int64 [BATCH] each, and whether it was a click, float32 [BATCH]."""
     # Log-uniform, as popularity is: some users and items come up again and again.
     user_ids, item_ids = (
         torch.rand(BATCH, generator=generator).mul(torch.tensor(float(number)).log()).exp().long() - 1

@@ -1,6 +1,6 @@
 """Collectives that benchmarks call, and those of other systems, which they observe. Imports torch alone."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def gathered(shard: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class Observer(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # DTensor makes ordinary operations of it, which come here in turn
-        given = [sum(map(_stored_bytes, tensors)) for tensors in map(_tensors_of, args) if tensors]
+        given = [sum(map(_stored_bytes, tensors)) for tensors in map(_tensors, args) if tensors]
         result = function(*args, **(kwargs or {}))
         self._observe(function, given, result)
         return result
@@ -56,22 +57,14 @@ def largest_tensor() -> Iterator[list[int]]:
     largest = [0]
 
     def observe(function: Any, given: list[int], result: Any) -> None:
-        largest[0] = max([largest[0], *(tensor.numel() for tensor in _tensors_of(result))])
+        largest[0] = max([largest[0], *(tensor.numel() for tensor in _tensors(result))])
 
     with Observer(observe):
         yield largest
 
 
-def _tensors_of(value: Any) -> list[Tensor]:
-    return list(_flatten([value]))
-
-
-def _flatten(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _flatten(value)
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _stored_bytes(tensor: Tensor) -> int:

@@ -1,10 +1,16 @@
-"""Time and memory on the device that a benchmark runs on: the CPU, or one CUDA device."""
+"""Memory and time of the CPU or one CUDA device; without dist_s2s, because a peer's program uses it too.
+
+Memory of the CPU is this process's, as Linux tells it. A page that several processes have mapped, such as a row of
+another rank's shard, is resident in each of them. It counts here as in the kernel's "proportional set size": divided
+among them, so that ranks add up to what the machine spends.
+"""
 
 import argparse
+from pathlib import Path
 
 import torch
 
-from common import memory
+MIB, GIB = 2**20, 2**30
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +32,25 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def resident(device: str) -> int:
+def resident(device: str = "cpu") -> int:
     """Return the bytes that this process takes now, or its tensors on a CUDA device."""
-    return torch.cuda.memory_allocated() if device == "cuda" else memory.resident()
+    return torch.cuda.memory_allocated() if device == "cuda" else _field("smaps_rollup", "Pss")
 
 
-def peak(device: str) -> int:
-    """Return the most bytes of ``resident`` so far."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else memory.peak()
+def peak(device: str = "cpu") -> int:
+    """Return the most bytes so far; shared ones are divided among their present users, who must still be there."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    private = _field("status", "VmHWM") - _field("status", "RssShmem") - _field("status", "RssFile")
+    return private + _field("smaps_rollup", "Pss_Shmem") + _field("smaps_rollup", "Pss_File")
 
 
-def available(device: str) -> int:
-    """Return the bytes that new processes may take."""
-    return torch.cuda.mem_get_info()[0] if device == "cuda" else memory.available()
+def available(device: str = "cpu") -> int:
+    """Return the bytes that new processes may take without swapping."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else _field("../meminfo", "MemAvailable")
+
+
+def _field(file: str, name: str) -> int:
+    lines = (Path("/proc/self") / file).read_text(encoding="utf-8").splitlines()
+    [value] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(value) * 1024

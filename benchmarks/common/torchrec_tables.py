@@ -1,4 +1,4 @@
-"""TorchRec's tables with one interface for both benchmarks; see features.lookup_checks.Table."""
+"""TorchRec's tables with one interface for both benchmarks; see features.probes.Tables."""
 
 # mypy: disable-error-code="import-not-found"
 

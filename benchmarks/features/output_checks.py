@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from common.collectives import largest_tensor
 from features.catalogue import Answer, whether
-from features.evidence import rows
-from features.probes import Probes
+from features.probes import Probes, rows
 
 
 class OutputLayer(Protocol):

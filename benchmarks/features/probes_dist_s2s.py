@@ -13,13 +13,12 @@ from common.collectives import collectives, gathered
 from dist_s2s import sharded
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
-from dist_s2s.storage.checkpoint import TrainingState, load_training_state, save_checkpoint
+from dist_s2s.storage.checkpoint import load_training_state, save_checkpoint
+from dist_s2s.storage.training_state import TrainingState
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, one_line, rows
-from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train
 from features.output_checks import OutputChecks
-from features.probes import PlainTables
-from features.update_checks import UpdateChecks, applied_gradient, fused_by_hook
+from features.probes import PlainTables, one_line, rows
+from features.table_checks import IDS, LEARNING_RATE, TableChecks, applied_gradient, both_reductions, train
 
 _OPTIMIZERS = {
     "SGD": sharded.SparseSGD,
@@ -40,11 +39,9 @@ class Tables(PlainTables):
         self.optimizer = _OPTIMIZERS[optimizer]([table.weight for table in self.tables], lr=LEARNING_RATE)
 
     def lookup(self, *ids: Tensor) -> Sequence[Tensor]:
-        """See probes.Tables."""
         return lookup(self.tables, ids)
 
     def whole(self) -> Tensor:
-        """See probes.Tables."""
         weight: Tensor = self.tables[0].to_embedding().weight.detach()
         return weight
 
@@ -56,7 +53,7 @@ class Tables(PlainTables):
 
 
 class Layer:
-    """See output_checks.OutputLayer."""
+    """VocabParallelCrossEntropy of a table without bias."""
 
     def __init__(self, weight: Tensor) -> None:
         self.lookup = self.table = DistributedEmbedding.from_pretrained(weight, freeze=False)
@@ -64,12 +61,11 @@ class Layer:
         self.backward = Tensor.backward
 
     def whole_gradient(self) -> Tensor:
-        """See OutputLayer."""
         assert self.table.weight.grad is not None
         return gathered(self.table.weight.grad.to_dense())
 
 
-class System(LookupChecks, UpdateChecks, OutputChecks):
+class System(TableChecks, OutputChecks):
     """DistributedEmbedding and its output layers."""
 
     distribution = "dist-s2s"
@@ -85,24 +81,16 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
     refusals: ClassVar = {"unbounded_ids": IndexError}
 
     def mean_or_sum(self) -> Answer:
-        """Use the argument grad_reduction."""
         mean, total = (applied_gradient(self.tables([rows(132)], grad_reduction=each)) for each in ("mean", "sum"))
-        right = (round(mean, 4), round(total, 4)) == (2, 4)
-        return whether(right, f"2 on each rank becomes {mean:.1f} with mean, {total:.1f} with sum")
+        return both_reductions(mean, total, "with grad_reduction=sum")
 
     def resharding(self) -> Answer:
-        """Use a checkpoint of training; the step after it would go wrong without the optimizer's state."""
-        before = self.tables([rows(132)], "RowWiseAdagrad")
-        train(before, IDS)
         ranks = Ranks(self.rank, self.group.size(), torch.device("cpu"), dist.new_group())
-        checkpoint = save_checkpoint(Path(), before.state(), 1, {}, ranks)
-        train(before, IDS)
-        expected = before.whole()
-        become_a_world_of_one()
-        after = self.tables([torch.zeros(132, 4)], "RowWiseAdagrad")
-        load_training_state(checkpoint, after.state())
-        train(after, IDS)
-        return compare(after, expected, "those of two ranks, a step later,")
+        return self.reshard(
+            lambda before: save_checkpoint(Path(), before.state(), 1, {}, ranks),
+            lambda after, checkpoint: load_training_state(checkpoint, after.state()),
+            "RowWiseAdagrad",
+        )
 
     def grow(self) -> Answer:
         """Grow from 132 to 140 rows; the step after it would go wrong without the optimizer's state."""
@@ -118,11 +106,9 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(len(grown) == 140 and difference < 1e-6, evidence)
 
     def reduced_precision(self) -> Answer:
-        """Use the argument comm_dtype."""
         return self.less_traffic(comm_dtype=torch.bfloat16)
 
     def replicated_shards(self) -> Answer:
-        """Use a device mesh of 2 × 2."""
         mesh = init_device_mesh("cpu", (2, 2))
         if self.tables([rows(132)], device_mesh=mesh).local_rows() != 66:
             return Answer("no", "a rank does not hold half of the rows")
@@ -139,7 +125,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(torch.equal(found[0], rows(132)[batch]) and len(ahead) < len(plain), evidence)
 
     def sampled_softmax(self) -> Answer:
-        """Take 20 candidates of 132 classes."""
         table = DistributedEmbedding.from_pretrained(rows(132), freeze=False)
         loss = SampledSoftmaxLoss(table, num_samples=20)(rows(7), torch.arange(7))
         loss.backward()
@@ -148,14 +133,8 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(touched < 30, f"the gradient of 66 rows on rank {self.rank} has {touched}")
 
     def other_shardings(self) -> Answer:
-        """Use the argument layout."""
         try:
             DistributedEmbedding(132, 4, layout="column_wise")  # type: ignore[arg-type]
         except ValueError as error:
             return Answer("no", one_line(error))
         return Answer("error", "takes column_wise")
-
-    def fused_optimizer(self) -> Answer:
-        """Use PyTorch's hook."""
-        tables = self.tables([rows(132)])
-        return fused_by_hook(tables, tables.tables[0].weight)

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 
 from common.collectives import collectives, gathered
 from features.catalogue import Answer, whether
-from features.evidence import own_methods, rows
-from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks
 from features.output_checks import OutputChecks
-from features.probes import PlainTables
-from features.update_checks import UpdateChecks, fused_by_hook
+from features.probes import PlainTables, own_methods, rows
+from features.table_checks import IDS, LEARNING_RATE, TableChecks
 
 
 class Tables(PlainTables):
@@ -40,7 +38,6 @@ class Tables(PlainTables):
         self.optimizer = getattr(torch.optim, name)([table.weight for table in self.tables], lr=LEARNING_RATE)
 
     def whole(self) -> Tensor:
-        """See probes.Tables."""
         return gathered(self.tables[0].weight)
 
 
@@ -60,17 +57,15 @@ class Layer:
         self.backward = Tensor.backward
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """See OutputLayer."""
         logits, _ = self.linear(hidden, weight=self.embedding.weight)
         losses: Tensor = vocab_parallel_cross_entropy(logits, target)
         return losses.mean()
 
     def whole_gradient(self) -> Tensor:
-        """See OutputLayer."""
         return gathered(self.embedding.weight.grad)
 
 
-class System(LookupChecks, UpdateChecks, OutputChecks):
+class System(TableChecks, OutputChecks):
     """A tensor-parallel group of all ranks."""
 
     distribution = "megatron-core"
@@ -91,7 +86,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
     }
 
     def resharding(self) -> Answer:
-        """Use dist_checkpointing."""
         Path("checkpoint").mkdir(exist_ok=True)
         _start()
         data_parallel = {"dp_cp_group": parallel_state.get_data_parallel_group()}
@@ -120,11 +114,9 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(difference < 1e-4, evidence)
 
     def grow(self) -> Answer:
-        """List the methods of VocabParallelEmbedding."""
         return own_methods(VocabParallelEmbedding)
 
     def other_shardings(self) -> Answer:
-        """Show the one division that there is."""
         table = _embedding(rows(132))
         held = f"rank {self.rank} holds rows {table.vocab_start_index} to {table.vocab_end_index}"
         return Answer("no", f"{self.grow().evidence}; {held}")
@@ -139,11 +131,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         with collectives() as sizes:
             table.lookup(IDS)
         return whether(sum(sizes) < 6 * 256 * 4, f"{sum(sizes):,} bytes travel for 6 rows of 256 float32 numbers")
-
-    def fused_optimizer(self) -> Answer:
-        """Use PyTorch's hook."""
-        tables = self.tables([rows(132)])
-        return fused_by_hook(tables, tables.tables[0].weight)
 
     def prefetch(self) -> Answer:
         """Find ids on every rank."""

@@ -13,13 +13,11 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from common.memory import MIB, peak
+from common.devices import MIB, peak
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, own_methods, rows
-from features.lookup_checks import IDS, LEARNING_RATE, LookupChecks, compare, train
 from features.output_checks import OutputChecks
-from features.probes import PlainTables
-from features.update_checks import UpdateChecks, applied_gradient, fused_by_hook
+from features.probes import PlainTables, own_methods, rows
+from features.table_checks import IDS, LEARNING_RATE, TableChecks, applied_gradient, both_reductions
 
 
 class Tables(PlainTables):
@@ -36,12 +34,10 @@ class Tables(PlainTables):
         self.optimizer = getattr(torch.optim, name)(parameters, lr=LEARNING_RATE)
 
     def whole(self) -> Tensor:
-        """See probes.Tables."""
         weight: Tensor = self.whole_tables[0].weight.detach()
         return weight
 
     def local_rows(self) -> int:
-        """See probes.Tables."""
         return len(self.whole())
 
 
@@ -55,26 +51,22 @@ class Layer:
         self.weight: Any = self.linear.weight
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """See OutputLayer."""
         return F.embedding(ids, self.weight)
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """See OutputLayer."""
         with loss_parallel():
             loss: Tensor = F.cross_entropy(self.linear(hidden), target)
         return loss
 
     def backward(self, loss: Tensor) -> None:
-        """See OutputLayer."""
         with loss_parallel():
             loss.backward()
 
     def whole_gradient(self) -> Tensor:
-        """See OutputLayer."""
         return _whole(self.weight.grad)
 
 
-class System(LookupChecks, UpdateChecks, OutputChecks):
+class System(TableChecks, OutputChecks):
     """Each rank holds the whole table; what PyTorch's tensor parallelism does beside it counts as partly."""
 
     distribution = "torch"
@@ -104,7 +96,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(right, evidence, "partly")
 
     def mean_or_sum(self) -> Answer:
-        """Use DistributedDataParallel's mean, and its communication hook."""
         usual, hooked = self.tables([rows(132)]), self.tables([rows(132)])
         hooked.tables[0].register_comm_hook(
             None,
@@ -112,22 +103,21 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
                 dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
             ),
         )
-        mean, total = applied_gradient(usual), applied_gradient(hooked)
-        evidence = f"2 on each rank becomes {mean:.1f}, and with a hook of one's own {total:.1f}"
-        return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
+        return both_reductions(
+            applied_gradient(usual), applied_gradient(hooked), "with a communication hook of one's own", "partly"
+        )
 
     def resharding(self) -> Answer:
         """Save and load state_dict, which holds all rows on every rank."""
-        before = self.tables([rows(132)], "Adagrad")
-        train(before, IDS)
-        table, optimizer = copy.deepcopy((before.whole_tables[0].state_dict(), before.optimizer.state_dict()))
-        train(before, IDS)
-        become_a_world_of_one()
-        after = self.tables([torch.zeros(132, 4)], "Adagrad")
-        after.whole_tables[0].load_state_dict(table)
-        after.optimizer.load_state_dict(optimizer)
-        train(after, IDS)
-        return compare(after, before.whole(), "those of two ranks, a step later,")
+
+        def save(before: Tables) -> Any:
+            return copy.deepcopy((before.whole_tables[0].state_dict(), before.optimizer.state_dict()))
+
+        def load(after: Tables, saved: Any) -> None:
+            after.whole_tables[0].load_state_dict(saved[0])
+            after.optimizer.load_state_dict(saved[1])
+
+        return self.reshard(save, load, "Adagrad")
 
     def logits_in_chunks(self) -> Answer:
         """Measure F.linear_cross_entropy of a whole table, new in torch 2.13; and tensor parallelism."""
@@ -145,7 +135,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(taken < logits / 2, f"{evidence}; in a divided one {divided.evidence}", "partly")
 
     def tied_tables(self) -> Answer:
-        """Use a whole table in both ways."""
         embedding = _embedding()
         F.linear(embedding(IDS), embedding.weight).sum().backward()
         held = len(embedding.weight)
@@ -153,27 +142,23 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(embedding.weight.grad is not None, evidence, "partly")
 
     def pooled_lookups(self) -> Answer:
-        """Use nn.EmbeddingBag."""
         found = nn.EmbeddingBag.from_pretrained(rows(132), mode="sum")(IDS)
         right = torch.allclose(found, rows(132)[IDS].sum(dim=1))
         return whether(right, f"nn.EmbeddingBag gives sums of shape {tuple(found.shape)}")
 
     def other_shardings(self) -> Answer:
-        """Use PyTorch's tensor parallelism."""
         table = parallelize_module(_embedding(), _mesh(), ColwiseParallel(output_layouts=Replicate()))
         right = torch.equal(_whole(table(IDS)), rows(132)[IDS])
         assert isinstance(table.weight, DTensor)
         shape = tuple(table.weight.to_local().shape)
         return whether(right, f"with ColwiseParallel a rank holds {shape}; a whole table on one rank: none", "partly")
 
-    def fused_optimizer(self) -> Answer:
+    def fused_optimizer(self, **options: Any) -> Answer:
         """Use PyTorch's hook, which DistributedDataParallel does not allow for sparse gradients."""
-        tables = self.tables([rows(132)], replicate=False)
-        answer = fused_by_hook(tables, tables.whole_tables[0].weight)
+        answer = super().fused_optimizer(replicate=False)
         return Answer(answer.verdict, f"without DistributedDataParallel, {answer.evidence}")
 
     def quantised_inference(self) -> Answer:
-        """Use torch.ao."""
         scale = rows(132).abs().amax(dim=1) / 127
         weight = torch.quantize_per_channel(rows(132), scale, torch.full((132,), 128.0), 0, torch.quint8)
         table = torch.ao.nn.quantized.Embedding(132, 4)
@@ -191,7 +176,6 @@ class System(LookupChecks, UpdateChecks, OutputChecks):
         return whether(difference < 1e-5, evidence)
 
     def grow(self) -> Answer:
-        """List the methods of nn.Embedding."""
         return own_methods(nn.Embedding)
 
     def reduced_precision(self) -> Answer:

@@ -27,12 +27,11 @@ from torchrec.quant.embedding_modules import EmbeddingCollection as QuantisedCol
 from common.collectives import collectives
 from common.torchrec_tables import Bags, Tables, jagged, undivided
 from features.catalogue import Answer, whether
-from features.evidence import become_a_world_of_one, one_line, rows
-from features.lookup_checks import IDS, LookupChecks, compare, train
-from features.update_checks import UpdateChecks, applied_gradient
+from features.probes import one_line, rows
+from features.table_checks import IDS, TableChecks, applied_gradient, both_reductions
 
 
-class System(LookupChecks, UpdateChecks):
+class System(TableChecks):
     """TorchRec has no output layer, and takes a KeyedJaggedTensor instead of ids."""
 
     distribution = "torchrec"
@@ -53,11 +52,9 @@ class System(LookupChecks, UpdateChecks):
     }
 
     def tables(self, weights: Sequence[Tensor], optimizer: str = "SGD", bags: bool = False, **options: Any) -> Tables:
-        """See Probes; ``bags`` makes an EmbeddingBagCollection."""
         return (Bags if bags else Tables)(weights, optimizer, **options)
 
     def plain_tensors(self) -> Answer:
-        """Pass a tensor in the place of a KeyedJaggedTensor."""
         try:
             self.tables([rows(132)]).module(IDS)
         except AttributeError as error:
@@ -75,7 +72,6 @@ class System(LookupChecks, UpdateChecks):
         return answer
 
     def bad_id_raises(self, culprits: Sequence[int] = (1,), **options: Any) -> Answer:
-        """Try the default, and the strictest mode."""
         default = super().bad_id_raises(culprits)
         strict = super().bad_id_raises(culprits, fused={"bounds_check_mode": BoundsCheckMode.FATAL})
         return Answer(strict.verdict, f"{default.evidence}; with BoundsCheckMode.FATAL {strict.evidence}")
@@ -97,11 +93,9 @@ class System(LookupChecks, UpdateChecks):
             return whether(bags.verdict == "yes", f"{one_line(error)}; for bags {bags.evidence}", "partly")
 
     def deduplicated_ids(self, **options: Any) -> Answer:
-        """Ask the sharder for it."""
         return super().deduplicated_ids(sharder={"use_index_dedup": True})
 
     def reduced_precision(self) -> Answer:
-        """Use a codec of bfloat16 in both directions."""
         config = QCommsConfig(forward_precision=CommType.BF16, backward_precision=CommType.BF16)
         codecs = get_qcomm_codecs_registry(config, device=torch.device("cpu"))
         return self.less_traffic(sharder={"qcomm_codecs_registry": codecs})
@@ -111,29 +105,20 @@ class System(LookupChecks, UpdateChecks):
         mean = applied_gradient(self.tables([rows(132)]))
         comm_ops.set_gradient_division(False)
         total = applied_gradient(self.tables([rows(132)]))
-        evidence = (
-            f"2 on each rank becomes {mean:.1f}; set_gradient_division(False) makes it {total:.1f} for all tables"
-        )
-        return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, "partly")
+        return both_reductions(mean, total, "with set_gradient_division(False), for all tables", "partly")
 
     def resharding(self) -> Answer:
-        """Use torch.distributed.checkpoint; the step after it would go wrong without the optimizer's state."""
-        before = self.tables([rows(132)], "RowWiseAdagrad")
-        train(before, IDS)
-        save(before.state(), checkpoint_id=Path("checkpoint"))
-        train(before, IDS)
-        expected = before.whole()
-        become_a_world_of_one()
-        after = self.tables([torch.zeros(132, 4)], "RowWiseAdagrad")
-        state = after.state()
-        load(state, checkpoint_id=Path("checkpoint"))
-        after.module.load_state_dict(state["module"])
-        after.module.fused_optimizer.load_state_dict(state["optimizer"])
-        train(after, IDS)
-        return compare(after, expected, "those of two ranks, a step later,")
+        checkpoint = Path("checkpoint")
+
+        def load_state(after: Tables, _: object) -> None:
+            state = after.state()
+            load(state, checkpoint_id=checkpoint)
+            after.module.load_state_dict(state["module"])
+            after.module.fused_optimizer.load_state_dict(state["optimizer"])
+
+        return self.reshard(lambda before: save(before.state(), checkpoint_id=checkpoint), load_state, "RowWiseAdagrad")
 
     def replicated_shards(self) -> Answer:
-        """Use DMPCollection on a CPU."""
         module = nn.Sequential(undivided())
         sharder = EmbeddingCollectionSharder()
         plan = construct_module_sharding_plan(module[0], {"t0": row_wise()}, sharder, 2, 2, "cpu")
@@ -153,7 +138,6 @@ class System(LookupChecks, UpdateChecks):
         )
 
     def pooled_lookups(self) -> Answer:
-        """Use EmbeddingBagCollection."""
         found = self.tables([rows(132)], bags=True).module(jagged([IDS], bag=3)).wait().to_dict()["f0"]
         right = torch.allclose(found, rows(132)[IDS].sum(dim=1), atol=1e-5)
         return whether(right, f"an EmbeddingBagCollection gives sums of shape {tuple(found.shape)}")
@@ -170,13 +154,11 @@ class System(LookupChecks, UpdateChecks):
         return Answer("yes", f"rank {self.rank} holds {held[0]} with column_wise, {held[1]} with table_wise")
 
     def automatic_placement(self) -> Answer:
-        """Use EmbeddingShardingPlanner."""
         planner = EmbeddingShardingPlanner(topology=Topology(world_size=2, compute_device="cpu"))
         plan = planner.plan(nn.Sequential(undivided()), [EmbeddingCollectionSharder()])
         return Answer("yes", f"EmbeddingShardingPlanner chooses {plan.plan['0']['t0'].sharding_type}")
 
     def unbounded_ids(self) -> Answer:
-        """Use a managed collision module."""
         module = MCHManagedCollisionModule(
             zch_size=4,
             device=torch.device("cpu"),
@@ -194,7 +176,7 @@ class System(LookupChecks, UpdateChecks):
         """Do nothing: the kernel fused_uvm_caching means nothing without a GPU."""
         return Answer("not run", "needs CUDA")
 
-    def fused_optimizer(self) -> Answer:
+    def fused_optimizer(self, **options: Any) -> Answer:
         """Look at the rows after backward alone."""
         tables = self.tables([rows(132)])
         found = tables.lookup(IDS)[0]
@@ -204,7 +186,6 @@ class System(LookupChecks, UpdateChecks):
         return whether(moved > 0 and not any(stored), f"backward moves rows by {moved:.1f}, and leaves no .grad")
 
     def quantised_inference(self) -> Answer:
-        """Use torchrec.quant."""
         collection = undivided("cpu")
         collection.embeddings["t0"].weight.data.copy_(rows(132))
         as_type = torch.ao.quantization.PlaceholderObserver.with_args

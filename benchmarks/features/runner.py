@@ -28,9 +28,8 @@ import torch._dynamo  # the first optimizer imports it, which takes as long as t
 import torch.distributed as dist
 
 from features.catalogue import FOUR_RANKS, SYSTEMS, Answer
-from features.evidence import one_line
-from features.lookup_checks import SECONDS_FOR_A_COLLECTIVE
-from features.probes import Probes
+from features.probes import Probes, one_line
+from features.table_checks import SECONDS_FOR_A_COLLECTIVE
 
 Probe = Callable[[dist.ProcessGroup], Answer]
 SECONDS_FOR_A_PROBE = 60

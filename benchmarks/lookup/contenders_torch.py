@@ -15,10 +15,9 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD
 
 from lookup.contenders_ours import optimizer
-from lookup.problem import LEARNING_RATE, Contender, Problem, Update, fill, shard_of, stepping
+from lookup.problem import Contender, Problem, Update, fill, shard_of, stepping
 
 
 def megatron(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
@@ -87,31 +86,22 @@ def dtensor(update: Update, problem: Problem, group: dist.ProcessGroup) -> Conte
         return rows
 
     scale = 1 / dist.get_world_size(group)
-    return Contender(lookup, stepping(SGD(table.parameters(), LEARNING_RATE)), gradient_scale=scale)
+    return Contender(lookup, stepping(optimizer(update, table)), gradient_scale=scale)
 
 
-def ddp_sparse(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Build the whole table on each rank; DistributedDataParallel all_reduces a sparse gradient."""
-    table = _replica(problem, group, sparse=True)
+def ddp(update: Update, problem: Problem, group: dist.ProcessGroup, sparse: bool) -> Contender:
+    """Build the whole table on each rank; DistributedDataParallel all_reduces its gradient, sparse or a whole table."""
+    # A bucket that is also the gradient saves DDP a third of its memory and a copy of the table in each step.
+    table = DistributedDataParallel(
+        _whole_table(problem, sparse), process_group=group, gradient_as_bucket_view=not sparse
+    )
     return Contender(table, stepping(optimizer(update, table)))
 
 
-def ddp_dense(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Build the whole table on each rank; DistributedDataParallel all_reduces a gradient as large as the table."""
-    table = _replica(problem, group, sparse=False)
-    return Contender(table, stepping(SGD(table.parameters(), LEARNING_RATE)))
-
-
-def embedding_sparse(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Build an nn.Embedding with sparse gradients for the only rank."""
-    table = _whole_table(problem, sparse=True)
+def embedding(update: Update, problem: Problem, group: dist.ProcessGroup, sparse: bool) -> Contender:
+    """Build an nn.Embedding for the only rank; its gradient is sparse or as large as the table."""
+    table = _whole_table(problem, sparse)
     return Contender(table, stepping(optimizer(update, table)))
-
-
-def embedding_dense(update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
-    """Build an nn.Embedding with a gradient as large as the table for the only rank."""
-    table = _whole_table(problem, sparse=False)
-    return Contender(table, stepping(SGD(table.parameters(), LEARNING_RATE)))
 
 
 def _whole_table(problem: Problem, sparse: bool) -> nn.Embedding:
@@ -119,9 +109,3 @@ def _whole_table(problem: Problem, sparse: bool) -> nn.Embedding:
     fill(weight, 0)
     table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
     return table
-
-
-def _replica(problem: Problem, group: dist.ProcessGroup, sparse: bool) -> nn.Module:
-    table = _whole_table(problem, sparse)
-    # A bucket that is also the gradient saves DDP a third of its memory and a copy of the table in each step.
-    return DistributedDataParallel(table, process_group=group, gradient_as_bucket_view=not sparse)

@@ -4,9 +4,8 @@ Ours are named by transport, then by what differs from the usual: shared_memory+
 collective+duplicates lets repeated ids travel, shared_memory+bf16 has rows and gradients travel in bfloat16.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import compress, product
@@ -17,11 +16,11 @@ import torch.distributed as dist
 
 from lookup.problem import Contender, Problem, Update
 
-_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("round_robin", {"layout": "round_robin"}),
-    ("duplicates", {"deduplicate": False}),
-    ("bf16", {"comm_dtype": torch.bfloat16}),
-)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "round_robin": {"layout": "round_robin"},
+    "duplicates": {"deduplicate": False},
+    "bf16": {"comm_dtype": torch.bfloat16},
+}
 TRANSPORTS = ("shared_memory", "collective")
 FLOOR = "floor"
 
@@ -29,37 +28,32 @@ FLOOR = "floor"
 def _variants() -> dict[str, dict[str, Any]]:
     """Return the settings of DistributedEmbedding for every combination of transport and options, by its name."""
     variants: dict[str, dict[str, Any]] = {}
-    for transport in TRANSPORTS:
-        for chosen in product((False, True), repeat=len(_OPTIONS)):
-            options = list(compress(_OPTIONS, chosen))
-            settings = {"transport": transport, "layout": "contiguous"}
-            for _, setting in options:
-                settings |= setting
-            variants["+".join([transport, *(name for name, _ in options)])] = settings
+    for transport, *chosen in product(TRANSPORTS, *[(False, True)] * len(_OPTIONS)):
+        settings = {"transport": transport, "layout": "contiguous"}
+        options = list(compress(_OPTIONS, chosen))
+        for option in options:
+            settings |= _OPTIONS[option]
+        variants["+".join([str(transport), *options])] = settings
     return variants
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("+", ", ")
-
-
-OURS = _variants()
 
 
 @dataclass(frozen=True)
 class System:
-    """A contender; its function in ``module`` has its name.
+    """A contender.
 
     Attributes:
+        made_by: The function that makes it, in a contenders_*.py; it is imported where it is used.
+        settings: Its further arguments.
         copies: How many copies of the table the ranks hold together at their peak, or each of them if ``each_rank``.
-        devices: The types of device on which it runs.
-        alone: Whether it is for one rank. Then it takes part only if it is named, or on CUDA.
         updates: The optimizers that it has, of which the last is raced. A dense gradient gets SGD, whose update of a
             whole table is the cheapest.
+        devices: The types of device on which it runs.
+        alone: Whether it is for one rank. Then it takes part only if it is named, or on CUDA.
     """
 
     title: str
-    module: str = "lookup.contenders_torch"
+    made_by: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     copies: int = 1
     each_rank: bool = False
     updates: tuple[Update, ...] = ("SGD", "RowWiseAdagrad")
@@ -67,21 +61,25 @@ class System:
     alone: bool = False
 
 
-_EVERYWHERE = ("cpu", "cuda")
+OURS = _variants()
+_SPARSE, _DENSE = {"sparse": True}, {"sparse": False}
+_ANY: Any = {"devices": ("cpu", "cuda")}
+_SGD: Any = {"updates": ("SGD",)}
 _OTHERS = {
-    FLOOR: System("local rows (the floor)", "lookup.contenders_ours", updates=("RowWiseAdagrad",), devices=_EVERYWHERE),
-    "torchrec": System("TorchRec, row-wise", "lookup.contenders_torchrec", devices=_EVERYWHERE),
-    "megatron": System("Megatron, masked all_reduce"),
-    "dtensor": System("DTensor RowwiseParallel, SGD", copies=4, updates=("SGD",)),
-    "ddp_sparse": System("DDP, sparse gradient", each_rank=True),
-    "ddp_dense": System("DDP, dense gradient, SGD", copies=3, each_rank=True, updates=("SGD",)),
-    "embedding_sparse": System("nn.Embedding, sparse gradient", devices=_EVERYWHERE, alone=True),
+    FLOOR: System("local rows (the floor)", "ours.floor", updates=("RowWiseAdagrad",), **_ANY),
+    "torchrec": System("TorchRec, row-wise", "torchrec.torchrec", **_ANY),
+    "megatron": System("Megatron, masked all_reduce", "torch.megatron"),
+    "dtensor": System("DTensor RowwiseParallel, SGD", "torch.dtensor", copies=4, **_SGD),
+    "ddp_sparse": System("DDP, sparse gradient", "torch.ddp", _SPARSE, each_rank=True),
+    "ddp_dense": System("DDP, dense gradient, SGD", "torch.ddp", _DENSE, copies=3, each_rank=True, **_SGD),
+    "embedding_sparse": System("nn.Embedding, sparse gradient", "torch.embedding", _SPARSE, alone=True, **_ANY),
     "embedding_dense": System(
-        "nn.Embedding, dense gradient, SGD", copies=2, updates=("SGD",), devices=_EVERYWHERE, alone=True
+        "nn.Embedding, dense gradient, SGD", "torch.embedding", _DENSE, copies=2, alone=True, **_SGD, **_ANY
     ),
 }
 SYSTEMS = {
-    name: System(f"ours, {_words(name)}", "lookup.contenders_ours", devices=_EVERYWHERE) for name in OURS
+    name: System(f"ours, {name.replace('_', ' ').replace('+', ', ')}", "ours.ours", settings, **_ANY)
+    for name, settings in OURS.items()
 } | _OTHERS
 
 
@@ -90,21 +88,19 @@ def default_names(sweep: bool, device: str = "cpu") -> list[str]:
 
     On CUDA there is one rank, for which ours are all alike.
     """
+    others = [name for name in _OTHERS if name != "torchrec" or find_spec("torchrec") is not None]
     if device == "cuda":
-        return [name for name in ("collective", *_OTHERS) if device in SYSTEMS[name].devices and _is_there(name)]
-    ours = list(TRANSPORTS) if sweep else [f"{t}{layout}" for layout in ("", "+round_robin") for t in TRANSPORTS]
-    return [*ours, *(name for name, system in _OTHERS.items() if not system.alone and _is_there(name))]
-
-
-def _is_there(name: str) -> bool:
-    return name != "torchrec" or find_spec("torchrec") is not None
+        return ["collective", *(name for name in others if device in SYSTEMS[name].devices)]
+    layouts = ("",) if sweep else ("", "+round_robin")
+    ours = [f"{transport}{layout}" for layout in layouts for transport in TRANSPORTS]
+    return [*ours, *(name for name in others if not SYSTEMS[name].alone)]
 
 
 def build(name: str, update: Update, problem: Problem, group: dist.ProcessGroup) -> Contender:
     """Build a contender on all ranks of ``group`` (collective); all but the floor start from the same global table."""
-    module = import_module(SYSTEMS[name].module)
-    make = partial(module.ours, **OURS[name]) if name in OURS else getattr(module, name)
-    contender: Contender = make(update, problem, group)
+    module, _, function = SYSTEMS[name].made_by.partition(".")
+    make = getattr(import_module(f"lookup.contenders_{module}"), function)
+    contender: Contender = make(update, problem, group, **SYSTEMS[name].settings)
     return contender
 
 

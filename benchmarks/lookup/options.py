@@ -11,7 +11,7 @@ from common.arguments import add_outputs, make_parser, positive
 from common.devices import add_device, check_device
 from common.peers import default_folder
 from common.samplers import SAME_ID
-from lookup.lineup import OURS, SYSTEMS
+from lookup.lineup import SYSTEMS
 from lookup.race import MOST_STEPS
 
 
@@ -71,7 +71,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         "--skew", type=skew, default=1.0, help="1: log-uniform ids (Zipf), 0 or uniform, same: all ids are equal"
     )
     parser.add_argument("--contenders", nargs="+", choices=SYSTEMS, metavar="NAME", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--all_variants", action="store_true", help=f"all {len(OURS)} of ours, instead of those chosen")
     parser.add_argument("--sweep", choices=SWEEPS, help="measure with several values of this")
     parser.add_argument("--values", nargs="+", metavar="VALUE", help="of the sweep, instead of the usual ones")
     parser.add_argument(

@@ -49,17 +49,13 @@ class Job:
     ranks: int
     vocabulary_sizes: tuple[int, int]
     examples: list[Example]
-    steps: int
+    steps: int = 0
     breakdown: bool = False
 
-    def to_json(self) -> str:
-        """Return a text from which ``from_json`` makes an equal job."""
-        return TypeAdapter(Job).dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> "Job":
-        """Return the job of ``to_json``."""
-        return TypeAdapter(Job).validate_json(text)
+    @property
+    def num_embeddings(self) -> int:
+        """V, rows of the larger vocabulary."""
+        return max(self.vocabulary_sizes)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def run_on_ranks(job: Job) -> Measurement:
     """
     with TemporaryDirectory(prefix="train-bench-") as name:
         folder = Path(name)
-        (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
+        (folder / "job.json").write_bytes(TypeAdapter(Job).dump_json(job))
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.ranks}"]
         run_python(sys.executable, *torchrun, "-m", "training.rank", name)
         answers = [(folder / f"rank-{rank}.json").read_text(encoding="utf-8") for rank in range(job.ranks)]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from common.memory import peak, resident
+from common.devices import peak, resident
 
 # JoeyNMT's ids of its four special tokens, by ours: <pad>, <sos>, <eos>, <unk>.
 SPECIALS = {"pad": 1, "bos": 2, "eos": 3, "unk": 0}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import get_args
 
 from common.arguments import add_outputs, make_parser, positive
-from common.memory import GIB, available
 from common.peers import default_folder
 from dist_s2s.translation.output import OutputName
 
@@ -37,13 +36,6 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     return options
 
 
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, but is {text}")
-    return key, value
-
-
 def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = make_parser(description)
     parser.add_argument("--ranks", type=positive, default=2)
@@ -55,17 +47,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output_samples", type=positive, default=4096, help="candidates of a sampled output layer")
     parser.add_argument("--batch_tokens", type=positive, default=2000, help="target tokens of a step, of all ranks")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="another setting, for all"
-    )
     parser.add_argument("--turns", type=positive, default=5, help="turns of each contender")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a turn, about; at least 3 steps")
-    parser.add_argument(
-        "--memory_limit_gib",
-        type=float,
-        default=0.9 * available() / GIB,
-        help="leave out whom it would not hold; by default most of what is free",
-    )
     parser.add_argument("--peers", choices=["joeynmt"], help="instead of nn.Embedding with DDP")
     parser.add_argument(
         "--peers_folder", type=Path, default=default_folder(), help="where its environment is, or will be made"

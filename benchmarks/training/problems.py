@@ -7,38 +7,35 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from common.memory import GIB
+from common.devices import GIB, available
 from common.samplers import draw_ids
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.distributed import Ranks
-from dist_s2s.distributed.precision import PrecisionName, settle_precision
 from dist_s2s.text.corpus import Example, encode_pairs, read_pairs
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.translation.output import choose_output
-from training.job import OURS, Contender, Job, Measurement, run_on_ranks
-from training.joeynmt import run_joeynmt, segment
+from training.job import OURS, Contender, Job
+from training.joeynmt import segment
 from training.options import KEYS
-from training.race import Problem
 from training.report import title
 
+MEMORY_SHARE = 0.9  # of what is available, that contenders may take
 SENTENCES = 4000
 SHORTEST, LONGEST = 8, 32  # target tokens of a synthetic sentence
 _DDP = (Contender("ddp_dense"), Contender("ddp_sparse"))
 _NEVER = str(10**9)
 
 
-def make_problem(options: argparse.Namespace, size: int, python: str, skipped: list[str]) -> Problem:
-    """Return what is to be trained at a V, by those that have room; note in ``skipped`` who has none.
+def make_jobs(options: argparse.Namespace, size: int, python: str, skipped: list[str]) -> list[Job]:
+    """Return what is to be trained at a V by each that has room, ours first; note in ``skipped`` who has none.
 
     Raises:
         UserError: Ours has no room.
     """
     overrides = {name: str(getattr(options, name.partition(".")[2])) for name in KEYS}
-    overrides |= {"model.attention": "general"} if options.peers else {}
-    config = make_config(overrides | dict(options.set) | {"training.precision": options.precision})
+    config = make_config(overrides | ({"model.attention": "general"} if options.peers else {}))
     if options.data is None:
         examples, sizes = zipf_examples(size, config.training.seed), (size, size)
     else:
@@ -46,38 +43,24 @@ def make_problem(options: argparse.Namespace, size: int, python: str, skipped: l
             pieces = Path(folder) / options.data.name
             segment(python, options.data, pieces, size)
             examples, sizes = file_examples(pieces, size)
-    output = config.model.output
-    if output == "auto":
+    if config.model.output == "auto":
         output = choose_output(sizes[1], config.model.hidden_size, options.ranks)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
+        config = config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
     peers = [Contender("joeynmt", threads) for threads in options.peer_threads] if options.peers else _DDP
-    contenders = []
+    room = MEMORY_SHARE * available()
+    jobs = []
     for contender in (OURS, *peers):
-        needed = predicted_bytes(contender.kind, config, options.ranks, sizes) / GIB
-        limit = f"it needs {needed:.1f} GiB, and --memory_limit_gib is {options.memory_limit_gib:.1f}"
-        if needed <= options.memory_limit_gib:
-            contenders.append(contender)
+        needed = predicted_bytes(contender.kind, config, options.ranks, sizes)
+        reason = f"it needs {needed / GIB:.1f} GiB, and there are {room / GIB:.1f}"
+        if needed <= room:
+            jobs.append(Job(contender, config, options.ranks, sizes, examples))
         elif contender == OURS:
-            raise UserError(f"V = {size:,}: ours has no room: {limit}; take a smaller --embedding_dim or --hidden_size")
+            raise UserError(
+                f"V = {size:,}: ours has no room: {reason}; take a smaller --embedding_dim or --hidden_size"
+            )
         else:
-            skipped.append(f"V = {size:,}: {title(contender.key)} left out: {limit}")
-    return Problem(config, options.ranks, sizes, examples, tuple(contenders))
-
-
-def precision_of(options: argparse.Namespace) -> PrecisionName:
-    """Return the precision in which all train: what was asked for, or what ``auto`` means on this machine.
-
-    Raises:
-        UserError: It is bf16, which this CPU does not have.
-    """
-    wanted = dict(options.set).get("training.precision", options.precision)
-    alone = Ranks(0, 1, torch.device("cpu"), None)
-    return settle_precision(wanted, alone, options.embedding_dim, options.hidden_size)
-
-
-def measure(python: str, job: Job) -> Measurement:
-    """Run a job where its contender lives."""
-    return run_joeynmt(python, job) if job.contender.kind == "joeynmt" else run_on_ranks(job)
+            skipped.append(f"V = {size:,}: {title(contender.key)} left out: {reason}")
+    return jobs
 
 
 def make_config(overrides: Mapping[str, str]) -> Config:

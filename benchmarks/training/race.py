@@ -1,14 +1,13 @@
 """The order of train_bench.py: contenders must agree first, then they take turns, each in new processes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
-from dist_s2s.config import Config
-from dist_s2s.text.corpus import Example
-from training.job import OURS, Contender, Job, Measurement
+from common.figures import Disagreement
+from training.job import Contender, Job, Measurement, run_on_ranks
+from training.joeynmt import run_joeynmt
 
-Measure = Callable[[Job], Measurement]
 WARM_UP = 3  # steps that are not timed
 LEAST_STEPS = 3
 CHECKED_STEPS = 5
@@ -19,31 +18,6 @@ CHECKED_STEPS = 5
 Tolerance = tuple[float, float]
 WHEN_COMPARED: Tolerance = (2e-4, 3e-3)
 WHEN_TIMED: Tolerance = (5e-3, 5e-2)
-
-
-class Disagreement(Exception):
-    """Contenders that do not compute the same thing."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all contenders train."""
-
-    config: Config
-    ranks: int
-    vocabulary_sizes: tuple[int, int]
-    examples: list[Example]
-    contenders: tuple[Contender, ...]
-
-    @property
-    def num_embeddings(self) -> int:
-        """V, rows of the larger vocabulary."""
-        return max(self.vocabulary_sizes)
-
-    def job(self, contender: Contender, steps: int, config: Config | None = None, breakdown: bool = False) -> Job:
-        """Return a contender's turn."""
-        settings = config or self.config
-        return Job(contender, settings, self.ranks, self.vocabulary_sizes, self.examples, steps, breakdown)
 
 
 @dataclass(frozen=True)
@@ -64,27 +38,32 @@ class Result:
     peak_bytes_above_idle: int
 
 
-def race(problem: Problem, measure: Measure, turns: int, seconds: float, say: Callable[[str], None]) -> list[Result]:
-    """Time each contender ``turns`` times for about ``seconds``; ``say`` tells progress.
+def run(python: str, job: Job) -> Measurement:
+    """Run a job where its contender lives; ``python`` is JoeyNMT's."""
+    return run_joeynmt(python, job) if job.contender.kind == "joeynmt" else run_on_ranks(job)
+
+
+def race(jobs: Sequence[Job], python: str, turns: int, seconds: float, say: Callable[[str], None]) -> list[Result]:
+    """Time each job ``turns`` times for about ``seconds``; the first is ours, and ``say`` tells progress.
 
     Raises:
         Disagreement: The contenders do not compute the same.
     """
-    estimates = check(problem, measure, say)
-    found: dict[Contender, list[Measurement]] = {contender: [] for contender in problem.contenders}
+    estimates = check(jobs, python, say)
+    found: list[list[Measurement]] = [[] for _ in jobs]
     for turn in range(turns):
-        for contender, measured in found.items():
-            say(f"V = {problem.num_embeddings:,}: {contender.key}, turn {turn + 1} of {turns}")
-            steps = WARM_UP + max(LEAST_STEPS, round(seconds / estimates[contender]))
-            measured.append(measure(problem.job(contender, steps)))
+        for job, estimate, measured in zip(jobs, estimates, found, strict=True):
+            say(f"V = {job.num_embeddings:,}: {job.contender.key}, turn {turn + 1} of {turns}")
+            steps = WARM_UP + max(LEAST_STEPS, round(seconds / estimate))
+            measured.append(run(python, replace(job, steps=steps)))
             # Later steps may differ: dense Adam also moves rows that are not in use.
-            compare(contender, found[OURS][0], measured[-1], 2, WHEN_TIMED)
-    ours = median(measurement.tokens_per_second(WARM_UP) for measurement in found[OURS])
-    return [_result(contender, problem, measured, ours) for contender, measured in found.items()]
+            compare(job.contender, found[0][0], measured[-1], 2, WHEN_TIMED)
+    ours = median(measurement.tokens_per_second(WARM_UP) for measurement in found[0])
+    return [_result(job, measured, ours) for job, measured in zip(jobs, found, strict=True)]
 
 
-def check(problem: Problem, measure: Measure, say: Callable[[str], None]) -> dict[Contender, float]:
-    """Compare losses and norms of the first steps; return seconds of a step.
+def check(jobs: Sequence[Job], python: str, say: Callable[[str], None]) -> list[float]:
+    """Compare losses and norms of the first steps with the first job's; return seconds of a step.
 
     All train in float32, with clipped gradients, and with SGD for the tables, whose steps show a wrong factor where
     Adam's do not.
@@ -92,18 +71,15 @@ def check(problem: Problem, measure: Measure, say: Callable[[str], None]) -> dic
     Raises:
         Disagreement: They differ.
     """
-    training = problem.config.training.model_copy(update={"precision": "fp32", "max_norm": 0.1})
-    embedding = problem.config.embedding.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0})
-    config = problem.config.model_copy(update={"training": training, "embedding": embedding})
-    estimates: dict[Contender, float] = {}
-    reference: Measurement | None = None
-    for contender in problem.contenders:
-        say(f"V = {problem.num_embeddings:,}: comparing {contender.key}")
-        measurement = measure(problem.job(contender, CHECKED_STEPS, config))
-        reference = reference or measurement
-        compare(contender, reference, measurement, CHECKED_STEPS, WHEN_COMPARED)
-        estimates[contender] = median(measurement.seconds[2:])
-    return estimates
+    training = jobs[0].config.training.model_copy(update={"precision": "fp32", "max_norm": 0.1})
+    embedding = jobs[0].config.embedding.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0})
+    config = jobs[0].config.model_copy(update={"training": training, "embedding": embedding})
+    found: list[Measurement] = []
+    for job in jobs:
+        say(f"V = {job.num_embeddings:,}: comparing {job.contender.key}")
+        found.append(run(python, replace(job, config=config, steps=CHECKED_STEPS)))
+        compare(job.contender, found[0], found[-1], CHECKED_STEPS, WHEN_COMPARED)
+    return [median(measurement.seconds[2:]) for measurement in found]
 
 
 def compare(
@@ -130,13 +106,13 @@ def compare(
                 )
 
 
-def _result(contender: Contender, problem: Problem, measured: list[Measurement], ours: float) -> Result:
+def _result(job: Job, measured: list[Measurement], ours: float) -> Result:
     rates = [measurement.tokens_per_second(WARM_UP) for measurement in measured]
     first, middle, third = quantiles(rates, n=4, method="inclusive") if len(rates) > 1 else rates * 3
     return Result(
-        contender=contender.key,
-        num_embeddings=problem.num_embeddings,
-        output=problem.config.model.output,
+        contender=job.contender.key,
+        num_embeddings=job.num_embeddings,
+        output=job.config.model.output,
         tokens_per_second=rates,
         median=middle,
         first_quartile=first,

@@ -9,12 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.memory import resident
+from pydantic import TypeAdapter
+
+from common.devices import resident
 from dist_s2s.distributed import Ranks, joined_ranks
+from dist_s2s.text.corpus import ExampleList
 from dist_s2s.training.accelerator import make_accelerator
+from dist_s2s.training.events import Event, StepEnd
+from dist_s2s.training.trainer import Trainer
+from training.breakdown import Stopwatch
 from training.job import Job, Measurement
-from training.ours import train_ours
 from training.replicated import train_replicated
+from training.translator import Recorder, build_translator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,32 +28,37 @@ if TYPE_CHECKING:
 
 def main(folder: Path) -> None:
     """Do this rank's part of the job."""
-    job = Job.from_json((folder / "job.json").read_text(encoding="utf-8"))
-    training = job.config.training
-    with joined_ranks(training.threads_per_rank) as ranks:
+    job = TypeAdapter(Job).validate_json((folder / "job.json").read_bytes())
+    with joined_ranks(job.config.training.threads_per_rank) as ranks:
         measurement = measure(job, make_accelerator(ranks), ranks)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(asdict(measurement)), encoding="utf-8")
 
 
 def measure(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
     """Train as the job says (collective)."""
+    return train_ours(job, accelerator, ranks) if job.contender.kind == "ours" else train_replicated(job, ranks)
+
+
+def train_ours(job: Job, accelerator: "Accelerator", ranks: Ranks) -> Measurement:
+    """Run the shipped loop (collective): sharded tables, batches and plans made in the background."""
     idle = resident()
-    parts: dict[str, float] = {}
-    if job.contender.kind == "ours":
-        records, parameters, parts = train_ours(job, accelerator, ranks)
-    else:
-        records, parameters = train_replicated(job, ranks)
-    ends = [record.end for record in records]
-    return Measurement(
-        losses=[record.loss for record in records],
-        norms=[record.norm for record in records],
-        seconds=[end - start for start, end in zip([records.start, *ends], ends, strict=False)],
-        tokens=[record.tokens for record in records],
-        idle_bytes=[idle],
-        peak_bytes=[records.peak_bytes],
-        parts=parts,
-        parameters=parameters,
-    )
+    translator = build_translator(job, ranks)
+    trainer = Trainer(job.config, ExampleList(job.examples), translator, accelerator)
+    stopwatch = Stopwatch(trainer) if job.breakdown else None
+    steps = trainer.steps()
+    if stopwatch is not None:
+        trainer.listeners.append(stopwatch)
+        steps = stopwatch.timed(steps)
+    recorder = Recorder(idle)
+
+    def note(event: Event) -> None:
+        if isinstance(event, StepEnd):
+            recorder.add(event.loss, event.gradient_norm, event.target_tokens)
+            trainer.interrupted = event.step == job.steps
+
+    trainer.listeners.append(note)
+    trainer.train(steps)
+    return recorder.finish(ranks, translator, {} if stopwatch is None else stopwatch.parts())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim import SparseAdam as TorchSparseAdam
 
+from common.devices import resident
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import ExampleList
 from dist_s2s.text.vocabulary import PAD
@@ -27,8 +28,8 @@ from dist_s2s.training.schedule import Progress
 from dist_s2s.training.steps import Step, training_steps
 from dist_s2s.translation.output import SampledOutput
 from dist_s2s.translation.translator import Translator
-from training.job import Job
-from training.translator import Records, build_translator, count_parameters
+from training.job import Job, Measurement
+from training.translator import Recorder, build_translator
 
 
 class ReplicatedModel(nn.Module):
@@ -69,8 +70,9 @@ class ReplicatedModel(nn.Module):
         return F.cross_entropy(logits, batch.target_out.flatten(), ignore_index=PAD, reduction="sum")
 
 
-def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
-    """Train under DDP (collective); return the steps' records and the numbers of parameters."""
+def train_replicated(job: Job, ranks: Ranks) -> Measurement:
+    """Train under DDP (collective)."""
+    idle = resident()
     training = job.config.training
     alone, _ = dist.new_subgroups(group_size=1)
     translator = build_translator(job, replace(ranks, rank=0, world_size=1, group=alone))
@@ -78,7 +80,7 @@ def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
     model = ReplicatedModel(translator, sparse=job.contender.kind == "ddp_sparse")
     replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizers = make_optimizers(job, model)
-    records = Records()
+    recorder = Recorder(idle)
     for step in _one_ahead(training_steps(job.config, ExampleList(job.examples), translator, Progress()), job.steps):
         loss = replica(step) / step.batch.global_target_tokens
         (loss * ranks.world_size).backward()  # DDP averages over ranks
@@ -86,9 +88,8 @@ def train_replicated(job: Job, ranks: Ranks) -> tuple[Records, dict[str, int]]:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        records.add(loss.item(), norm, step.batch.global_target_tokens)
-    records.finish(ranks)
-    return records, count_parameters(translator)
+        recorder.add(loss.item(), norm, step.batch.global_target_tokens)
+    return recorder.finish(ranks, translator)
 
 
 def make_optimizers(job: Job, model: ReplicatedModel) -> list[Optimizer]:

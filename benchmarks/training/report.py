@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.console import print_table
-from common.memory import MIB
+from common.devices import MIB
+from common.figures import print_table
 from training.breakdown import BACKGROUND, PARTS
-from training.race import Problem, Result
+from training.job import Job
+from training.race import Result
 
 TITLES = {
     "ours": "sharded (ours)",
@@ -25,13 +26,13 @@ def title(contender: str) -> str:
     return TITLES.get(contender, contender.replace("_", " "))
 
 
-def print_results(problem: Problem, results: Sequence[Result], skipped: Sequence[str]) -> None:
-    """Print speed and memory of every contender at every V; ``problem`` is any of theirs."""
-    config, model = problem.config, problem.config.model
+def print_results(job: Job, results: Sequence[Result], skipped: Sequence[str]) -> None:
+    """Print speed and memory of every contender at every V; ``job`` is any of theirs."""
+    config, model = job.config, job.config.model
     headings = ("target tokens/s", "quartiles", "ours ÷ this", "step ms", "processes", "peak MiB each")
     print_table(
         f"E = {model.embedding_dim}, H = {model.hidden_size}, layers: {model.num_layers}, {model.attention} attention, "
-        f"{config.data.batch_tokens:,} target tokens a step, {config.training.precision}, {problem.ranks} ranks",
+        f"{config.data.batch_tokens:,} target tokens a step, {config.training.precision}, {job.ranks} ranks",
         ("V", "contender"),
         headings,
         _result_rows(results),

@@ -1,42 +1,38 @@
 """The translator that all contenders of train_bench.py train, and what each notes of its steps."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
-from common.memory import peak
+from common.devices import peak
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.translation.translator import Translator
-from training.job import Job
+from training.job import Job, Measurement
 
 
-@dataclass(frozen=True)
-class Record:
-    """A step of this rank: its part of the loss, the norm of all gradients, target tokens of all ranks, and its end."""
+class Recorder:
+    """Notes the steps of one rank, of which the first begins now; ``idle`` is its memory before anything was built."""
 
-    loss: float
-    norm: float
-    tokens: int
-    end: float
-
-
-class Records(list[Record]):
-    """Of all steps of a run, which began at ``start``; ``peak_bytes`` is the most memory that this process took."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.start, self.peak_bytes = time.perf_counter(), 0
+    def __init__(self, idle: int) -> None:
+        self._found = Measurement(losses=[], norms=[], seconds=[], tokens=[], idle_bytes=[idle], peak_bytes=[])
+        self._began = time.perf_counter()
 
     def add(self, loss: float, norm: float, tokens: int) -> None:
-        """Note a step that ends now."""
-        self.append(Record(loss, norm, tokens, time.perf_counter()))
+        """Note a step that ends now: its part of the loss, the norm of all gradients, target tokens of all ranks."""
+        ended = time.perf_counter()
+        self._found.seconds.append(ended - self._began)
+        self._began = ended
+        self._found.losses.append(loss)
+        self._found.norms.append(norm)
+        self._found.tokens.append(tokens)
 
-    def finish(self, ranks: Ranks) -> None:
-        """Note the peak, when all ranks are through and none has let go of what they share (collective)."""
+    def finish(self, ranks: Ranks, translator: Translator, parts: dict[str, float] | None = None) -> Measurement:
+        """Return all, with the peak when all ranks are through and none has let go of what they share (collective)."""
         ranks.together(lambda: None)
-        self.peak_bytes = ranks.together(peak)
+        self._found.peak_bytes.append(ranks.together(peak))
+        return replace(self._found, parts=parts or {}, parameters=count_parameters(translator))
 
 
 class NumberedVocabulary(Vocabulary):

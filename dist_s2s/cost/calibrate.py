@@ -30,7 +30,7 @@ _TABLES = ((1_000, 4, 16, 0.0), (1_500_000, 16, 16_000, 0.5), (200_000, 192, 2_5
 
 
 def problems() -> list[Problem]:
-    """Return what a calibration measures."""
+    """Return the problems that a calibration measures."""
     found = [
         Problem(*table, this_host(ranks), transport=transport)
         for ranks in _RANKS
@@ -42,7 +42,7 @@ def problems() -> list[Problem]:
 
 
 def this_host(ranks: int) -> Cluster:
-    """Return the machine that this runs on, with so many ranks."""
+    """Return this machine as a cluster of one host."""
     return Cluster(ranks, hosts=1, cores=os.cpu_count() or 1)
 
 
@@ -72,11 +72,11 @@ def measure(asked: Sequence[Problem], steps: int = _STEPS) -> tuple[list[float],
 
 
 def time_steps(group: dist.ProcessGroup, asked: Sequence[Problem], steps: int) -> dict[str, object]:
-    """Time each problem on as many ranks as it has; all ranks of ``group`` call this together.
+    """Time each problem on as many ranks as it has (collective).
 
     Returns:
-        ``process_bytes``, and as ``moments`` the beginnings and the ends of each problem's steps, or None for a problem
-        in which this rank has no part.
+        ``process_bytes``, and as ``moments`` when each problem's steps began and ended, or None for a problem in which
+        this rank takes no part.
     """
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     groups = {size: dist.new_group(list(range(size))) for size in sorted({each.cluster.ranks for each in asked})}

@@ -12,10 +12,11 @@ from dist_s2s.cost.seconds import COEFFICIENTS
 
 @dataclass(frozen=True)
 class Calibration:
-    """What has been measured on a machine, and where and when that was.
+    """What was measured on a machine, and where and when.
 
-    ``coefficients`` are those of seconds.py; ``process_bytes`` is the largest resident memory of a rank that has joined
-    its group, before it has a table.
+    Attributes:
+        process_bytes: the peak resident memory of a rank that has joined its group, before it has a table.
+        coefficients: those of seconds.py.
     """
 
     date: str
@@ -27,10 +28,8 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return what read_calibration reads, with three digits of each coefficient."""
-        return {
-            **asdict(self),
-            "coefficients": {name: float(f"{value:.3g}") for name, value in self.coefficients.items()},
-        }
+        rounded = {name: float(f"{value:.3g}") for name, value in self.coefficients.items()}
+        return {**asdict(self), "coefficients": rounded}
 
 
 def read_calibration(path: Path | None) -> Calibration:

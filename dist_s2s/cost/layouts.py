@@ -13,7 +13,7 @@ _SAME = 1.1  # times that differ by less are called the same
 
 @dataclass(frozen=True)
 class Choice:
-    """A layout and a transport, as ``problem`` names them, and what they cost: bytes and seconds by what they are."""
+    """A layout and a transport, those of ``problem``, and what they cost: bytes and seconds, itemized."""
 
     problem: Problem
     memory: dict[str, float]
@@ -22,7 +22,7 @@ class Choice:
 
     @property
     def step_seconds(self) -> float:
-        """Of the whole step."""
+        """The time of the whole step."""
         return sum(self.seconds.values())
 
     @property

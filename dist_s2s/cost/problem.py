@@ -51,7 +51,7 @@ class Cluster:
 
     @property
     def crowding(self) -> float:
-        """How many ranks share a core, at least 1."""
+        """The number of ranks that share a core, at least 1."""
         return max(1.0, self.ranks / self.hosts / self.cores)
 
 
@@ -84,7 +84,7 @@ class Problem:
 
     @property
     def partition(self) -> RowPartition:
-        """The rows' owners."""
+        """The assignment of rows to owners."""
         return RowPartition(self.num_embeddings, self.cluster.ranks, self.layout)
 
     @cached_property
@@ -104,7 +104,7 @@ class Problem:
 
     @property
     def in_place(self) -> bool:
-        """Whether ranks read each other's rows where they lie, in memory that they share."""
+        """True if ranks read each other's rows in place, in shared memory."""
         return self.transport == "shared_memory" and self.cluster.ranks > 1
 
     @property

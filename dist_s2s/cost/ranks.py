@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
@@ -23,12 +24,7 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD
 
 
 def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-    """Call ``function(group, *args)`` in ``world_size`` new processes, and return what each returned, by rank.
-
-    Args:
-        function: stands at the top of a module; returns what JSON knows.
-        world_size: number of processes.
-        args: anything that pickle knows.
+    """Call ``function(group, *args)`` in new processes, and return the JSON values that they returned, by rank.
 
     Raises:
         ProcessRaisedException: a rank raised. It prints its traceback, and the others are ended.
@@ -50,32 +46,27 @@ def start_together(group: dist.ProcessGroup | None) -> None:
 def seconds_of_all(began: Sequence[Sequence[float]], ended: Sequence[Sequence[float]]) -> list[float]:
     """Return how long each step lasted, from when its first rank began until its last had ended.
 
-    With more ranks than cores that is what counts: some then wait for a core before they begin.
-
-    Args:
-        began: of each rank the moments at which its steps began.
-        ended: likewise when they ended.
+    That is what counts with more ranks than cores, where some wait for a core before they begin. ``began`` and
+    ``ended`` hold each rank's moments, [W, steps].
     """
-    steps = zip(zip(*began, strict=True), zip(*ended, strict=True), strict=True)
-    return [max(all_ended) - min(all_began) for all_began, all_ended in steps]
+    seconds: list[float] = (np.max(ended, axis=0) - np.min(began, axis=0)).tolist()
+    return seconds
 
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Let processes that are started meanwhile keep the memory that they free.
 
-    glibc gives temporaries of a few MiB back to the system or not, as a process's past decides, and to get them anew,
-    page by page, can take as long as a short step's work: that says nothing about whose step it is.
+    Otherwise glibc may return it to the system, as a process's past decides; getting it back, page by page, can take as
+    long as a short step.
     """
-    before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
+    before = dict(os.environ)
     os.environ.update(_KEEP_MEMORY)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Path, args: tuple[Any, ...]) -> None:

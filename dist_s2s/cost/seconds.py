@@ -9,8 +9,8 @@ The amounts follow from the problem, the coefficients from a machine's calibrati
     TRANSPORT exchange         of all ranks, and for each other rank in it: TRANSPORT peer. A rank sends W - 1 messages
     collective sent_byte       that a rank sends or receives
 
-The busiest rank's amounts count. Where a host has more ranks than cores they take turns, and all takes that many times
-as long. Caches, the processor's frequency and other programs are not modelled: expect a factor of 1.5 to 2.
+The amounts are the busiest rank's. Where a host has more ranks than cores, ranks take turns, and everything takes that
+much longer. Caches, the processor's frequency and other programs are not modelled: expect a factor of 1.5 to 2.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Problem
 from dist_s2s.cost.volume import messages, sent_and_received
 
-# Of a step: two meetings around the lookup and one in backward; or counts, ids, rows and gradients.
-EXCHANGES = {"shared_memory": 3, "collective": 5}  # headers included
+# Of a step: two meetings around the lookup and one in backward; or ids, rows, first messages and gradients.
+EXCHANGES = {"shared_memory": 3, "collective": 4}
 COEFFICIENTS = (
     *("step", "id", "row_byte"),
     *(f"{name} updated_byte" for name in OPTIMIZERS),
@@ -32,13 +32,13 @@ COEFFICIENTS = (
 
 
 def amounts(problem: Problem) -> dict[str, float]:
-    """Return how often each coefficient counts in a step; those that are left out do not."""
+    """Return how often each coefficient counts in a step; those left out do not count."""
     cluster, dim = problem.cluster, problem.embedding_dim
     row, gradient = dim * problem.dtype.itemsize, dim * problem.sum_dtype.itemsize
     gathered = 0 if problem.in_place else row  # by the owner, to be sent
 
     def busiest(work: Floats) -> float:
-        """Of the busiest rank, or of the average one times the ranks that share a core."""
+        """Return the work of the busiest rank, or of an average one for each rank that shares its core."""
         return max(float(work.max()), float(work.mean()) * cluster.crowding)
 
     own_bytes = problem.ids * (row + gradient) + float(problem.asked.sum()) * gradient
@@ -59,10 +59,10 @@ def amounts(problem: Problem) -> dict[str, float]:
 
 
 def step_seconds(problem: Problem, coefficients: Mapping[str, float]) -> dict[str, float]:
-    """Return the predicted seconds of a step, by what they are spent on.
+    """Return the predicted seconds of a step, itemized.
 
-    ``latency`` is what messages take whatever their size, ``transfer`` what their bytes take; with shared memory bytes
-    are copied as part of ``rows``.
+    ``latency`` is the part of messages that does not depend on their size, ``transfer`` the part that does; with shared
+    memory, bytes are copied as part of ``rows``.
     """
     seconds = {name: amount * coefficients[name] for name, amount in amounts(problem).items()}
     latency = sum(value for name, value in seconds.items() if name.endswith((" exchange", " peer")))

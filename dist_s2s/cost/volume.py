@@ -10,10 +10,10 @@ _MAILBOX_PAGE = 1 << 20  # the halves of a mailbox grow by multiples of it
 
 
 def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
-    """Return the bytes of the rank that needs most, by what they are.
+    """Return the bytes of the rank that needs the most, itemized.
 
-    ``rows`` and ``optimizer_state`` are exact (state once every row has been updated), ``mailboxes`` nearly so;
-    ``step``, the tensors that live at once during a step with the rows and gradients that the model sees, is rough.
+    ``rows`` and ``optimizer_state`` are exact (the state once every row has been updated), ``mailboxes`` nearly so;
+    ``step``, the tensors that live at once during a step, including the model's rows and gradients, is rough.
     """
     rows, dim, distinct = problem.partition.shard_size(0), problem.embedding_dim, float(problem.asked.sum())
     whole, per_row = OPTIMIZERS[problem.optimizer]
@@ -33,10 +33,7 @@ def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
 
 
 def bytes_sent(problem: Problem) -> dict[str, float]:
-    """Return the bytes that the rank which sends most sends to others in a step, by what they are.
-
-    Headers of some 10 bytes for each rank are left out. Rows that are read in place are not sent.
-    """
+    """Return the bytes that the busiest sender sends to other ranks in a step, itemized, without headers."""
     to_owner, from_owner = messages(problem)
     busiest = int(sent_and_received(to_owner, from_owner, problem.cluster.ranks)[0].argmax())
     to_others = float(problem.asked.sum() - problem.asked[busiest])
@@ -56,10 +53,7 @@ def messages(problem: Problem) -> tuple[Floats, Floats]:
 def sent_and_received(to_owner: Floats, from_owner: Floats, groups: int) -> tuple[Floats, Floats]:
     """Return what each of ``groups`` equal groups of ranks (hosts, or single ranks) sends and receives, [groups].
 
-    Args:
-        to_owner: bytes from any rank to each owner, [W].
-        from_owner: bytes from each owner to any rank, [W].
-        groups: number of groups, a divisor of W.
+    ``to_owner`` and ``from_owner`` are what ``messages`` returns.
     """
     here = len(to_owner) // groups
     elsewhere = len(to_owner) - here

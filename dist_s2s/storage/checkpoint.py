@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
@@ -33,20 +31,11 @@ from dist_s2s.storage.durable_files import (
     sync_directory,
     write_checked_json,
 )
+from dist_s2s.storage.training_state import TrainingState, load_optimizer, replicated_tensors, saved_state, scalars
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of the manifest itself
 _ROWS_AT_A_TIME = 1 << 16
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Everything that training changes: what a checkpoint holds."""
-
-    core: nn.Module
-    core_optimizer: Optimizer
-    tables: Mapping[str, DistributedEmbedding]
-    table_optimizer: Optimizer  # over the tables' weights, in their order
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
@@ -70,7 +59,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
             file = shard_file(name, ranks.rank, ranks.world_size)
             sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
-            sums["core.safetensors"] = save_tensors(partial / "core.safetensors", _core_tensors(state))
+            sums["core.safetensors"] = save_tensors(partial / "core.safetensors", replicated_tensors(state))
         return sums
 
     ranks.together(prepare)
@@ -83,7 +72,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
                 "step": step,
                 "progress": progress,
                 "tables": {name: _describe(table) for name, table in state.tables.items()},
-                "scalars": _scalars(state),
+                "scalars": scalars(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
             write_checked_json(partial / MANIFEST, manifest)
@@ -95,6 +84,11 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
 
     ranks.together(publish)
     return final
+
+
+def save_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
+    """Replace what a checkpoint says of progress, where its step has been validated since it was written."""
+    write_checked_json(checkpoint / MANIFEST, {**read_manifest(checkpoint), "progress": progress})
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -141,14 +135,14 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
     manifest = read_manifest(checkpoint)
     tensors = _core_file(checkpoint, manifest)
     _load_core(checkpoint, state.core, tensors)
-    core_state = _indexed(tensors, "core_optimizer.", manifest["scalars"]["core_optimizer"])
-    _load_optimizer(state.core_optimizer, core_state)
-    table_state = _indexed(tensors, "table_optimizer.", manifest["scalars"]["table_optimizer"])
+    core_state = saved_state("core_optimizer", tensors, manifest["scalars"])
+    load_optimizer(state.core_optimizer, core_state)
+    table_state = saved_state("table_optimizer", tensors, manifest["scalars"])
     for number, (name, table) in enumerate(state.tables.items()):
         rows = _load_rows(checkpoint, manifest, name, table, only_weight=False)
         if rows:
             table_state.setdefault(number, {}).update(rows)
-    _load_optimizer(state.table_optimizer, table_state)
+    load_optimizer(state.table_optimizer, table_state)
     return manifest
 
 
@@ -196,7 +190,7 @@ def _load_rows(
                     block = shard.get_slice(key)[start:stop]
                     if key not in local:
                         local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
-                    local[key][places[mine]] = block[mine].to(table.weight.device)
+                    local[key][places[mine]] = block[mine].to(local[key])  # device and dtype
     del local["weight"]
     return local
 
@@ -214,51 +208,3 @@ def _describe(table: DistributedEmbedding) -> dict[str, Any]:
         "layout": partition.layout,
         "world_size": partition.num_shards,
     }
-
-
-def _core_tensors(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {f"model.{key}": value for key, value in state.core.state_dict().items()}
-    for name, optimizer in (
-        ("core_optimizer", state.core_optimizer),
-        ("table_optimizer", state.table_optimizer),
-    ):
-        for number, parameter in enumerate(_parameters(optimizer)):
-            in_shards = row_state(optimizer, parameter) if name == "table_optimizer" else {}
-            for key, value in optimizer.state[parameter].items():
-                if isinstance(value, Tensor) and key not in in_shards:
-                    tensors[f"{name}.{number}.{key}"] = value
-    return tensors
-
-
-def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
-    """Return those parts of the optimizers' state that are plain numbers, as "parameter.key"."""
-    return {
-        name: {
-            f"{number}.{key}": value
-            for number, parameter in enumerate(_parameters(optimizer))
-            for key, value in optimizer.state[parameter].items()
-            if not isinstance(value, Tensor)
-        }
-        for name, optimizer in (
-            ("core_optimizer", state.core_optimizer),
-            ("table_optimizer", state.table_optimizer),
-        )
-    }
-
-
-def _indexed(tensors: dict[str, Tensor], prefix: str, scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Turn "prefix3.key" and "3.key" back into the state_dict form {3: {key: value}}."""
-    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in {**values, **scalars}.items():
-        number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
-    return state
-
-
-def _load_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]]) -> None:
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -14,6 +14,7 @@ from torch import Tensor
 from dist_s2s import UserError
 
 _CHECKSUM = "sha256_of_the_rest"
+_PARTIAL = ".partial"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -71,13 +72,18 @@ def sha256_of(path: Path) -> str:
 
 def write_durably(path: Path, text: str) -> None:
     """Replace a file: at any moment, also after a power cut, it is the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}{_PARTIAL}")
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_directory(path.parent)
+
+
+def is_partial(path: Path) -> bool:
+    """Tell whether a file is what ``write_durably`` leaves if it is killed."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 def sync_directory(path: Path) -> None:

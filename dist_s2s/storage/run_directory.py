@@ -7,9 +7,9 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.config import Config, differences, load_config
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import is_partial
 from dist_s2s.storage.lock import LOCK, RunLock
-from dist_s2s.storage.run_files import check_run, data_changes
+from dist_s2s.storage.run_files import RUN_MANIFEST, check_run, data_changes, write_run_files
 
 CONFIG = "config.yaml"
 
@@ -21,7 +21,7 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     """
     run_dir, resume = config.run_dir, config.training.resume
     is_run = (run_dir / CONFIG).is_file()
-    if not is_run and run_dir.exists() and (not run_dir.is_dir() or {file.name for file in run_dir.iterdir()} - {LOCK}):
+    if not is_run and not _is_unused(run_dir):
         raise UserError(f"{run_dir} exists and is not a run directory (it has no {CONFIG}); give another --run_dir")
     if resume == "never":
         return None
@@ -38,6 +38,11 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     if changed := _changes(checkpoint.parent.parent, config):
         raise UserError(f"{checkpoint} belongs to a run of another configuration ({changed}); train with that one")
     return checkpoint
+
+
+def is_checkpoint_of(run_dir: Path, checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is one of the run in ``run_dir``: not of another run, and not moved aside."""
+    return checkpoint.resolve() in list_checkpoints((run_dir / "checkpoints").resolve())
 
 
 def has_other_data(config: Config, checkpoint: Path | None, data: Mapping[str, Mapping[str, object]]) -> bool:
@@ -61,26 +66,47 @@ def has_other_data(config: Config, checkpoint: Path | None, data: Mapping[str, M
     return bool(changed)
 
 
+def _is_unused(run_dir: Path) -> bool:
+    """Tell whether a path is free, or a directory with no more than a run leaves that is killed while it claims it."""
+    if not run_dir.is_dir():
+        return not run_dir.exists()
+    return all(file.name in (LOCK, RUN_MANIFEST) or is_partial(file) for file in run_dir.iterdir())
+
+
 def _changes(run_dir: Path, config: Config) -> str:
     return "; ".join(differences(load_config(run_dir / CONFIG, {}), config))
 
 
-def claim(config: Config, checkpoint: Path | None, lock: RunLock) -> None:
-    """Make the run directory this run's, and write its config.yaml. For the first rank alone, which holds ``lock``.
+def claim(
+    config: Config,
+    checkpoint: Path | None,
+    lock: RunLock,
+    vocabularies: Mapping[str, str],
+    data: Mapping[str, Mapping[str, object]],
+) -> None:
+    """Make the run directory this run's, and write its small files. For the first rank alone, which holds ``lock``.
 
     Moved aside, never deleted: with ``training.resume never`` an older run, as RUN.1; when training goes on from
-    ``checkpoint``, any later checkpoints of the run, as they belong to a course that it now leaves.
+    ``checkpoint``, the later checkpoints of the run, or all of them if ``checkpoint`` is not one of them: they belong
+    to a course that training now leaves.
+
+    Args:
+        config: written as config.yaml.
+        checkpoint: what training goes on from; None to start anew.
+        lock: the directory's.
+        vocabularies: text by file name.
+        data: of this run, from ``describe_data``.
     """
     run_dir = config.run_dir
     if config.training.resume == "never" and (run_dir / CONFIG).exists():
         _move_aside(run_dir)
         lock.take()
-    write_durably(run_dir / CONFIG, config.to_yaml())
     if checkpoint is not None:
-        step = read_manifest(checkpoint)["step"]
-        for later in list_checkpoints(run_dir / "checkpoints"):
-            if read_manifest(later)["step"] > step:
-                _move_aside(later)
+        first = read_manifest(checkpoint)["step"] + 1 if is_checkpoint_of(run_dir, checkpoint) else 0
+        for other in reversed(list_checkpoints(run_dir / "checkpoints")):  # newest first: a kill leaves no gap
+            if read_manifest(other)["step"] >= first:
+                _move_aside(other)
+    write_run_files(run_dir, {CONFIG: config.to_yaml(), **vocabularies}, data)
 
 
 def _move_aside(path: Path) -> None:

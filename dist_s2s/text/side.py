@@ -9,6 +9,11 @@ from dist_s2s.text.tokenizers import Tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 
 
+def vocabulary_file(name: str) -> str:
+    """Return the name of the file that holds the vocabulary of side ``name``, "source" or "target"."""
+    return f"{name}_vocabulary.txt"
+
+
 @dataclass(frozen=True)
 class TextSide:
     """A tokenizer with its vocabulary."""
@@ -31,15 +36,11 @@ class TextSide:
         """Return the sentence that `ids` stand for, up to the first EOS."""
         return self.tokenizer.detokenize(self.vocabulary.decode(ids))
 
-    def save(self, directory: Path, name: str) -> None:
-        """Write the vocabulary as `NAME_vocabulary.txt`."""
-        self.vocabulary.save(directory / f"{name}_vocabulary.txt")
-
     @classmethod
     def load(cls, directory: Path, name: str, tokenizer: Tokenizer) -> Self:
-        """Read what `save` wrote.
+        """Read the vocabulary of side `name`, "source" or "target", from its file in a directory.
 
         Raises:
             UserError: as `Vocabulary.load`.
         """
-        return cls(tokenizer, Vocabulary.load(directory / f"{name}_vocabulary.txt"))
+        return cls(tokenizer, Vocabulary.load(directory / vocabulary_file(name)))

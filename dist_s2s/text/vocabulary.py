@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Self
 
 from dist_s2s import UserError
@@ -79,13 +78,13 @@ class Vocabulary:
                 tokens.append(self.tokens[index])
         return tokens
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one token a line, in id order, as UTF-8."""
-        Path(path).write_bytes("".join(f"{token}\n" for token in self.tokens).encode("utf-8"))
+    def to_text(self) -> str:
+        """Return what `load` reads: one token a line, in id order."""
+        return "".join(f"{token}\n" for token in self.tokens)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file written by `save`.
+        """Read a UTF-8 file that holds what `to_text` returns.
 
         Raises:
             UserError: the file cannot be read as UTF-8 text, or is no vocabulary; the line is named.
@@ -108,7 +107,7 @@ class Vocabulary:
 def _check_tokens(tokens: Sequence[str], last_index: dict[str, int]) -> None:
     """Raise ValueError unless every token fits on a line of its own and occurs once.
 
-    `last_index` maps each token to its last position. Lines count from 1, as in the file that `save` writes.
+    `last_index` maps each token to its last position. Lines count from 1, as in the text of `to_text`.
     """
     for index, token in enumerate(tokens):
         if not token.strip() or "\n" in token or token.endswith("\r"):

@@ -1,5 +1,6 @@
 """A training run from its configuration to summary.json."""
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from dist_s2s.distributed.precision import settle_precision
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
-from dist_s2s.storage.run_files import check_run, describe_data, seal_run
+from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import describe
+from dist_s2s.text.side import vocabulary_file
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -42,7 +44,9 @@ class Start:
     config: Config  # nothing in it is ``auto`` but what resumes
     data: RunData
     checkpoint: Path | None
-    has_other_data: bool
+    data_id: str  # a hash of the data files' content
+    has_other_data: bool  # than the run of the checkpoint
+    precision_before: str | None  # of that run
 
 
 def run_training(config: Config, verbose: bool = False, listeners: Sequence[Listener] = ()) -> None:
@@ -65,7 +69,7 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         log.parameters(translator.core, translator.tables, verbose)
         trainer = Trainer(config, start.data.train, translator, accelerator)
         begin(trainer, start, log)
-        log.start_trackers(config.model_dump(mode="json"), trainer.progress.step)
+        log.start_trackers(config.model_dump(mode="json"), trainer.progress)
         fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
 
@@ -82,20 +86,20 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     data = ranks.together(lambda: read_data(config, checkpoint))
     config = ranks.together(lambda: settle_output(config, checkpoint, data, ranks.world_size))
 
-    def claim_directory() -> bool:
+    precision_before = ranks.together(lambda: _config_of(checkpoint).training.precision if checkpoint else None)
+
+    def claim_directory() -> tuple[str, bool]:
         if not ranks.is_first:
-            return False
+            return "", False
         sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
-        claim(config, checkpoint, lock)
-        if checkpoint is None or checkpoint.parent.parent.resolve() != config.run_dir.resolve():
-            data.source.save(config.run_dir, "source")
-            data.target.save(config.run_dir, "target")
-        seal_run(config.run_dir, (CONFIG, "source_vocabulary.txt", "target_vocabulary.txt"), sources)
-        return is_other
+        sides = {"source": data.source, "target": data.target}
+        vocabularies = {vocabulary_file(name): side.vocabulary.to_text() for name, side in sides.items()}
+        claim(config, checkpoint, lock, vocabularies, sources)
+        return data_id(sources), is_other
 
-    is_other = ranks.together(claim_directory)
-    return Start(config, data, checkpoint, has_other_data=ranks.sum([is_other])[0] > 0)
+    data_hash, is_other = json.loads(ranks.gather_texts(json.dumps(ranks.together(claim_directory)))[0])
+    return Start(config, data, checkpoint, data_hash, is_other, precision_before)
 
 
 def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_size: int) -> Config:
@@ -112,11 +116,15 @@ def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_
     if config.model.output != "auto":
         return config
     if checkpoint is not None:
-        output = load_config(checkpoint.parent.parent / CONFIG, {}).model.output
+        output = _config_of(checkpoint).model.output
     else:
         model = config.model
         output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
     return config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
+
+
+def _config_of(checkpoint: Path) -> Config:
+    return load_config(checkpoint.parent.parent / CONFIG, {})
 
 
 def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
@@ -136,6 +144,7 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
     """Go on from the checkpoint, or start anew (collective)."""
     config, checkpoint = start.config, start.checkpoint
     if checkpoint is None:
+        trainer.progress.data = start.data_id
         counts = target_counts(start.data.train, len(start.data.target.vocabulary))
         trainer.translator.output.start_from(counts)
         warning = warmup_warning(config.training, trainer.batches_in_epoch)
@@ -144,12 +153,13 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
         return
     trainer.resume(checkpoint)
     log.say(f"going on from {checkpoint}")
-    there = load_config(checkpoint.parent.parent / CONFIG, {}).training.precision
-    if there != config.training.precision:
-        log.say(f"in {config.training.precision}, where the run was in {there} before")
-    if start.has_other_data:
+    if start.precision_before != config.training.precision:
+        log.say(f"in {config.training.precision}, where the run was in {start.precision_before} before")
+    # The run may know the other data already, where it was killed before it saved with them.
+    if start.has_other_data or trainer.progress.data not in ("", start.data_id):
         trainer.progress.forget_best()
         log.say("with other data than before; the best score so far no longer counts")
+    trainer.progress.data = start.data_id
 
 
 def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listener] = ()) -> None:

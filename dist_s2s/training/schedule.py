@@ -13,6 +13,7 @@ class Progress:
     seconds: training time so far, validation included, by the first rank's clock when the ranks last compared notes.
     target_tokens, step_seconds: what the training steps alone have seen and taken.
     skipped_steps: those of them that changed nothing, because a gradient was not finite.
+    data: hash of the data that the best score was measured on, and training goes on with.
     """
 
     step: int = 0
@@ -26,6 +27,7 @@ class Progress:
     best_step: int = 0
     validated_step: int = -1
     validations_since_best: int = 0
+    data: str = ""
 
     def forget_best(self) -> None:
         """Let the next validation be the best so far."""

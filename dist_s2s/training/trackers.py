@@ -15,6 +15,7 @@ from torch import nn
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.training import schedule
 from dist_s2s.training.events import Event, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
 
@@ -77,15 +78,15 @@ class RunLog:
             case RunEnd(step, reason):
                 self.say(f"finished at step {step}: {reason}")
 
-    def start_trackers(self, config: Mapping[str, Any], step: int) -> None:
-        """Open TensorBoard's files, and drop from metrics.jsonl what a resumed run will write again."""
+    def start_trackers(self, config: Mapping[str, Any], progress: schedule.Progress) -> None:
+        """Open TensorBoard's files, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""
         self.accelerator.init_trackers("tensorboard", config=_flat(config))
         path = self.run_dir / "metrics.jsonl"
 
         def drop_later_lines() -> None:
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+                kept = [line for line in lines if line.endswith("}") and not _comes_again(json.loads(line), progress)]
                 write_durably(path, "".join(line + "\n" for line in kept))
 
         self._write(drop_later_lines)
@@ -151,6 +152,12 @@ class RunLog:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is one."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _comes_again(line: Mapping[str, float], progress: schedule.Progress) -> bool:
+    """Tell whether a line is of a later step, or of a validation that ended just before a kill and was not saved."""
+    step, validated = progress.step, progress.validated_step  # the latter is -1 also where other data made it forgotten
+    return line["step"] > step or (line["step"] == step and "valid_loss" in line and validated not in (step, -1))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,9 @@ from torch.optim import Adam
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.sharded import Lookahead, clip_grad_norm_
-from dist_s2s.storage.checkpoint import TrainingState, load_training_state
+from dist_s2s.storage.checkpoint import load_training_state
+from dist_s2s.storage.run_directory import is_checkpoint_of
+from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
@@ -36,6 +38,7 @@ class Trainer:
         progress: where training stands.
         state: what training changes.
         interrupted: a listener sets it, on all ranks in the same step, to end training after that step.
+        saved_step: the step of the newest checkpoint in the run directory; -1 if training has not saved any.
     """
 
     def __init__(self, config: Config, corpus: Corpus, translator: Translator, accelerator: "Accelerator") -> None:
@@ -52,6 +55,7 @@ class Trainer:
         first_epoch = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch=0)
         self.batches_in_epoch = len(first_epoch)
         self.interrupted = False
+        self.saved_step = -1
 
     @property
     def fraction(self) -> float:
@@ -67,7 +71,9 @@ class Trainer:
         """Go on from a checkpoint, of whatever world size and layout."""
         manifest = self.ranks.together(lambda: load_training_state(checkpoint, self.state))
         self.progress = Progress(**manifest["progress"])
-        if checkpoint.parent.resolve() != (self.config.run_dir / "checkpoints").resolve():
+        if self.ranks.all_agree(is_checkpoint_of(self.config.run_dir, checkpoint)):
+            self.saved_step = self.progress.step
+        else:
             self.progress.forget_best()  # it is not in this run's directory
 
     def fit(self) -> None:

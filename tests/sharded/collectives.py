@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_s2s.sharded.transport import collective
 from dist_s2s.sharded.transport.shared_memory.mailboxes import Mailboxes
 
 _COLLECTIVES = (
@@ -46,6 +47,13 @@ def counted_collectives() -> Iterator[dict[str, Counter[str]]]:
             stack.enter_context(patch.object(dist, name, counting(name, getattr(dist, name))))
         stack.enter_context(patch.object(Mailboxes, "meet", counting("meet", Mailboxes.meet)))
         yield counts
+
+
+@contextmanager
+def first_messages_of(num_bytes: int) -> Iterator[None]:
+    """First messages of so many bytes, in which the rows of a small test find no room, and with 32 no word does."""
+    with patch.multiple(collective, FIRST_BYTES=0, LEAST_BYTES=num_bytes):
+        yield
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, lookup, make_plan
+from dist_s2s.sharded.transport.collective import FIRST_BYTES
 from tests.rank_pool import RankPool
-from tests.sharded.collectives import poisoned_buffers
+from tests.sharded.collectives import first_messages_of, poisoned_buffers
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_rows
 from tests.sharded.reference_optim import RULES
 from tests.sharded.reference_optim import Case as OptimizerCase
@@ -106,12 +107,12 @@ History = tuple[list[list[tuple[Tensor, Tensor, Tensor]]], list[Tensor]]
 
 
 def train(
-    group: dist.ProcessGroup, cases: list[TableCase], rule: str, planned: bool, settings: dict[str, Any]
+    group: dist.ProcessGroup, cases: list[TableCase], rule: str, planned: bool, room: int, settings: dict[str, Any]
 ) -> History:
     tables = [case.build(group, seed, **settings) for seed, case in enumerate(cases)]
     optimizers = [OptimizerCase(rule).optimizer(table.weight) for table in tables]
     history = []
-    with poisoned_buffers():
+    with poisoned_buffers(), first_messages_of(room):
         for step in range(STEPS):
             ids = [case.ids(step)[dist.get_rank(group)] for case in cases]
             before = [table.weight.detach().clone() for table in tables]
@@ -156,8 +157,9 @@ def compare(case: TableCase, rule: str, of_steps: list[list[tuple[Tensor, Tensor
 def test_sharded_tables_learn_as_whole_ones(ranks: RankPool, world_size: int, data: st.DataObject):
     cases = data.draw(st.lists(table_cases(world_size), min_size=1, max_size=2))
     rule, planned = data.draw(st.sampled_from(sorted(RULES))), data.draw(st.booleans())
+    room = data.draw(st.sampled_from([32, 256, FIRST_BYTES]))  # bytes of first messages
     settings = {"transport": data.draw(st.sampled_from(TRANSPORTS)), "deduplicate": data.draw(st.booleans())}
-    histories, ends = zip(*ranks.run(train, cases, rule, planned, settings, world_size=world_size), strict=True)
+    histories, ends = zip(*ranks.run(train, cases, rule, planned, room, settings, world_size=world_size), strict=True)
     for number, case in enumerate(cases):
         of_steps = [[history[step][number] for history in histories] for step in range(STEPS)]
         compare(case, rule, of_steps, [end[number] for end in ends])

@@ -15,15 +15,17 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad
 from dist_s2s.sharded.rows.partition import Layout
 from dist_s2s.storage.checkpoint import (
-    TrainingState,
     list_checkpoints,
     load_training_state,
     load_weights,
     read_manifest,
     save_checkpoint,
+    save_progress,
     shard_file,
 )
 from dist_s2s.storage.durable_files import write_checked_json
+from dist_s2s.storage.training_state import TrainingState
+from tests.kills import killed_at_every_change
 from tests.rank_pool import RankPool
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -160,6 +162,19 @@ def test_weights_alone_can_be_loaded(checkpoint: Path) -> None:
     assert not state.table_optimizer.state
 
 
+def test_a_checkpoint_goes_on_in_another_dtype(checkpoint: Path) -> None:
+    core = nn.Linear(3, 2)
+    tables = {name: DistributedEmbedding(size, 3) for name, size in SIZES.items()}
+    optimizer = SparseAdam([table.weight for table in tables.values()])
+    state, whole = TrainingState(core, Adam(core.parameters()), tables, optimizer), load_alone(checkpoint)
+    load_training_state(checkpoint, state)
+    for name, table in tables.items():
+        assert torch.equal(table.weight, whole.tables[name].weight.float())
+        moments = optimizer.state[table.weight]["exp_avg"]
+        assert torch.equal(moments, whole.table_optimizer.state[whole.tables[name].weight]["exp_avg"].float())
+    assert torch.equal(core.weight, whole.core.weight.float())
+
+
 @pytest.mark.parametrize("file", ["core.safetensors", shard_file("target_table", 0, 1)])
 def test_flipped_bit_is_found(checkpoint: Path, file: str) -> None:
     content = bytearray((checkpoint / file).read_bytes())
@@ -236,6 +251,19 @@ def test_same_step_is_saved_again(checkpoint: Path) -> None:
     assert save_checkpoint(checkpoint.parent, state, 3, {}, ALONE) == checkpoint
     assert torch.equal(load_alone(checkpoint).core.weight, state.core.weight)
     assert list_checkpoints(checkpoint.parent) == [checkpoint]
+
+
+def save_other_progress(checkpoints: Path) -> None:
+    save_progress(checkpoints / "step-3", {"epoch": 8})
+
+
+def test_progress_is_saved_again_without_losing_the_step(checkpoint: Path, tmp_path: Path) -> None:
+    told = []
+    for checkpoints in killed_at_every_change(save_other_progress, checkpoint.parent, tmp_path / "killed"):
+        [found] = list_checkpoints(checkpoints)
+        load_alone(found)
+        told.append(read_manifest(found)["progress"]["epoch"])
+    assert told == [7, 7, 8]
 
 
 def test_manifest_is_plain_json_that_lists_every_file(checkpoint: Path) -> None:

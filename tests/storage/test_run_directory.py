@@ -14,7 +14,7 @@ from dist_s2s.storage.run_directory import checkpoint_to_resume
 
 def claim(config: Config, checkpoint: Path | None) -> None:
     with RunLock(config.run_dir) as lock:
-        run_directory.claim(config, checkpoint, lock)
+        run_directory.claim(config, checkpoint, lock, {}, {})
 
 
 @pytest.fixture

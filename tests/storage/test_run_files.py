@@ -6,7 +6,7 @@ import pytest
 
 from dist_s2s import UserError
 from dist_s2s.storage.durable_files import read_checked_json, write_checked_json
-from dist_s2s.storage.run_files import RUN_MANIFEST, check_run, data_changes, describe_data, seal_run
+from dist_s2s.storage.run_files import RUN_MANIFEST, check_run, data_changes, describe_data, write_run_files
 
 CONTENT = {"step": 7, "of": {"2": [1, 2], "10": None, "é": 0.1}, "pair": (3, 4)}
 
@@ -39,11 +39,9 @@ def test_a_file_of_format_1_needs_no_checksum(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    (tmp_path / "config.yaml").write_text("run_dir: x\n")
-    (tmp_path / "source_vocabulary.txt").write_text("<pad>\n")
     (tmp_path / "train.tsv").write_text("a\tb\n")
     data = describe_data({"data.train": str(tmp_path / "train.tsv"), "data.test": "phrasebook"}, "phrasebook")
-    seal_run(tmp_path, ["config.yaml", "source_vocabulary.txt"], data)
+    write_run_files(tmp_path, {"config.yaml": "run_dir: x\n", "source_vocabulary.txt": "<pad>\n"}, data)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.checkpoint import list_checkpoints
+from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.training import events
 from dist_s2s.training.checkpoints import Checkpoints
@@ -91,6 +91,20 @@ def test_validations_and_checkpoints_pause_training(ranks: RankPool, tmp_path: P
     expected = [told for caused in steps for told in (*caused, StepEnd)]
     for told in ranks.run(whole_training, tmp_path / "run", world_size=2):
         assert told == [*expected, *validated, StepsEnd, end]
+
+
+def final_validation(group: dist.ProcessGroup, run_dir: Path) -> tuple[int, list[str]]:
+    """The last step is saved, and only then validated."""
+    trainer = make_trainer(group, run_dir, max_steps=2, validate_every=100, checkpoint_every=1)
+    validator = Validator(trainer, ExampleList([Example([5], [6])]), [("w5", "w6")])
+    trainer.listeners += [validator, Checkpoints(trainer)]
+    trainer.fit()
+    found = list_checkpoints(run_dir / "checkpoints")
+    return read_manifest(found[-1])["progress"]["validated_step"], [path.name for path in found]
+
+
+def test_the_outcome_of_a_validation_is_added_to_a_step_that_is_already_saved(ranks: RankPool, tmp_path: Path) -> None:
+    assert ranks.run(final_validation, tmp_path / "run", world_size=2) == [(2, ["step-1", "step-2"])] * 2
 
 
 def stopped_in_validation(

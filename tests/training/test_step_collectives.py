@@ -44,18 +44,17 @@ def test_a_step_waits_for_one_exchange_forward_and_one_backward(
 ) -> None:
     """For both tables, and for a sampled output layer's two besides; and one for the gradients' norm.
 
-    An exchange by collectives is a header and what it announces: forward and backward take two all_to_alls each, and
-    the norm, of a few numbers, the header alone. In shared memory a meeting is both; forward has a second one, after
-    which rows may change again. In the background each batch takes an exchange of whether there is one, without
-    anything to announce, and one of ids. Before the first step the background connects its shared memory, for which the
-    ranks tell each other seven texts.
+    Forward takes two all_to_alls, that it begins and the rows; backward, the norm and what is told about the next batch
+    in the background, whether there is one and its ids, fit a first message here. In shared memory forward has a second
+    meeting, too, after which rows may change again. Before the first step the background connects its shared memory,
+    for which the ranks tell each other seven texts.
     """
     name, of_step, of_plan = {
-        "collective": ("all_to_all_single", 2 + 2 + 1, 1 + 2),
+        "collective": ("all_to_all_single", 2 + 1 + 1, 1 + 1),
         "shared_memory": ("meet", 2 + 1 + 1, 1 + 1),
     }[transport]
     plans = STEPS + 1  # the one after the last step was made ahead too
     for counts in ranks.run(count_collectives, output, transport, tmp_path, world_size=3):
-        connecting = {"all_to_all_single": 7 * 2} if transport == "shared_memory" else {}
+        connecting = {"all_to_all_single": 7} if transport == "shared_memory" else {}
         assert counts["main"] == {name: of_step * STEPS, **connecting}
         assert counts["background"] == {name: of_plan * plans}

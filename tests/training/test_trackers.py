@@ -12,6 +12,7 @@ from torch import nn
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.training.events import Report, RunEnd, Validation
+from dist_s2s.training.schedule import Progress
 from dist_s2s.training.trackers import RunLog, counted
 
 VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
@@ -60,14 +61,27 @@ def test_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
         log.metrics(step, {"loss": 1.0})
     file = tmp_path / "metrics.jsonl"
     file.write_text(file.read_text(encoding="utf-8") + '{"step": 4, "lo', encoding="utf-8")  # killed while writing
-    log.start_trackers({}, step=2)
+    log.start_trackers({}, Progress(step=2))
     log.metrics(3, {"loss": 2.0})
     assert [json.loads(line)["step"] for line in file.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
 
 
+def test_a_validation_that_was_not_saved_is_written_again(tmp_path: Path) -> None:
+    log, _ = make_log(tmp_path)
+    for step in (2, 4):
+        log.metrics(step, {"loss": 1.0})
+        log.metrics(step, {"valid_loss": 1.0})
+    log.start_trackers({}, Progress(step=4, validated_step=4))
+    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").count("valid_loss") == 2
+    log.start_trackers({}, Progress(step=4, validated_step=2))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "valid_loss" in line] == [2]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4]
+
+
 def test_tracker_gets_a_flat_configuration(tmp_path: Path) -> None:
     log, tracker = make_log(tmp_path)
-    log.start_trackers({"run_dir": "r", "training": {"seed": 1, "max_steps": None, "ok": True}}, step=0)
+    log.start_trackers({"run_dir": "r", "training": {"seed": 1, "max_steps": None, "ok": True}}, Progress())
     assert tracker.config == {"run_dir": "r", "training.seed": 1, "training.max_steps": "None", "training.ok": True}
 
 

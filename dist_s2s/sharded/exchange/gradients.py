@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dist_s2s.sharded.exchange.plan import RequestedRows
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of, sum_dtype
+from dist_s2s.sharded.rows.sparse import coalesced_rows
 from dist_s2s.sharded.transport.protocol import Block
 
 
@@ -25,8 +26,7 @@ def shard_gradient(table: TableShard, requested: RequestedRows, returned: Tensor
         values.div_(frequencies[:, None])
     if table.padding_row is not None:
         rows, values = _without(table.padding_row, rows, values)
-    values = values.to(table.weight.dtype)
-    return torch.sparse_coo_tensor(rows[None], values, table.weight.shape, is_coalesced=True, check_invariants=False)
+    return coalesced_rows(rows, values.to(table.weight.dtype), table.weight.shape)
 
 
 def sum_over_replicas(

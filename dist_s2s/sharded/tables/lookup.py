@@ -22,8 +22,8 @@ _REFUSED = Subject("a lookup that the ranks of another replica have refused")
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
     """Return rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, as its backward).
 
-    The tables share one exchange: in shared memory two meetings, else three all_to_alls, or with a plan two; two more
-    all_to_alls, or one meeting, in backward. They must have the same ranks and travel in the same dtype; their
+    The tables share one exchange: in shared memory two meetings, else two all_to_alls, or three for many ids; in
+    backward one meeting, or two all_to_alls. They must have the same ranks and travel in the same dtype; their
     dimensions may differ.
 
     Args:
@@ -55,7 +55,7 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
 
 
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
-    """Exchange the ids but not yet the rows, for any number of lookups of these ids (collective: two all_to_alls).
+    """Exchange the ids but not yet the rows, for any number of lookups of these ids (collective).
 
     Raises:
         IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``; on those of other replicas in

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
+from dist_s2s.sharded.rows.sparse import coalesced_rows
 
 
 def describe(partition: RowPartition, rank: int) -> Tensor:
@@ -46,5 +47,5 @@ def coalesce_gradient(parameter: Tensor) -> None:
         return
     indices, values = gradient._indices(), gradient._values()
     if bool((indices[0, 1:] > indices[0, :-1]).all()):
-        gradient = torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=True, check_invariants=False)
+        gradient = coalesced_rows(indices[0], values, gradient.shape)
     parameter.grad = gradient.coalesce()

@@ -1,11 +1,12 @@
 """Exchanges by torch.distributed's all-to-all.
 
-    1. header   all_to_all of 1 KiB to each rank: subject, status and note, numbers, and which rows are for you. It has
-                the same size in every exchange, so ranks that have come to different ones find that out.
-    2. blocks   one all_to_all for all blocks, if nobody is in trouble
+    1. first   one all_to_all of 64 KiB from each rank, see first_message.py: which exchange this is, and which rows of
+               each block are for whom; and the rows too, if they fit
+    2. rows    one all_to_all for all blocks, if nobody is in trouble, and the rows of some rank did not fit
 
-A message holds the first block's rows for a rank, then the second's, and so on. No rank assumes a size: every count is
-received before the data that it describes, be it in the header or in an earlier exchange of the same call.
+In the second a message holds the first block's rows for a rank, then the second's, and so on. No rank assumes a size:
+every count is received before the data that it describes, be it in front of them or in an earlier exchange of the same
+call.
 """
 
 import time
@@ -15,11 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_s2s.sharded.transport.first_message import FIXED_WORDS, FirstMessage
 from dist_s2s.sharded.transport.missing_ranks import missing_ranks_named
 from dist_s2s.sharded.transport.protocol import Block, ExchangeStatistics, Parcel, PeerRows, Received
 
-_HEADER_WORDS = 128  # int64
-_FIXED_WORDS = 3  # identity, status, note
+FIRST_BYTES = 64 * 1024  # of a rank's first messages together: about 8,000 ids fit
+LEAST_BYTES = 1024  # of one of them
 
 
 class CollectiveTransport:
@@ -34,7 +36,7 @@ class CollectiveTransport:
         self._is_interrupted = False
 
     def exchange(self, parcel: Parcel) -> Received:
-        """Exchange parcels in two all_to_alls, or in one if there are no blocks or their sizes are known."""
+        """Exchange parcels in one all_to_all, or in two if the rows of some rank are many."""
         if self._is_interrupted:  # the others wait for what this rank did not send, and would take this for it
             raise RuntimeError("an exchange of the table was interrupted; build the table anew, in a new process group")
         self._is_interrupted = True
@@ -43,47 +45,40 @@ class CollectiveTransport:
         return received
 
     def _exchange(self, parcel: Parcel) -> Received:
-        widths = [block.width for block in parcel.blocks]
         if parcel.expected is not None:
-            incoming, tensors = [list(rows) for rows in parcel.expected], _tensors(parcel.blocks)
-            same = [0] * self.size
-            return Received(same, same, same, [], incoming, self._deliver(tensors, parcel.outgoing, incoming, widths))
-        words = self._header(parcel)
-        received = torch.empty_like(words[:, :_HEADER_WORDS])
-        arrival = self._start(received, words[:, :_HEADER_WORDS].contiguous())
-        # What is to be sent is made while headers travel. A rank in trouble has nothing to send.
-        tensors = [] if parcel.status else _tensors(parcel.blocks)
-        self._finish(arrival)
-        identities, statuses, notes = received[:, :_FIXED_WORDS].t().tolist()
+            incoming, same = [list(rows) for rows in parcel.expected], [0] * self.size
+            return Received(same, same, same, [], incoming, self._deliver(parcel, _tensors(parcel.blocks), incoming))
+        num_bytes = max(LEAST_BYTES, FIRST_BYTES // self.size // 8 * 8)
+        first = FirstMessage(parcel, self.size, num_bytes)
+        tensors = [] if parcel.status or first.rows_follow else _tensors(parcel.blocks)
+        message = first.write(tensors, self.device)
+        arrived = torch.empty_like(message)
+        work = self._start(arrived, message)
+        if first.rows_follow:  # they are made while the first message travels
+            tensors = _tensors(parcel.blocks)
+        self._finish(work)
+        rows = first.words_in(arrived).tolist()
+        identities, statuses, notes, following = ([row[place] for row in rows] for place in range(FIXED_WORDS))
         result = Received(identities, statuses, notes)
         if result.is_refused:
             return result
-        if words.shape[1] > _HEADER_WORDS:
-            rest = torch.empty_like(words[:, _HEADER_WORDS:])
-            self._finish(self._start(rest, words[:, _HEADER_WORDS:].contiguous()))
-            received = torch.cat((received, rest), dim=1)
-        rows = received[:, _FIXED_WORDS:].tolist()
-        count = len(parcel.numbers)
-        numbers = [row[:count] for row in rows]
-        incoming = [[PeerRows(*row[count + 3 * b : count + 3 * b + 3]) for row in rows] for b in range(len(widths))]
-        blocks = self._deliver(tensors, parcel.outgoing, incoming, widths) if widths else []
-        return Received(identities, statuses, notes, numbers, incoming, blocks)
-
-    def _header(self, parcel: Parcel) -> Tensor:
-        """Return the words for each rank, int64 [ranks, at least _HEADER_WORDS]."""
-        fixed = [parcel.subject.identity, parcel.status, parcel.note, *parcel.numbers]
-        words = [[*fixed, *(w for rows in parcel.outgoing for w in rows[rank])] for rank in range(self.size)]
-        padding = [0] * max(0, _HEADER_WORDS - len(words[0]))
-        return torch.tensor([row + padding for row in words], device=self.device)
+        more = first.words[:, first.fitting :].contiguous().to(self.device)
+        if more.numel():
+            rest = torch.empty_like(more)
+            self._finish(self._start(rest, more))
+            rows = [row + further for row, further in zip(rows, rest.tolist(), strict=True)]
+        begin = FIXED_WORDS + len(parcel.numbers)
+        numbers = [row[FIXED_WORDS:begin] for row in rows]
+        incoming = [[PeerRows(*row[b : b + 3]) for row in rows] for b in range(begin, len(rows[0]), 3)]
+        follow = any(following)
+        received = self._deliver(parcel, tensors, incoming) if follow else first.read_rows(arrived, incoming)
+        return Received(identities, statuses, notes, numbers, incoming, received)
 
     def _deliver(
-        self,
-        tensors: Sequence[Tensor],
-        outgoing: Sequence[Sequence[PeerRows]],
-        incoming: Sequence[Sequence[PeerRows]],
-        widths: Sequence[int],
+        self, parcel: Parcel, tensors: Sequence[Tensor], incoming: Sequence[Sequence[PeerRows]]
     ) -> list[Tensor]:
         """Exchange the rows of blocks of one or more dtypes: one all_to_all for each dtype."""
+        outgoing, widths = parcel.outgoing, [block.width for block in parcel.blocks]
         result: list[Tensor] = [torch.empty(0)] * len(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             mine = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]

@@ -28,7 +28,7 @@ BAD_PROBES = """
 import os, signal, sys, time
 import torch
 from features import runner as feature_runner
-from features.evidence import search
+from features.probes import search
 from features.catalogue import Answer
 
 def dies(group):
@@ -106,7 +106,7 @@ def test_a_missing_system_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_feature_has_a_probe(system: str) -> None:
-    modules = [SYSTEMS[system].probes, "features.lookup_checks", "features.update_checks"]
+    modules = [SYSTEMS[system].probes, "features.table_checks"]
     if system != "torchrec":  # has no output layer
         modules.append("features.output_checks")
     text = "".join((BENCHMARKS / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8") for name in modules)

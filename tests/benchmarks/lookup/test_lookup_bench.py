@@ -17,7 +17,7 @@ from common import arguments as arguments_of_all
 from common import peers
 from dist_s2s.cost.ranks import run_on_ranks
 from lookup import measure, options, peak
-from lookup.lineup import OURS, SYSTEMS, default_names
+from lookup.lineup import SYSTEMS, default_names
 from lookup.plot import draw
 from tests.rank_pool import RankPool
 
@@ -106,18 +106,6 @@ def test_figures_are_drawn(tmp_path: Path, sweep: list[str]) -> None:
     draw(json.loads(report.read_text(encoding="utf-8")), again)
     assert plot.read_bytes().startswith(PNG)
     assert plot.read_bytes() == again.read_bytes()
-
-
-def test_all_variants_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Sequence[str]] = []
-
-    def note(names: Sequence[str], *_: object) -> tuple[None, str]:
-        asked.append(names)
-        return None, "that will do"
-
-    monkeypatch.setattr(lookup_bench, "measure", note)
-    assert lookup_bench.main([*TINY, "--contenders", "floor", "collective", "--all_variants"]) == 1
-    assert asked == [[*OURS, "floor"]]
 
 
 @pytest.mark.usefixtures("on_the_pool")

@@ -11,13 +11,15 @@ from dist_s2s.sharded import DistributedEmbedding, ExchangeStatistics
 from dist_s2s.sharded.exchange.plan import WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
 from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.transport.collective import FIRST_BYTES
 from dist_s2s.sharded.transport.protocol import Subject
 from tests.rank_pool import RankPool
-from tests.sharded.collectives import poisoned_buffers
+from tests.sharded.collectives import first_messages_of, poisoned_buffers
 from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids
 
 V, D = 131, 4
 WIDTHS = (4, 3)  # of two tables
+ROOM = 80  # bytes of first messages: nothing fits but words
 
 
 def uneven_ids(world_size: int) -> list[Tensor]:
@@ -47,11 +49,13 @@ def round_trip(
     wanted = [
         WantedRows.of(batch, table.partition, True, True) for batch, table in zip((mine, mine.t()), tables, strict=True)
     ]
-    requested = ask(wanted, rank_group, Subject("a test"), None)
-    route = Route(tables, wanted, 1, requested, in_place=False)
-    rows = route.fetch()
+    with first_messages_of(ROOM):
+        requested = ask(wanted, rank_group, Subject("a test"), None)
+        route = Route(tables, wanted, 1, requested, in_place=False)
+        rows = route.fetch()
+        all_returned = route.give_back([0, 1], rows)
     same = []
-    for table, returned in zip(tables, route.give_back([0, 1], rows), strict=True):
+    for table, returned in zip(tables, all_returned, strict=True):
         asked = returned.requested
         same.append(torch.equal(returned.values, table.weight[asked.rows] * asked.frequencies[:, None]))
     return rows, same, rank_group.statistics
@@ -66,12 +70,12 @@ def test_rows_of_two_tables_arrive_and_return_by_one_plan(ranks: RankPool, trans
             assert torch.equal(block, batch[..., None].expand(*batch.shape, width).double())
         assert same == [True, True]
         assert statistics.seconds > 0
-        # The same with an empty batch as with any other; rows travel without a header, as all ranks know their number.
+        # The same with an empty batch as with any other; rows travel alone, as all ranks know their number.
         assert statistics.collectives == {"collective": 5, "shared_memory": 3}[transport]
         bytes_sent += statistics.bytes_sent
     distinct = sum(len(mine.unique()) for mine in ids)
-    # From each rank to each: a header of 1 KiB, twice; or thrice count, start and total of each table's rows.
-    headers = 3 * 3 * {"collective": 2 * 1024, "shared_memory": 3 * 2 * 3 * 8}[transport]
+    # From each rank to each: a first message, twice; or thrice count, start and total of each table's rows.
+    headers = 3 * 3 * {"collective": 2 * ROOM, "shared_memory": 3 * 2 * 3 * 8}[transport]
     requests, rows_and_gradients = 2 * 16 * distinct, 2 * 8 * sum(WIDTHS) * distinct
     assert bytes_sent == headers + requests + rows_and_gradients
 
@@ -114,9 +118,10 @@ def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: st
     for results in zip(*ranks.run(look_up_poisoned, ids, transport, in_place), strict=True):
         outputs, gradients, poisoned = zip(*results, strict=True)
         elements = sum(poisoned, Counter())
-        requests, rows, headers = distinct, D * distinct, 4 * 4 * 128
+        requests, rows = distinct, D * distinct
         if transport == "collective":
-            assert elements == {"torch.float64": 2 * rows, "torch.int64": requests + 2 * headers}
+            # The ids fit their first messages, and the gradients theirs.
+            assert elements == {"torch.float64": rows, "torch.uint8": 2 * 4 * FIRST_BYTES}
         else:
             words = 4 * 4 * 3  # of a block
             of_lookup = 0 if in_place else words + rows

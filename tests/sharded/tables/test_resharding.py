@@ -19,6 +19,7 @@ from dist_s2s.sharded.tables.resharding import gather_whole, reshard, scatter_fr
 from dist_s2s.sharded.transport.collective import CollectiveTransport
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from tests.rank_pool import RankPool
+from tests.sharded.collectives import first_messages_of
 from tests.sharded.reference import LAYOUTS, assemble, random_rows
 
 FILL = -2.0
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def recorded_messages() -> Iterator[list[int]]:
-    """The bytes of each message that this rank hands to an all-to-all; headers, which have two dimensions, left out."""
+    """The bytes of each message of this rank in all-to-alls; first ones, which have two dimensions, left out."""
     sizes: list[int] = []
     all_to_all_single = dist.all_to_all_single
 
@@ -36,7 +37,7 @@ def recorded_messages() -> Iterator[list[int]]:
             sizes.append(message.numel() * message.element_size())
         return all_to_all_single(output, message, *args, **kwargs)
 
-    with patch.object(dist, "all_to_all_single", record):
+    with patch.object(dist, "all_to_all_single", record), first_messages_of(32):
         yield sizes
 
 

@@ -8,11 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_s2s.sharded.transport.collective import FIRST_BYTES
 from dist_s2s.sharded.transport.group import ExchangeMismatchError, RankGroup, local_group
 from dist_s2s.sharded.transport.making import find_group
 from dist_s2s.sharded.transport.protocol import Block, PeerRows, Subject, split_evenly
 from tests.rank_pool import RankPool
-from tests.sharded.collectives import poisoned_buffers
+from tests.sharded.collectives import first_messages_of, poisoned_buffers
 from tests.sharded.mismatches import mismatch
 from tests.sharded.reference import TRANSPORTS
 
@@ -20,9 +21,14 @@ SUBJECT, CPU = Subject("a test"), torch.device("cpu")
 Results = list[Any]
 
 
-def in_group(process_group: dist.ProcessGroup, name: str, run: Callable[[RankGroup], Results]) -> Results:
-    with poisoned_buffers():
-        return run(find_group(name, process_group, None, CPU))
+# By collectives with first messages of the usual size, and with others that hold as good as nothing.
+WAYS = ["collective", "collective in parts", *TRANSPORTS[1:]]
+
+
+def in_group(process_group: dist.ProcessGroup, way: str, run: Callable[[RankGroup], Results]) -> Results:
+    in_parts = " in parts"
+    with poisoned_buffers(), first_messages_of(32 if way.endswith(in_parts) else FIRST_BYTES):
+        return run(find_group(way.removesuffix(in_parts), process_group, None, CPU))
 
 
 def gather(group: RankGroup) -> Results:
@@ -35,9 +41,9 @@ def gather(group: RankGroup) -> Results:
     return [*first, group.gather_texts("é" * group.rank, SUBJECT)]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_each_rank_has_is_gathered_on_every_rank(ranks: RankPool, transport: str):
-    for *gathered, texts in ranks.run(in_group, transport, gather):
+@pytest.mark.parametrize("way", WAYS)
+def test_what_each_rank_has_is_gathered_on_every_rank(ranks: RankPool, way: str):
+    for *gathered, texts in ranks.run(in_group, way, gather):
         assert [block.tolist() for block in gathered] == [[[1, 1], [2, 2], [2, 2], [3, 3], [3, 3], [3, 3]]] * 2
         assert texts == ["", "é", "éé", "ééé"]
 
@@ -56,9 +62,9 @@ def return_rows(group: RankGroup) -> list[Tensor]:
     return list(received.blocks[0].split([group.rank] * group.size))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_rows_whose_number_all_ranks_know_arrive_without_a_header(ranks: RankPool, transport: str):
-    for rank, results in enumerate(ranks.run(in_group, transport, return_rows)):
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_whose_number_all_ranks_know_arrive_without_a_header(ranks: RankPool, way: str):
+    for rank, results in enumerate(ranks.run(in_group, way, return_rows)):
         assert [result.tolist() for result in results] == [[[100.0 * other + rank] * 2] * rank for other in range(4)]
 
 
@@ -66,7 +72,7 @@ DTYPES = [torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.float16
 
 
 def exchange_many(group: RankGroup) -> Results:
-    """Fifty-one blocks of several dtypes and widths, and 130 numbers, none of which fit a header of 1 KiB."""
+    """Fifty-one blocks of several dtypes and widths, and 130 numbers."""
     blocks, outgoing = [], []
     for number in range(51):
         # Of each block rank r gets its last r rows, or none.
@@ -79,9 +85,9 @@ def exchange_many(group: RankGroup) -> Results:
     return [received.notes, received.numbers, counts, received.blocks]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_more_blocks_than_fit_a_header_arrive(ranks: RankPool, transport: str):
-    for rank, (notes, numbers, counts, blocks) in enumerate(ranks.run(in_group, transport, exchange_many)):
+@pytest.mark.parametrize("way", WAYS)
+def test_many_blocks_of_several_dtypes_arrive(ranks: RankPool, way: str):
+    for rank, (notes, numbers, counts, blocks) in enumerate(ranks.run(in_group, way, exchange_many)):
         assert notes == [0, -1, -2, -3]
         assert numbers == [[1000 * other + place for place in range(130)] for other in range(4)]
         assert counts == [[rank if number % 7 else 0] * 4 for number in range(51)]
@@ -96,9 +102,9 @@ def agree_on_floats(group: RankGroup) -> Results:
     return group.agree_on_floats(SUBJECT, [0.1 * group.rank, float("-inf"), float("nan")])
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_floats_keep_their_bits(ranks: RankPool, transport: str):
-    for floats in ranks.run(in_group, transport, agree_on_floats):
+@pytest.mark.parametrize("way", WAYS)
+def test_floats_keep_their_bits(ranks: RankPool, way: str):
+    for floats in ranks.run(in_group, way, agree_on_floats):
         assert [str(number) for of_rank in floats for number in of_rank] == [
             str(number) for rank in range(4) for number in (0.1 * rank, float("-inf"), float("nan"))
         ]
@@ -127,15 +133,15 @@ def be_in_trouble(group: RankGroup) -> Results:
     return caught
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_first_rank_s_error_is_that_of_all_whatever_they_are_in(ranks: RankPool, transport: str):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_first_rank_s_error_is_that_of_all_whatever_they_are_in(ranks: RankPool, way: str):
     expected = [
         "ValueError: trouble of rank 1",
         "TypeError: trouble of rank 2",
         "IndexError: trouble of rank 0",
         "RuntimeError: trouble of rank 3",
     ]
-    assert ranks.run(in_group, transport, be_in_trouble) == [expected] * 4
+    assert ranks.run(in_group, way, be_in_trouble) == [expected] * 4
 
 
 def part_ways(group: RankGroup) -> Results:
@@ -156,10 +162,10 @@ def part_ways(group: RankGroup) -> Results:
     return caught
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_ranks_in_different_exchanges_all_learn_of_two_of_them(ranks: RankPool, transport: str):
+@pytest.mark.parametrize("way", WAYS)
+def test_ranks_in_different_exchanges_all_learn_of_two_of_them(ranks: RankPool, way: str):
     expected = [mismatch("exchange 0", first, "exchange 1") for first in (3, 2, 1)]
-    assert ranks.run(in_group, transport, part_ways) == [expected] * 4
+    assert ranks.run(in_group, way, part_ways) == [expected] * 4
 
 
 def begin_lookups(group: RankGroup) -> Results:
@@ -170,9 +176,9 @@ def begin_lookups(group: RankGroup) -> Results:
     return [group.lookups]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_ranks_that_parted_go_on_with_the_same_number_of_lookups(ranks: RankPool, transport: str):
-    assert ranks.run(in_group, transport, begin_lookups, world_size=3) == [[5]] * 3
+@pytest.mark.parametrize("way", WAYS)
+def test_ranks_that_parted_go_on_with_the_same_number_of_lookups(ranks: RankPool, way: str):
+    assert ranks.run(in_group, way, begin_lookups, world_size=3) == [[5]] * 3
 
 
 def test_a_rank_alone_gets_what_it_has_sent():

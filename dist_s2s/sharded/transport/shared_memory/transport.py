@@ -7,16 +7,14 @@
 So an exchange is one meeting, whatever it carries; without blocks and numbers nothing is written at all.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from dist_s2s.sharded.transport.layout import places, view
 from dist_s2s.sharded.transport.protocol import Block, ExchangeStatistics, Parcel, PeerRows, Received
 from dist_s2s.sharded.transport.shared_memory.mailboxes import Mailboxes
-
-_ALIGNMENT = 8  # bytes: of the widest dtype
 
 
 class SharedMemoryTransport:
@@ -52,18 +50,18 @@ class SharedMemoryTransport:
         )
 
     def _write(self, parcel: Parcel, num_words: int) -> None:
-        places, end = _places(self.size * num_words * 8, [block.num_bytes for block in parcel.blocks])
+        begins, end = places(self.size * num_words * 8, [block.num_bytes for block in parcel.blocks])
         memory = self.mailboxes.claim(end)
         self.statistics.bytes_sent += end
         words = [[*parcel.numbers, *(w for rows in parcel.outgoing for w in rows[rank])] for rank in range(self.size)]
-        _view(memory, 0, (self.size, num_words), torch.int64).copy_(torch.tensor(words))
-        for block, place in zip(parcel.blocks, places, strict=True):
-            block.write(_view(memory, place, (block.num_rows, block.width), block.dtype))
+        view(memory, 0, (self.size, num_words), torch.int64).copy_(torch.tensor(words))
+        for block, place in zip(parcel.blocks, begins, strict=True):
+            block.write(view(memory, place, (block.num_rows, block.width), block.dtype))
 
     def _words(self, rank: int, num_words: int) -> list[int]:
         """Return what a rank has written for this one."""
         memory = self.mailboxes.to_read(rank)
-        words: list[int] = _view(memory, self.rank * num_words * 8, (num_words,), torch.int64).tolist()
+        words: list[int] = view(memory, self.rank * num_words * 8, (num_words,), torch.int64).tolist()
         return words
 
     def _read(self, blocks: Sequence[Block], incoming: Sequence[Sequence[PeerRows]], num_words: int) -> list[Tensor]:
@@ -72,23 +70,9 @@ class SharedMemoryTransport:
         for rank in range(self.size):
             row_bytes = [block.width * block.dtype.itemsize for block in blocks]
             sizes = [rows[rank].total * size for rows, size in zip(incoming, row_bytes, strict=True)]
-            places, _ = _places(self.size * num_words * 8, sizes)
+            begins, _ = places(self.size * num_words * 8, sizes)
             memory = self.mailboxes.to_read(rank)
-            for block, rows, place, size, found in zip(blocks, incoming, places, row_bytes, pieces, strict=True):
+            for block, rows, place, size, found in zip(blocks, incoming, begins, row_bytes, pieces, strict=True):
                 count, start, _ = rows[rank]
-                found.append(_view(memory, place + start * size, (count, block.width), block.dtype))
+                found.append(view(memory, place + start * size, (count, block.width), block.dtype))
         return [torch.cat(found) for found in pieces]
-
-
-def _places(first: int, sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Return where blocks of so many bytes begin behind the first bytes, and where the last ends."""
-    places = []
-    for size in sizes:
-        places.append(first)
-        first += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return places, first
-
-
-def _view(memory: Tensor, first: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return a tensor in memory, uint8, that begins with byte ``first``."""
-    return memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)

@@ -1,19 +1,18 @@
-"""What every system's tables are asked about lookups, in the same way. Imports torch alone.
+"""What every system's tables are asked in the same way, of lookups and of updates. Imports torch alone.
 
 Ranks have the same ids unless a check is about ids that differ; then the mean over ranks is what one process computes.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.collectives import collectives
-from features.catalogue import Answer, whether
-from features.evidence import installed, one_line, rows
-from features.probes import Probes, Tables
+from features.catalogue import Answer, Verdict, whether
+from features.probes import Probes, Tables, become_a_world_of_one, installed, one_line, rows
 
 SECONDS_FOR_A_COLLECTIVE = 10  # of the process groups; by default it is half an hour
 LEARNING_RATE = 0.1
@@ -21,8 +20,8 @@ IDS = torch.tensor([[1, 70, 130], [3, 3, 5]])
 _ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 
-class LookupChecks(Probes):
-    """Probes of lookups; ``options`` are passed on to the system's tables."""
+class TableChecks(Probes):
+    """Probes of tables; ``options`` are passed on to the system's."""
 
     def pip_install(self) -> Answer:
         """Look rows up, and ask pip whether it has all it takes."""
@@ -143,6 +142,76 @@ class LookupChecks(Probes):
             sent.append(sum(sizes))
         return whether(sent[1] < 0.6 * sent[0], f"{sent[0]:,} bytes travel with float32 rows, {sent[1]:,} with 16 bits")
 
+    def padding_idx(self) -> Answer:
+        """See whether row 3 keeps its value while its neighbours learn."""
+        moved = _distances(self.tables([rows(132)], padding_idx=3), IDS)
+        return whether(moved[3] == 0 < moved[5], f"a step moves row 3 by {moved[3]:.3f}, row 5 by {moved[5]:.3f}")
+
+    def scale_grad_by_freq(self) -> Answer:
+        """See whether a row that is looked up three times moves as far as one that is looked up once."""
+        ids = torch.tensor([[3, 3, 3, 5], [70, 70, 70, 90]])[self.rank]
+        moved = _distances(self.tables([rows(132)], scale_grad_by_freq=True), ids)
+        evidence = f"looked up 3 times a row moves by {moved[3]:.3f}, looked up once by {moved[5]:.3f}"
+        return whether(moved[3] > 0 and abs(moved[3] - moved[5]) < 1e-5, evidence)
+
+    def sparse_adam(self) -> Answer:
+        """Train two steps, with different ids."""
+        reference = nn.Embedding.from_pretrained(rows(132), freeze=False, sparse=True)
+        optimizer = torch.optim.SparseAdam(reference.parameters(), LEARNING_RATE)
+        table = self.tables([rows(132)], "Adam")
+        for ids in (IDS, IDS[0]):
+            train(table, ids)
+            found = reference(ids)
+            found.backward(gradient_of(found))
+            optimizer.step()
+            optimizer.zero_grad()
+        return compare(table, reference.weight.detach(), "torch.optim.SparseAdam")
+
+    def row_wise_adagrad(self) -> Answer:
+        """Train a step, and one from the definition: row -= lr · g / (sqrt(mean(g²)) + eps)."""
+        expected = rows(132)
+        gradient = torch.zeros(132, 4).index_add_(0, IDS.flatten(), gradient_of(expected[IDS]).flatten(0, 1))
+        expected -= LEARNING_RATE * gradient / (gradient.square().mean(dim=1, keepdim=True).sqrt() + 1e-10)
+        table = self.tables([rows(132)], "RowWiseAdagrad")
+        train(table, IDS)
+        return compare(table, expected, "its definition")
+
+    def gradient_accumulation(self, **options: Any) -> Answer:
+        """Add up two micro-batches that share ids, and take one step of Adagrad."""
+        table = self.tables([rows(132)], "Adagrad", **options)
+        reference = nn.Embedding.from_pretrained(rows(132), freeze=False)
+        for ids in (IDS, IDS[0]):
+            for found in (table.lookup(ids)[0], reference(ids)):
+                found.backward(gradient_of(found))
+        table.update()
+        torch.optim.Adagrad(reference.parameters(), LEARNING_RATE).step()
+        return compare(table, reference.weight.detach(), "one large batch")
+
+    def fused_optimizer(self, **options: Any) -> Answer:
+        """Call the optimizer in PyTorch's hook, for which the gradient exists for a moment: partly."""
+        tables = self.tables([rows(132)], **options)
+        weight = tables.tables[0].weight
+        weight.register_post_accumulate_grad_hook(lambda _: tables.update())
+        found = tables.lookup(IDS[0])[0]
+        found.backward(gradient_of(found))
+        expected = rows(132).index_add(0, IDS[0], gradient_of(found), alpha=-LEARNING_RATE)
+        answer = compare(tables, expected, "one process")
+        right = answer.verdict == "yes" and weight.grad is None
+        return whether(right, f"with a hook that calls the optimizer {answer.evidence}", "partly")
+
+    def reshard(self, save: Callable[[Any], Any], load: Callable[[Any, Any], object], optimizer: str) -> Answer:
+        """Save on two ranks, load on one; the step after it would go wrong without the optimizer's state."""
+        before = self.tables([rows(132)], optimizer)
+        train(before, IDS)
+        saved = save(before)
+        train(before, IDS)
+        expected = before.whole()
+        become_a_world_of_one()
+        after = self.tables([torch.zeros(132, 4)], optimizer)
+        load(after, saved)
+        train(after, IDS)
+        return compare(after, expected, "those of two ranks, a step later,")
+
 
 def train(table: Tables, ids: Tensor) -> None:
     """Train one step with the gradient of ``gradient_of``."""
@@ -160,3 +229,21 @@ def compare(table: Tables, expected: Tensor, name: str) -> Answer:
 def gradient_of(found: Tensor) -> Tensor:
     """Return [0.5, 1, 1.5, 2] for each row of 4 numbers."""
     return torch.linspace(0.5, 2.0, found.shape[-1]).expand(found.shape).contiguous()
+
+
+def applied_gradient(table: Tables) -> float:
+    """Return what a step of SGD applies, where each rank has a gradient of 2."""
+    return _distances(table, IDS)[1] / LEARNING_RATE
+
+
+def both_reductions(mean: float, total: float, how: str, verdict: Verdict = "yes") -> Answer:
+    """Judge by ``applied_gradient`` with the mean and with the sum over two ranks."""
+    evidence = f"2 on each rank becomes {mean:.1f}, and {total:.1f} {how}"
+    return whether((round(mean, 4), round(total, 4)) == (2, 4), evidence, verdict)
+
+
+def _distances(table: Tables, ids: Tensor) -> list[float]:
+    """Return how far a step moves each of the first rows."""
+    train(table, ids)
+    moved: list[float] = (table.whole() - rows(132)).abs().amax(dim=1).tolist()
+    return moved

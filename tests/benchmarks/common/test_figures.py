@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.machine import provenance, write_results
+from common.figures import provenance, write_results
 from common.peers import BENCHMARKS, environment_for_programs
 
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # which has no bfloat16 LSTM
@@ -25,13 +25,12 @@ def test_results_state_the_capability_beside_the_figures(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="forces an x86 capability")
-@pytest.mark.parametrize("option", ["--precision=bf16", "--set=training.precision=bf16"])
-def test_bf16_is_refused_in_one_line_where_the_cpu_lacks_it(option: str, tmp_path: Path) -> None:
+def test_bf16_is_refused_in_one_line_where_the_cpu_lacks_it(tmp_path: Path) -> None:
     folder = tmp_path / "peers"  # where nothing is to be made
     command = [
         sys.executable,
         str(BENCHMARKS / "train_bench.py"),
-        option,
+        "--precision=bf16",
         "--peers=joeynmt",
         f"--peers_folder={folder}",
     ]

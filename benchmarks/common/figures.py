@@ -1,17 +1,50 @@
-"""Where and when a figure was measured."""
+"""How figures are shown and kept: tables on the console, and JSON that says where and when they were measured."""
 
 import json
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 import dist_s2s
+
+
+class Disagreement(Exception):
+    """Contenders that do not compute the same thing, so that there are no figures."""
+
+
+def print_table(
+    title: str, labels: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str] | None]
+) -> None:
+    """Print a table of texts.
+
+    Args:
+        title: What stands above it.
+        labels: Headings of the first columns, aligned left.
+        figures: Headings of the other columns, aligned right.
+        rows: The cells of each row; None draws a line.
+    """
+    table = Table(title=title)
+    for heading in labels:
+        table.add_column(heading, no_wrap=True)
+    for heading in figures:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if row is None:
+            table.add_section()
+        else:
+            table.add_row(*row)
+    console = Console()
+    console.width = max(console.width, 140)  # a pipe has 80, which would cut names and break lines
+    console.print(table)
 
 
 def provenance() -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The project's commands in processes of their own, as a user starts them.
 
 Imports are most of a short command's life, so the processes are forked from one that has done them. Each runs
-`python -m MODULE ARGUMENT ...` from there on: with its own arguments, environment, stdin, stdout and stderr.
-What torchrun itself does is left to cli/test_torchrun, which starts it.
+`python -m MODULE ARGUMENT ...`, or `python FILE.py ARGUMENT ...`, from there on: with its own arguments, environment,
+stdin, stdout and stderr. What torchrun itself does is left to cli/test_torchrun, which starts it.
 """
 
 import os
@@ -117,7 +117,7 @@ def run(
 
 
 def _run(argv: list[str], environment: dict[str, str], files: list[str]) -> None:
-    """In the new process: becomes `python -m argv`."""
+    """In the new process: becomes `python -m argv`, or `python argv` if that begins with a file."""
     for descriptor, file in enumerate(files):
         flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(file, flags), descriptor)
@@ -125,6 +125,10 @@ def _run(argv: list[str], environment: dict[str, str], files: list[str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv.copy()
+    if argv[0].endswith(".py"):
+        sys.path.insert(0, str(Path(argv[0]).parent))
+        runpy.run_path(argv[0], run_name="__main__")
+        return
     sys.modules.pop(argv[0], None)  # runpy warns of a module that is already imported
     runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 

@@ -1,14 +1,12 @@
 """The documents: the links, commands, files and configuration keys that they name exist, and their programs run."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dist_s2s.config import KEYS
-from tests.commands import ROOT, clean_environment
+from tests.commands import ROOT, run
 from tests.toy_corpus import options, write_corpus
 
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,7 +17,6 @@ PRESENT = [
 DOCUMENTS = [*PRESENT, ROOT / "CHANGELOG.md"]  # which tells of what is gone as well
 SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 def without_code(text: str) -> str:
@@ -142,19 +139,11 @@ def snippets() -> list[tuple[str, str]]:
     return found
 
 
-def run_program(source: str, folder: Path, launcher: tuple[str, ...] = ()) -> str:
-    """Run a program to its end, and return its output."""
-    (folder / "program.py").write_text(source, encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, *launcher, str(folder / "program.py")],
-        cwd=ROOT,
-        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+def run_program(source: str, folder: Path, ranks: int = 1) -> str:
+    """Run a program to its end, as torchrun does on several ranks, and return the output of the first."""
+    file = folder / "program.py"
+    file.write_text(source, encoding="utf-8")
+    return run(str(file), ranks=ranks).output
 
 
 PROGRAMS = {name: source for name, source in snippets() if source.startswith("import ")}
@@ -166,12 +155,12 @@ def test_a_snippet_compiles(name: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "launcher"),
-    [("README-0", ()), *((name, TORCHRUN) for name in PROGRAMS)],
+    ("name", "ranks"),
+    [("README-0", 1), *((name, 2) for name in PROGRAMS)],
     ids=["one process", *(f"{name} on 2 ranks" for name in PROGRAMS)],
 )
-def test_a_program_runs(name: str, launcher: tuple[str, ...], tmp_path: Path) -> None:
-    run_program(PROGRAMS[name], tmp_path, launcher)
+def test_a_program_runs(name: str, ranks: int, tmp_path: Path) -> None:
+    run_program(PROGRAMS[name], tmp_path, ranks)
 
 
 def test_the_listener_of_the_training_guide_hears_of_steps(tmp_path: Path) -> None:

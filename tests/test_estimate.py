@@ -40,7 +40,7 @@ def test_settings_reach_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     usual = report()
     assert report("--bandwidth=0.1")["step_seconds"] > usual["step_seconds"]
-    assert report("--latency=5000")["step_seconds"] == pytest.approx(usual["step_seconds"] + 5 * 4_950e-6)
+    assert report("--latency=5000")["step_seconds"] == pytest.approx(usual["step_seconds"] + 4 * 4_950e-6)
     assert report("--cores=2")["step_seconds"] > usual["step_seconds"]
     assert report("--ids=8192")["distinct_ids_per_rank"] > usual["distinct_ids_per_rank"]
     assert report("--skew=0")["distinct_ids_per_rank"] == pytest.approx(4_096, abs=1)

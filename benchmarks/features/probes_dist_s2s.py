@@ -115,14 +115,15 @@ class System(TableChecks, OutputChecks):
         return self.own_batches([torch.tensor([1, 70, rank]) for rank in range(4)], device_mesh=mesh)
 
     def prefetch(self) -> Answer:
-        """Count the collectives that a step waits for until its rows are there."""
-        tables = self.tables([rows(132)]).tables
+        """Count the collectives that a step waits for until its rows are there; few ids would travel with the first."""
+        whole, ids = rows(40_000), torch.arange(39_999)
+        tables = self.tables([whole]).tables
         with collectives() as plain:
-            lookup(tables, [IDS])
+            lookup(tables, [ids])
         with collectives() as ahead:
-            batch, found = next(iter(Lookahead(tables, [IDS, IDS + 1], lambda ids: [ids])))
-        evidence = f"{len(plain)} collectives to wait for until rows are there, {len(ahead)} with Lookahead"
-        return whether(torch.equal(found[0], rows(132)[batch]) and len(ahead) < len(plain), evidence)
+            batch, found = next(iter(Lookahead(tables, [ids, ids + 1], lambda ids: [ids])))
+        evidence = f"{len(plain)} collectives until the rows of {len(ids):,} ids are there, {len(ahead)} with Lookahead"
+        return whether(torch.equal(found[0], whole[batch]) and len(ahead) < len(plain), evidence)
 
     def sampled_softmax(self) -> Answer:
         table = DistributedEmbedding.from_pretrained(rows(132), freeze=False)

@@ -116,15 +116,15 @@ class TableChecks(Probes):
         return whether(few == many, f"collectives: {few} for one table, {many} for two")
 
     def deduplicated_ids(self, **options: Any) -> Answer:
-        """Look up 1,000 times the same id."""
+        """Look up 20,000 times the same id, which would find no room in a first message."""
         table = self.tables([rows(132)], **options)
         with collectives() as once:
             table.lookup(torch.tensor([70]))
         with collectives() as often:
-            table.lookup(torch.full((1000,), 70))
+            table.lookup(torch.full((20_000,), 70))
         if not once:
             return Answer("n/a", "a lookup takes no collective")
-        evidence = f"{sum(once):,} bytes travel for one id, {sum(often):,} for 1,000 times the same"
+        evidence = f"{sum(once):,} bytes travel for one id, {sum(often):,} for 20,000 times the same"
         return whether(sum(often) == sum(once), evidence)
 
     def unbounded_ids(self) -> Answer:
@@ -133,11 +133,11 @@ class TableChecks(Probes):
         return Answer("no" if not row.any() else "error", f"id 10^12 gives {row.tolist()}")
 
     def less_traffic(self, **options: Any) -> Answer:
-        """Compare the bytes of forward and backward of rows of 1,024 numbers with and without ``options``."""
+        """Compare the bytes of forward and backward of 132 rows of 4,096 numbers with and without ``options``."""
         sent = []
-        for table in (self.tables([rows(132, 1024)]), self.tables([rows(132, 1024)], **options)):
+        for table in (self.tables([rows(132, 4096)]), self.tables([rows(132, 4096)], **options)):
             with collectives() as sizes:
-                found = table.lookup(IDS)[0]
+                found = table.lookup(torch.arange(132))[0]
                 found.backward(torch.ones_like(found))
             sent.append(sum(sizes))
         return whether(sent[1] < 0.6 * sent[0], f"{sent[0]:,} bytes travel with float32 rows, {sent[1]:,} with 16 bits")

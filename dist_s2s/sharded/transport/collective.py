@@ -54,6 +54,7 @@ class CollectiveTransport:
         message = first.write(tensors, self.device)
         arrived = torch.empty_like(message)
         work = self._start(arrived, message)
+        self.statistics.bytes_sent += first.num_bytes_used
         if first.rows_follow:  # they are made while the first message travels
             tensors = _tensors(parcel.blocks)
         self._finish(work)
@@ -66,6 +67,7 @@ class CollectiveTransport:
         if more.numel():
             rest = torch.empty_like(more)
             self._finish(self._start(rest, more))
+            self.statistics.bytes_sent += more.nbytes
             rows = [row + further for row, further in zip(rows, rest.tolist(), strict=True)]
         begin = FIXED_WORDS + len(parcel.numbers)
         numbers = [row[FIXED_WORDS:begin] for row in rows]
@@ -97,6 +99,7 @@ class CollectiveTransport:
             message = tensors[mine[0]].reshape(-1) if whole and _in_order(outgoing[mine[0]]) else torch.cat(pieces)
             output = message.new_empty(sum(map(sum, sizes)))
             self._finish(self._start(output, message, [sum(row) for row in sizes], send_sizes))
+            self.statistics.bytes_sent += message.nbytes
             arrived = output.split([size for row in sizes for size in row])
             for place, number in enumerate(mine):
                 parts, count = arrived[place :: len(mine)], sum(rows.count for rows in incoming[number])
@@ -118,7 +121,6 @@ class CollectiveTransport:
             )
         self.statistics.seconds += time.perf_counter() - started
         self.statistics.collectives += 1
-        self.statistics.bytes_sent += message.numel() * message.element_size()
         return work
 
     def _finish(self, work: dist.Work) -> None:

@@ -24,6 +24,7 @@ class FirstMessage:
     Attributes:
         words: int64 [num_ranks, number of words]; there may be more than fit.
         rows_follow: whether the rows for some rank do not fit.
+        num_bytes_used: of all messages together, without the room that stays empty.
     """
 
     def __init__(self, parcel: Parcel, num_ranks: int, num_bytes: int) -> None:
@@ -31,6 +32,8 @@ class FirstMessage:
         self._row_words = FIXED_WORDS + len(parcel.numbers) + 3 * len(parcel.blocks)
         ends = [self._places(_of_rank(parcel.outgoing, rank))[1] for rank in range(num_ranks)]
         self.rows_follow = not parcel.status and max(ends) > num_bytes
+        carries_rows = not parcel.status and not self.rows_follow
+        self.num_bytes_used = sum(ends) if carries_rows else num_ranks * self.fitting * _WORD_BYTES
         fixed = [parcel.subject.identity, parcel.status, parcel.note, int(self.rows_follow), *parcel.numbers]
         self.words = torch.tensor(
             [

@@ -27,7 +27,8 @@ class ExchangeStatistics:
         seconds: wall time inside collectives, waiting for slower ranks included (on CUDA: the time to enqueue them; in
             shared memory: the time spent waiting, since there is nothing else).
         collectives: all-to-alls, or in shared memory meetings of all ranks.
-        bytes_sent: what this rank has handed over, its own share included.
+        bytes_sent: what this rank has handed over, its own share included, but not the empty room in a collective's
+            first messages, which have a fixed size.
         ids: how many ids were looked up.
         distinct_ids: how many rows were asked for on their behalf.
     """

@@ -19,7 +19,7 @@ from tests.sharded.reference import LAYOUTS, TRANSPORTS, random_ids
 
 V, D = 131, 4
 WIDTHS = (4, 3)  # of two tables
-ROOM = 80  # bytes of first messages: nothing fits but words
+ROOM = 80  # bytes of first messages: ten words fit
 
 
 def uneven_ids(world_size: int) -> list[Tensor]:

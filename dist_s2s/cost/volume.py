@@ -6,6 +6,7 @@ from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.problem import OPTIMIZERS, Problem
 
 _ID_BYTES = 8
+_POSITION_BYTES = 4  # as positions travel, of up to 2³¹ rows
 _MAILBOX_PAGE = 1 << 20  # the halves of a mailbox grow by multiples of it
 
 
@@ -19,7 +20,7 @@ def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
     whole, per_row = OPTIMIZERS[problem.optimizer]
     gradient = dim * problem.sum_dtype.itemsize
     requests, touched = float(problem.requests.max()), float(problem.touched.max())
-    pages = math.ceil(distinct * (_ID_BYTES + problem.sent_gradient_bytes) / _MAILBOX_PAGE)
+    pages = math.ceil(distinct * (_POSITION_BYTES + problem.sent_gradient_bytes) / _MAILBOX_PAGE)
     plan = _ID_BYTES * (5 * problem.ids + 3 * distinct + 2 * requests)
     seen = 2 * problem.ids * dim * problem.dtype.itemsize
     backward = requests * problem.sent_gradient_bytes + (distinct + touched) * gradient
@@ -38,7 +39,7 @@ def bytes_sent(problem: Problem) -> dict[str, float]:
     busiest = int(sent_and_received(to_owner, from_owner, problem.cluster.ranks)[0].argmax())
     to_others = float(problem.asked.sum() - problem.asked[busiest])
     return {
-        "ids": to_others * _ID_BYTES,
+        "ids": to_others * _POSITION_BYTES,
         "rows": float(from_owner[busiest]) * (problem.cluster.ranks - 1),
         "gradients": to_others * problem.sent_gradient_bytes,
     }
@@ -47,7 +48,7 @@ def bytes_sent(problem: Problem) -> dict[str, float]:
 def messages(problem: Problem) -> tuple[Floats, Floats]:
     """Return the bytes from one rank to each owner (ids and gradients), and from each owner to one rank, [W] each."""
     row = 0 if problem.in_place else problem.embedding_dim * (problem.comm_dtype or problem.dtype).itemsize
-    return problem.asked * (_ID_BYTES + problem.sent_gradient_bytes), problem.asked * row
+    return problem.asked * (_POSITION_BYTES + problem.sent_gradient_bytes), problem.asked * row
 
 
 def sent_and_received(to_owner: Floats, from_owner: Floats, groups: int) -> tuple[Floats, Floats]:

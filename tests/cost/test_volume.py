@@ -68,7 +68,7 @@ def test_memory_and_bytes_are_those_of_a_real_table(
 
     assert problem.asked == pytest.approx([33, 33, 33, 32])
     row = 0 if transport == "shared_memory" else 1_000 * (comm_dtype or dtype).itemsize
-    own_row = 8 + row + problem.sent_gradient_bytes
+    own_row = 4 + row + problem.sent_gradient_bytes
     to_others = max(rank["sent"] - round(asked) * own_row for rank, asked in zip(found, problem.asked, strict=True))
     assert 0 <= to_others - sum(bytes_sent(problem).values()) < HEADER_BYTES
     assert {rank["exchanges"] for rank in found} == {EXCHANGES[transport]}

@@ -48,15 +48,17 @@ class WantedRows:
 
     @property
     def block(self) -> Block:
-        """The positions of the U rows, int64 [U, 1], or [U, 2] with how often each is wanted if that counts."""
+        """The positions of the U rows, [U, 1] of their smallest dtype; if counts matter, int64 [U, 2] with them."""
         runs = self.selection.runs
-        return Block.of(torch.stack((runs.distinct, runs.counts), dim=1) if self.counted else runs.distinct[:, None])
+        if self.counted:
+            return Block.of(torch.stack((runs.distinct, runs.counts), dim=1))
+        return Block.of(runs.distinct[:, None].to(self.partition.position_dtype))
 
     def requested(self, incoming: Sequence[PeerRows], block: Tensor, rank: int) -> "RequestedRows":
         """Return what the ranks, which ask in the same way, ask of this one: their parts and blocks."""
         return RequestedRows(
             list(incoming),
-            rows=block[:, 0] - self.partition.offset(rank),
+            rows=block[:, 0].long() - self.partition.offset(rank),
             frequencies=block[:, 1] if self.counted else None,
             once=self.deduplicated and self.partition.num_shards == 1,
         )

@@ -48,6 +48,11 @@ class RowPartition:
         rows, extra = divmod(self.num_rows, self.num_shards)
         return owner * rows + min(owner, extra)
 
+    @property
+    def position_dtype(self) -> torch.dtype:
+        """The smaller integer dtype that holds every position: int32, or int64 for more than 2³¹ rows."""
+        return torch.int32 if self.num_rows <= 1 << 31 else torch.int64
+
     @cached_property
     def offsets(self) -> Tensor:
         """The offsets of all owners, int64 [num_shards] on the CPU."""

@@ -1,6 +1,6 @@
 """Exchanges by torch.distributed's all-to-all.
 
-    1. first   one all_to_all of 128 KiB from each rank, see first_message.py: which exchange this is, and which rows of
+    1. first   one all_to_all of 48 KiB from each rank, see first_message.py: which exchange this is, and which rows of
                each block are for whom; and the rows too, if they fit
     2. rows    one all_to_all for all blocks, if nobody is in trouble, and the rows of some rank did not fit
 
@@ -20,7 +20,7 @@ from dist_s2s.sharded.transport.first_message import FIXED_WORDS, FirstMessage
 from dist_s2s.sharded.transport.missing_ranks import missing_ranks_named
 from dist_s2s.sharded.transport.protocol import Block, ExchangeStatistics, Parcel, PeerRows, Received
 
-FIRST_BYTES = 128 * 1024  # of a rank's first messages together: about 16,000 ids fit
+FIRST_BYTES = 48 * 1024  # of a rank's first messages together: about 12,000 ids fit
 LEAST_BYTES = 1024  # of one of them
 
 

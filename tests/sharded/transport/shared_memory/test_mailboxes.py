@@ -107,7 +107,7 @@ def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
     place: what there is no room for: ids that it asks for, rows that all ranks ask of it, or gradients of rows.
     bounded: because a mailbox ends there; otherwise because there is no more memory.
     """
-    size = (200_000, 1) if place == "requests" else (V, D)
+    size = (400_000, 1) if place == "requests" else (V, D)
     # Gradients are summed, and travel, in float32: that is twice as large as rows in bfloat16.
     dtype = torch.bfloat16 if place == "gradients" else torch.float64
     with patch.object(mailboxes, "HALF_BYTES", MIB) if bounded else nullcontext(), new_group() as group:
@@ -135,7 +135,7 @@ def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize(
     ("place", "num_bytes"),
-    [("requests", 8 * 200_000), ("rows", 8 * V * D), ("gradients", 4 * V * D)],
+    [("requests", 4 * 400_000), ("rows", 8 * V * D), ("gradients", 4 * V * D)],
 )
 def test_where_one_rank_has_no_room_all_ranks_learn_it(ranks: RankPool, place: str, num_bytes: int, bounded: bool):
     why = f"more than a mailbox can hold, which is {MIB}" if bounded else "and there is no memory left"

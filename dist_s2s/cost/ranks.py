@@ -60,13 +60,15 @@ def memory_kept() -> Iterator[None]:
     Otherwise glibc may return it to the system, as a process's past decides; getting it back, page by page, can take as
     long as a short step.
     """
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
     os.environ.update(_KEEP_MEMORY)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Path, args: tuple[Any, ...]) -> None:

@@ -50,7 +50,7 @@ class CollectiveTransport:
             return Received(same, same, same, [], incoming, self._deliver(parcel, _tensors(parcel.blocks), incoming))
         num_bytes = max(LEAST_BYTES, FIRST_BYTES // self.size // 8 * 8)
         first = FirstMessage(parcel, self.size, num_bytes)
-        tensors = [] if parcel.status or first.rows_follow else _tensors(parcel.blocks)
+        tensors = _tensors(parcel.blocks) if first.carries_rows else []
         message = first.write(tensors, self.device)
         arrived = torch.empty_like(message)
         work = self._start(arrived, message)
@@ -69,9 +69,7 @@ class CollectiveTransport:
             self._finish(self._start(rest, more))
             self.statistics.bytes_sent += more.nbytes
             rows = [row + further for row, further in zip(rows, rest.tolist(), strict=True)]
-        begin = FIXED_WORDS + len(parcel.numbers)
-        numbers = [row[FIXED_WORDS:begin] for row in rows]
-        incoming = [[PeerRows(*row[b : b + 3]) for row in rows] for b in range(begin, len(rows[0]), 3)]
+        numbers, incoming = parcel.read_words([row[FIXED_WORDS:] for row in rows])
         follow = any(following)
         received = self._deliver(parcel, tensors, incoming) if follow else first.read_rows(arrived, incoming)
         return Received(identities, statuses, notes, numbers, incoming, received)

@@ -24,23 +24,19 @@ class FirstMessage:
     Attributes:
         words: int64 [num_ranks, number of words]; there may be more than fit.
         rows_follow: whether the rows for some rank do not fit.
+        carries_rows: whether those for all ranks fit, and this one is not in trouble.
         num_bytes_used: of all messages together, without the room that stays empty.
     """
 
     def __init__(self, parcel: Parcel, num_ranks: int, num_bytes: int) -> None:
         self._parcel, self._num_ranks, self._num_bytes = parcel, num_ranks, num_bytes
-        self._row_words = FIXED_WORDS + len(parcel.numbers) + 3 * len(parcel.blocks)
+        self._row_words = FIXED_WORDS + parcel.num_words
         ends = [self._places(_of_rank(parcel.outgoing, rank))[1] for rank in range(num_ranks)]
         self.rows_follow = not parcel.status and max(ends) > num_bytes
-        carries_rows = not parcel.status and not self.rows_follow
-        self.num_bytes_used = sum(ends) if carries_rows else num_ranks * self.fitting * _WORD_BYTES
-        fixed = [parcel.subject.identity, parcel.status, parcel.note, int(self.rows_follow), *parcel.numbers]
-        self.words = torch.tensor(
-            [
-                [*fixed, *(word for rows in _of_rank(parcel.outgoing, rank) for word in rows)]
-                for rank in range(num_ranks)
-            ]
-        )
+        self.carries_rows = not parcel.status and not self.rows_follow
+        self.num_bytes_used = sum(ends) if self.carries_rows else num_ranks * self.fitting * _WORD_BYTES
+        fixed = [parcel.subject.identity, parcel.status, parcel.note, int(self.rows_follow)]
+        self.words = torch.tensor([[*fixed, *parcel.words(rank)] for rank in range(num_ranks)])
 
     @property
     def fitting(self) -> int:

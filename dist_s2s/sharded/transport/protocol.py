@@ -130,6 +130,21 @@ class Parcel:
     outgoing: Sequence[Sequence[PeerRows]] = ()
     expected: Sequence[Sequence[PeerRows]] | None = None
 
+    @property
+    def num_words(self) -> int:
+        """How many integers ``words`` returns, on every rank."""
+        return len(self.numbers) + 3 * len(self.blocks)
+
+    def words(self, rank: int) -> list[int]:
+        """Return what to tell a rank beside rows: the numbers, then which rows of each block are for it."""
+        return [*self.numbers, *(word for rows in self.outgoing for word in rows[rank])]
+
+    def read_words(self, words: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[PeerRows]]]:
+        """Return the numbers, and for each block the rows for this rank, from the ``words`` of each rank to it."""
+        begin = len(self.numbers)
+        numbers = [list(row[:begin]) for row in words]
+        return numbers, [[PeerRows(*row[b : b + 3]) for row in words] for b in range(begin, self.num_words, 3)]
+
 
 @dataclass(frozen=True)
 class Received:

@@ -29,7 +29,7 @@ class SharedMemoryTransport:
 
     def exchange(self, parcel: Parcel) -> Received:
         """Exchange parcels in one meeting."""
-        num_words = len(parcel.numbers) + 3 * len(parcel.blocks)
+        num_words = parcel.num_words
         if num_words and not parcel.status:
             self._write(parcel, num_words)
         subject = parcel.subject
@@ -40,20 +40,14 @@ class SharedMemoryTransport:
         received = Received(*header)
         if received.is_refused or not num_words:
             return received if received.is_refused else Received(*header, [[]] * self.size)
-        words = [self._words(rank, num_words) for rank in range(self.size)]
-        first = len(parcel.numbers)
-        incoming = [
-            [PeerRows(*row[first + 3 * b : first + 3 * b + 3]) for row in words] for b in range(len(parcel.blocks))
-        ]
-        return Received(
-            *header, [row[:first] for row in words], incoming, self._read(parcel.blocks, incoming, num_words)
-        )
+        numbers, incoming = parcel.read_words([self._words(rank, num_words) for rank in range(self.size)])
+        return Received(*header, numbers, incoming, self._read(parcel.blocks, incoming, num_words))
 
     def _write(self, parcel: Parcel, num_words: int) -> None:
         begins, end = places(self.size * num_words * 8, [block.num_bytes for block in parcel.blocks])
         memory = self.mailboxes.claim(end)
         self.statistics.bytes_sent += end
-        words = [[*parcel.numbers, *(w for rows in parcel.outgoing for w in rows[rank])] for rank in range(self.size)]
+        words = [parcel.words(rank) for rank in range(self.size)]
         view(memory, 0, (self.size, num_words), torch.int64).copy_(torch.tensor(words))
         for block, place in zip(parcel.blocks, begins, strict=True):
             block.write(view(memory, place, (block.num_rows, block.width), block.dtype))

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch._dynamo  # noqa: F401  DDP imports it when it is built; it is no part of what a model takes
 from pydantic import TypeAdapter
 
 from common.devices import resident

@@ -4,8 +4,10 @@ Finding it is collective: the ranks compare what each of them still has, so that
 a new one. It lasts as long as the tables do; what the library has opened for it is then given back.
 """
 
+import atexit
 import time
 from datetime import timedelta
+from functools import cache
 from typing import get_args
 from weakref import WeakValueDictionary, finalize
 
@@ -58,6 +60,7 @@ def find_group(
         if group is not None and dist.get_rank(group) < 0:
             raise ValueError(f"rank {dist.get_rank()} is not a member of the table's process group")
     assert members is not None
+    _wait_for_gloo_at_exit()
     if replicas is not None and dist.get_world_size(replicas) == 1:
         replicas = None
     if dist.get_world_size(members) == 1:
@@ -89,6 +92,12 @@ def give_back(process_group: dist.ProcessGroup) -> None:
         # Its threads may want the interpreter, which the destructor holds while it waits for them (pytorch#190489).
         time.sleep(_SECONDS_FOR_GLOO)
         dist.destroy_process_group(process_group)
+
+
+@cache
+def _wait_for_gloo_at_exit() -> None:
+    """Have the interpreter wait before it ends: a thread that then wants it aborts the process (pytorch#190489)."""
+    atexit.register(time.sleep, _SECONDS_FOR_GLOO)
 
 
 def _check_name(transport: TransportName) -> None:

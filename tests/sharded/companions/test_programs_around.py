@@ -1,6 +1,7 @@
 """What programs do around a table: accelerate, averaged models, loaders with workers, threads."""
 
 import multiprocessing
+import os
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
@@ -44,9 +45,17 @@ def batches(world_size: int) -> list[list[Tensor]]:
     return [[random_ids(V, (6, 3), 10 * step + rank) for rank in range(world_size)] for step in range(STEPS)]
 
 
+def new_accelerator(**settings: Any) -> Accelerator:
+    """An accelerator that wraps models in DDP, since torchrun seems to have started these ranks."""
+    ranks = {"RANK": dist.get_rank(), "LOCAL_RANK": dist.get_rank(), "WORLD_SIZE": dist.get_world_size()}
+    os.environ.update({name: str(value) for name, value in ranks.items()})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"})  # not used: the group is there already
+    return Accelerator(cpu=True, **settings)
+
+
 def accumulate(pipe: Connection, steps: list[list[Tensor]]) -> None:
     """Train with accelerate, of two batches to an update."""
-    accelerator, model = Accelerator(cpu=True, gradient_accumulation_steps=2), new_model(None)
+    accelerator, model = new_accelerator(gradient_accumulation_steps=2), new_model(None)
     exclude_sharded(model)
     wrapped, optimizer = accelerator.prepare(model, SGD(model.parameters(), lr=1.0))
     for ids in steps:
@@ -74,7 +83,7 @@ def test_accelerate_prepares_and_accumulates():
 
 def prepare_and_forget(pipe: Connection) -> None:
     model = Model(DistributedEmbedding(8, D, seed=1).requires_grad_(False))
-    wrapped = Accelerator(cpu=True).prepare(model)
+    wrapped = new_accelerator().prepare(model)
     with pytest.raises(RuntimeError) as caught:
         wrapped(torch.tensor([1, 6]))
     pipe.send(str(caught.value))

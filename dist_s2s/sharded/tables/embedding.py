@@ -15,7 +15,7 @@ from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
 from dist_s2s.sharded.tables.initialize import normal_rows
-from dist_s2s.sharded.tables.lookup import lookup, make_plan
+from dist_s2s.sharded.tables.lookup import exported_lookup, lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
@@ -281,7 +281,6 @@ class DistributedEmbedding(nn.Module):
         """
         return make_plan([self], [ids])
 
-    @never_compiled
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
@@ -293,6 +292,12 @@ class DistributedEmbedding(nn.Module):
         Raises:
             IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``.
         """
+        if torch.compiler.is_exporting():
+            return exported_lookup(self, ids)
+        return self._look_up(ids, plan)
+
+    @never_compiled
+    def _look_up(self, ids: Tensor, plan: ExchangePlan | None) -> Tensor:
         return lookup([self], [ids], plan)[0]
 
     def grow(self, num_embeddings: int, optimizer: Optimizer | None = None) -> None:

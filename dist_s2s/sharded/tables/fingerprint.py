@@ -7,7 +7,9 @@ of the shards, as good as certainly; whole shards are compared before anything i
 """
 
 from collections.abc import Sequence
+from ctypes import string_at
 from hashlib import blake2b
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -16,13 +18,13 @@ from dist_s2s.sharded.exchange.shard import TableShard, name_of
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
 from dist_s2s.sharded.transport.protocol import Subject
 
-_ROWS, _COLUMNS = 4, 32  # 512 bytes of float32
+_ROWS, _ROW_BYTES = 4, 128
 _NOTHING = 0  # says nothing, and is equal to none
 _COMPARING = Subject("the comparison of shards that seem to hold the same rows")
 
 
 def fingerprints(tables: Sequence[TableShard]) -> list[int]:
-    """Return a signed 64-bit number for each table, made of a few of the shard's rows (local).
+    """Return a number for each table, made of a few of the shard's rows (local).
 
     It is 0 if these rows are all alike, as in a table of zeros, or if the table isn't divided among ranks.
     """
@@ -40,7 +42,7 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
     for place, table in enumerate(tables):
         if _twins([theirs[place] for theirs in numbers]) is None:
             continue
-        digests = table.group.agree(_COMPARING, None, [_digest(_common_rows(table))])
+        digests = table.group.agree(_COMPARING, None, [_digest(table)])
         twins = _twins([digest for (digest,) in digests])
         if twins is not None:
             raise RuntimeError(
@@ -51,30 +53,28 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
 
 
 def _fingerprint(table: TableShard) -> int:
-    rows = _common_rows(table)
-    if table.group.size == 1 or len(rows) < 2 or not table.owns_weight or rows.is_meta:
+    num_rows, weight = table.partition.shard_size(table.group.size - 1), table.weight  # all shards have as many
+    if table.group.size == 1 or num_rows < 2 or weight.is_meta or not table.owns_weight:
         return _NOTHING
-    step = (len(rows) - 1) // (min(len(rows), _ROWS) - 1)
-    sample = rows[::step][:_ROWS, :_COLUMNS]
-    data = _bytes(sample)
-    size = len(data) // len(sample)
-    return _NOTHING if data == data[:size] * len(sample) else _hash(data)
+    count = min(num_rows, _ROWS)
+    rows = _some_rows(weight, count, (num_rows - 1) // (count - 1))
+    return _NOTHING if rows == rows[:1] * count else 1 + crc32(b"".join(rows))
 
 
-def _common_rows(table: TableShard) -> Tensor:
-    """Return as many of the shard's first rows as the smallest shard has."""
-    return table.weight.detach()[: table.partition.shard_size(table.group.size - 1)]
+def _some_rows(weight: Tensor, count: int, step: int) -> list[bytes]:
+    """Return the first bytes of some rows; on the CPU without a tensor operation, which takes several microseconds."""
+    if weight.is_cpu and weight.is_contiguous():
+        first, row_bytes = weight.data_ptr(), weight.shape[1] * weight.element_size()
+        return [string_at(first + row * step * row_bytes, min(row_bytes, _ROW_BYTES)) for row in range(count)]
+    return [_bytes(row)[:_ROW_BYTES] for row in weight.detach()[::step][:count]]
 
 
-def _digest(rows: Tensor) -> int:
+def _digest(table: TableShard) -> int:
+    """Return a hash of as many of the shard's first rows as each shard has."""
     digest = blake2b(digest_size=8)
-    for block in rows.split(1 << 16):
+    for block in table.weight.detach()[: table.partition.shard_size(table.group.size - 1)].split(1 << 16):
         digest.update(_bytes(block))
     return int.from_bytes(digest.digest(), signed=True)
-
-
-def _hash(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), signed=True)
 
 
 def _bytes(rows: Tensor) -> bytes:

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dist_s2s.sharded.exchange.function import Lookup
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
-from dist_s2s.sharded.exchange.shard import TableShard, subject_of
+from dist_s2s.sharded.exchange.shard import TableShard, name_of, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.fingerprint import check_fingerprints, fingerprints
 from dist_s2s.sharded.tables.wrappers import wrapper_error
@@ -55,6 +56,23 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
                 wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
                 return _apply(Route(tables, wanted, number, None, in_place=True))
         return follow(tables, _plan("lookup", tables, ids, number, error), just_asked=True)
+
+
+def exported_lookup(table: TableShard, ids: Tensor) -> Tensor:
+    """Return rows as operators that torch.export can follow, [*ids.shape, embedding_dim]; for a table that is whole.
+
+    Raises:
+        RuntimeError: for a table of which other ranks hold rows.
+        ValueError: for max_norm, which changes rows in a lookup.
+    """
+    if table.group.size > 1:
+        raise RuntimeError(
+            f"{name_of(table)}) is divided among {table.group.size} ranks, and cannot be exported; put its "
+            "to_embedding() in its place, which is the whole table as an nn.Embedding"
+        )
+    if table.max_norm is not None:
+        raise ValueError(f"{name_of(table)}) has max_norm, which changes rows in a lookup; export its to_embedding()")
+    return F.embedding(ids, table.weight)
 
 
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -207,11 +225,24 @@ def _prepare(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> tuple[RankG
         return first.group, ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
     if any(table.deduplicate != first.deduplicate for table in tables):
         return first.group, ValueError("tables that share an exchange must have the same deduplicate")
+    if any(not table.owns_weight and _is_transformed(table.weight) for table in tables):
+        raise RuntimeError(
+            "torch.func's transforms (grad, vmap, ...) can't pass through a table; call backward() instead"
+        )
     if any(table.weight.is_meta for table in tables):
         return first.group, RuntimeError(
             'a table is on the meta device, and has no rows; call to_empty(device="cpu") and reset_parameters() first'
         )
     return first.group, wrapper_error(tables)
+
+
+def _is_transformed(weight: Tensor) -> bool:
+    """Tell whether it is a tensor of torch.func's, without memory of its own."""
+    try:
+        weight.data_ptr()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:

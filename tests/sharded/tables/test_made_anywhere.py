@@ -143,6 +143,48 @@ def test_a_functional_call_reads_other_weights_and_leaves_the_rows_where_they_ar
     ranks.run(call_with_other_weights, transport, world_size=2)
 
 
+def differentiate(group: dist.ProcessGroup | None) -> None:
+    table, ids = new_table(group), torch.arange(3)
+
+    def loss(weight: Tensor) -> Tensor:
+        return functional_call(table, {"weight": weight}, (ids,)).sum()
+
+    with pytest.raises(RuntimeError, match=r"^torch\.func's transforms .* can't pass through a table; call back"):
+        torch.func.grad(loss)(table.weight.detach())
+    rows = table(ids)
+    rows.sum().backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        rows.sum().backward()
+    (once,) = torch.autograd.grad(table(ids).pow(3).sum(), table.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        once.to_dense().sum().backward()
+    assert torch.equal(table(ids), table.to_embedding()(ids))
+
+
+def test_what_autograd_cannot_do_is_refused(ranks: RankPool):
+    ranks.run(differentiate, world_size=2)
+    differentiate(None)
+
+
+def test_a_table_of_one_process_can_be_exported():
+    model = nn.Sequential(new_table(None, padding_idx=3), nn.Linear(D, 2, dtype=torch.float64))
+    ids = random_ids(V, (7,), seed=0)
+    assert torch.equal(torch.export.export(model, (ids,)).module()(ids), model(ids))
+    with pytest.raises(ValueError, match=r"table \d+ \(131 x 5\) has max_norm"):
+        torch.export.export(nn.Sequential(new_table(None, max_norm=1.0)), (ids,))
+
+
+def export(group: dist.ProcessGroup) -> None:
+    with pytest.raises(RuntimeError, match=r"table 0 \(131 x 5\) is divided among 2 ranks, and cannot be exported"):
+        torch.export.export(nn.Sequential(new_table(group)), (torch.arange(3),))
+    with pytest.raises(Exception, match="ranks exchange rows in it, which is no part of a graph; compile "):
+        torch.compile(nn.Sequential(new_table(group)), fullgraph=True, backend="eager")(torch.arange(3))
+
+
+def test_a_shard_is_not_exported(ranks: RankPool):
+    ranks.run(export, world_size=2, timeout=110)
+
+
 def replace(group: dist.ProcessGroup, transport: str) -> None:
     table, ids = new_table(group, transport=transport), random_ids(V, (7,), seed=dist.get_rank(group))
     table.weight = nn.Parameter(table.weight.detach() * 2)

@@ -1,4 +1,4 @@
-"""What a shard's state_dict holds, and what keeps its gradient in one piece."""
+"""What a shard's state_dict holds."""
 
 from typing import Any, get_args
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
-from dist_s2s.sharded.rows.sparse import coalesced_rows
 
 
 def describe(partition: RowPartition, rank: int) -> Tensor:
@@ -38,14 +37,3 @@ def rows_of_shard(
             f"but this table is {own.tolist()}; load a whole table, as to_embedding gives it, or this rank's shard"
         )
     return own_rows, None
-
-
-def coalesce_gradient(parameter: Tensor) -> None:
-    """Merge rows that two backwards have appended; after a single one, restore the mark that torch drops."""
-    gradient = parameter.grad
-    if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
-        return
-    indices, values = gradient._indices(), gradient._values()
-    if bool((indices[0, 1:] > indices[0, :-1]).all()):
-        gradient = coalesced_rows(indices[0], values, gradient.shape)
-    parameter.grad = gradient.coalesce()

@@ -184,7 +184,8 @@ class RankGroup:
         first = next(rank for rank, status in enumerate(received.statuses) if status)
         if error is not None and first == self.rank:
             raise error
-        raise _ERRORS[received.statuses[first] - 1](texts[first]) from error
+        cause = None if str(error) == texts[first] else error
+        raise _ERRORS[received.statuses[first] - 1](texts[first]) from cause
 
 
 def local_group(device: torch.device, replicas: RankGroup | None = None) -> RankGroup:

@@ -18,6 +18,7 @@ from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
+from dist_s2s.sharded.tables.shard_weight import guard
 from dist_s2s.sharded.tables.store import RowStore
 from dist_s2s.sharded.transport.making import find_group
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics, Subject, Transport, TransportName
@@ -117,8 +118,7 @@ class DistributedEmbedding(nn.Module):
         self.partition = RowPartition(num_embeddings, self.group.size, layout)
         self._store = RowStore.make(self.group, self.partition, embedding_dim, device, dtype)
         self.weight = nn.Parameter(self._store.shard)
-        # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
-        self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        self._adopt_weight()
         self.reset_parameters()
 
     @classmethod
@@ -248,6 +248,12 @@ class DistributedEmbedding(nn.Module):
             store.shard.copy_(shard)
         self.weight.data = store.shard
 
+    def _adopt_weight(self) -> None:
+        # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
+        self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        if self.group.size > 1:
+            guard(self.weight)
+
     @torch.no_grad()
     def reset_parameters(self, first_row: int = 0) -> None:
         """Set the local rows from ``first_row`` on to their initial values, in blocks that fit the cache (local)."""
@@ -340,7 +346,7 @@ class DistributedEmbedding(nn.Module):
         # The next lookup finds that the copy's rows are not in the store, and gives it one of its own on all ranks.
         memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
-        clone.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        clone._adopt_weight()
         return clone
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -357,4 +363,4 @@ class DistributedEmbedding(nn.Module):
         old = self.weight
         super()._load_from_state_dict(own_rows, prefix, *arguments)
         if self.weight is not old:  # assign=True
-            self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+            self._adopt_weight()

@@ -80,9 +80,13 @@ def make_background_group(process_group: dist.ProcessGroup, transport: Transport
     return RankGroup(_make_transport(transport, process_group, torch.device("cpu")), torch.device("cpu"), process_group)
 
 
-def new_process_group(backend: str | None = None) -> dist.ProcessGroup:
-    """Return a process group of all ranks with the default group's time-out (collective)."""
-    group: dist.ProcessGroup = dist.new_group(timeout=_timeout_of(dist.group.WORLD), backend=backend)
+def new_process_group(backend: str | None = None, like: dist.ProcessGroup | None = None) -> dist.ProcessGroup:
+    """Return a process group of all ranks, or of those of another one, with the time-out of theirs (collective)."""
+    if like is None:
+        group: dist.ProcessGroup = dist.new_group(timeout=_timeout_of(dist.group.WORLD), backend=backend)
+        return group
+    ranks = dist.get_process_group_ranks(like)
+    group = dist.new_group(ranks, _timeout_of(like), backend, use_local_synchronization=True)
     return group
 
 

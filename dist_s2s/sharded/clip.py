@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
-from dist_s2s.sharded.tables.shard_weight import ShardWeight
+from dist_s2s.sharded.tables.table_weight import ShardWeight
 from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 

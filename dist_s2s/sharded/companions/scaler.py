@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
-from dist_s2s.sharded.tables.shard_weight import ShardWeight
+from dist_s2s.sharded.tables.table_weight import ShardWeight
 from dist_s2s.sharded.transport.group import AGREED_ERRORS
 from dist_s2s.sharded.transport.protocol import Subject
 

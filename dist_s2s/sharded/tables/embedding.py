@@ -18,8 +18,8 @@ from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
-from dist_s2s.sharded.tables.shard_weight import guard
 from dist_s2s.sharded.tables.store import RowStore
+from dist_s2s.sharded.tables.table_weight import guard
 from dist_s2s.sharded.transport.making import find_group
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics, Subject, Transport, TransportName
 
@@ -251,8 +251,7 @@ class DistributedEmbedding(nn.Module):
     def _adopt_weight(self) -> None:
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
         self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
-        if self.group.size > 1:
-            guard(self.weight)
+        guard(self.weight, self.group.size > 1)
 
     @torch.no_grad()
     def reset_parameters(self, first_row: int = 0) -> None:

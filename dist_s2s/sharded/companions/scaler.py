@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
@@ -21,7 +22,9 @@ class GradScaler(torch.amp.GradScaler):
 
     Use it as torch's. ``unscale_``, or else ``step``, is collective: one exchange for each optimizer and group of ranks
     among the tables. As on one process, an optimizer skips a step if one of its own gradients is not finite, and the
-    scale falls if any optimizer has skipped. An optimizer may have no gradient at all on some ranks, or on all.
+    scale falls if any optimizer has skipped. Optimizers that are unscaled before any of them steps, as they are for
+    clipping, skip together: ``clip_grad_norm_`` then clips none of them. An optimizer may have no gradient at all on
+    some ranks, or on all.
 
     Args:
         device, init_scale, growth_factor, backoff_factor, growth_interval, enabled: as of torch's; the same on every
@@ -54,6 +57,16 @@ class GradScaler(torch.amp.GradScaler):
         groups = [*(table.group for table in self._tables), *replicas]
         self._groups = list(dict.fromkeys(group for group in groups if group.size > 1))
         self._number = 0
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        """Unscale the gradients of an optimizer, once before its step (collective)."""
+        super().unscale_(optimizer)
+        if self._enabled:
+            waiting = [s for s in self._per_optimizer_states.values() if s["stage"] is OptState.UNSCALED]
+            found = [value for state in waiting for value in state["found_inf_per_device"].values()]
+            if any(map(bool, found)):
+                for value in found:
+                    value.fill_(1.0)
 
     def _unscale_grads_(
         self, optimizer: Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool

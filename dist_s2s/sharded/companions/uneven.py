@@ -46,8 +46,8 @@ def uneven(
 
     Args:
         batches: iterated anew by each loop, one batch ahead of it.
-        process_group: the ranks that go in step; by default all ranks. They get a process group of their own, which
-            lasts as long as what is returned.
+        process_group: a gloo group of the ranks that go in step, for this alone. By default a new group of all ranks,
+            which lasts as long as what is returned.
         empty: returns a batch without examples. By default it is made from a batch that the rank has had, or that
             another rank has: tensors without any rows, see ``empty_batches.emptied``.
     """
@@ -96,13 +96,12 @@ class UnevenBatches(Generic[Batch]):
         return self._walk(count)
 
     def _background(self, process_group: dist.ProcessGroup | None) -> RankGroup:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank(process_group) < 0:
-            raise ValueError(f"rank {dist.get_rank()} is not a member of the process group")
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(process_group) == 1:
             return local_group(torch.device("cpu"))
-        own = new_process_group("gloo", process_group)
-        finalize(self, give_back, own).atexit = False
-        return make_background_group(own, "auto")
+        if process_group is None:
+            process_group = new_process_group("gloo")
+            finalize(self, give_back, process_group).atexit = False
+        return make_background_group(process_group, "auto")
 
     def _walk(self, count: Callable[[Batch], int] | None) -> Iterator[tuple[Batch, int]]:
         self._passes += 1
@@ -139,23 +138,29 @@ class UnevenBatches(Generic[Batch]):
 
     def _agree(self, mine: _Next[Batch], subject: Subject) -> int | None:
         """Return how many examples all ranks have in this batch, or None if all have ended (collective)."""
-        reports = agree_on_batches(self._group, subject, mine.state, mine.error, [mine.count])
+        error = mine.error if mine.state == FAILED else None
+        reports = agree_on_batches(self._group, subject, mine.state, error, [mine.count])
         states = [state for state, _ in reports]
         if READY not in states:
             return None
         if _AT_A_LOSS in states:
-            likeness = self._likeness(mine, states.index(READY), Subject(f"an empty batch instead of {subject.text}"))
+            subject = Subject(f"an empty batch instead of {subject.text}")
+            self._group.agree(subject, mine.error)
+            likeness = self._likeness(mine.batch, states, subject)
             if mine.state == _AT_A_LOSS:
                 mine.batch = self._last = restore(likeness)
         return sum(count for _, count in reports)
 
-    def _likeness(self, mine: _Next[Batch], rank: int, subject: Subject) -> str:
-        """Return the description of an empty batch by a rank that has a batch (collective)."""
-        text, error = "", mine.error
+    def _likeness(self, batch: Batch | None, states: list[int], subject: Subject) -> str:
+        """Return the description of an empty batch by the first rank that has a batch (collective)."""
+        rank, text, error = states.index(READY), "", None
         if self._group.rank == rank:
             try:
-                text = describe(emptied(mine.batch))
+                text = describe(emptied(batch))
             except TypeError as caught:
-                error = caught
+                lost = states.index(_AT_A_LOSS)
+                error = TypeError(
+                    f"rank {lost} has had no batch, and cannot be told what an empty one is like: {caught}"
+                )
         self._group.agree(subject, error)
         return self._group.gather_texts(text, subject)[rank]

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding, Lookahead, RowWiseAdagrad, uneven
+from dist_s2s.sharded.companions.uneven import UnevenBatches
 from tests.rank_pool import RankPool
+from tests.rank_worker import second_group
 from tests.sharded.collectives import counted_collectives
 from tests.sharded.reference import TRANSPORTS, assemble, random_ids
 
@@ -47,6 +49,15 @@ def size_of(batch: Batch) -> int:
     return len(batch["ids"])
 
 
+def uneven_of(
+    batches: Iterable[Batch], group: dist.ProcessGroup | None, empty: Callable[[], Batch] | None = None
+) -> UnevenBatches[Batch]:
+    """With all ranks in a group of its own; with some in one that the pool has for such uses."""
+    if group is None or dist.get_world_size(group) == dist.get_world_size():
+        return uneven(batches, empty=empty)
+    return uneven(batches, second_group(dist.get_world_size(group)), empty=empty)
+
+
 Trained = tuple[Tensor, Tensor, list[int]]
 
 
@@ -55,13 +66,12 @@ def train(group: dist.ProcessGroup, transport: str, ahead: bool) -> Trained:
     table = DistributedEmbedding(V, D, process_group=group, seed=1, dtype=torch.float64, transport=transport)
     dense = DistributedDataParallel(new_dense(), process_group=group)
     optimizers, sizes = optimizers_of(table.weight, dense), []
-    batches = uneven(batches_of(dist.get_rank(group)), group)
+    batches = uneven_of(batches_of(dist.get_rank(group)), group)
 
     def steps() -> Iterator[tuple[Batch, int, Tensor]]:
         if ahead:
-            background = dist.new_group(list(range(dist.get_world_size(group))), use_local_synchronization=True)
             counted = batches.counted(size_of)
-            for (batch, number), (rows,) in Lookahead([table], counted, lambda pair: [pair[0]["ids"]], background):
+            for (batch, number), (rows,) in Lookahead([table], counted, lambda pair: [pair[0]["ids"]]):
                 yield batch, number, rows
         else:
             for batch, number in batches.counted(size_of):
@@ -106,8 +116,7 @@ def keep_rows(weight: nn.Parameter, ids: Tensor) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("ahead", [False, True])
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize(("world_size", "ahead"), [(2, False), (3, False), (4, False), (4, True)])
 def test_training_equals_that_of_one_process_with_all_batches(
     ranks: RankPool, world_size: int, ahead: bool, transport: str
 ):
@@ -124,7 +133,7 @@ def test_training_equals_that_of_one_process_with_all_batches(
 
 def numbers_of(group: dist.ProcessGroup | None) -> tuple[list[int], list[tuple[int, int]]]:
     rank = 2 if group is None else dist.get_rank(group)
-    batches = uneven(batches_of(rank), group)
+    batches = uneven_of(batches_of(rank), group)
     return [size_of(batch) for batch in batches], [(size_of(b), n) for b, n in batches.counted(size_of)]
 
 
@@ -164,7 +173,7 @@ def count(group: dist.ProcessGroup) -> tuple[Counter[str], Counter[str], set[str
             threads.add(threading.current_thread().name)
             yield batch
 
-    loop = uneven(Batches(batches), group, empty=lambda: {"ids": torch.zeros(0, 2).long(), "x": torch.zeros(0)})
+    loop = uneven_of(Batches(batches), group, lambda: {"ids": torch.zeros(0, 2).long(), "x": torch.zeros(0)})
     with counted_collectives() as counts:
         for _ in loop:
             pass
@@ -212,17 +221,17 @@ def walk(group: dist.ProcessGroup, what: str) -> int:
             raise KeyError("split")
 
     loops: dict[str, Iterable[object]] = {
-        "even batches of which no empty one can be made": uneven(records, group),
-        "uneven batches of which no empty one can be made": uneven(records[wrong:], group),
-        "none of a type of the user's own": uneven([] if wrong else [Record(torch.zeros(3, 2))], group),
-        "none, and a function that makes one": uneven(
-            [] if wrong else records, group, empty=lambda: Record(torch.zeros(0, 2).long())
+        "even batches of which no empty one can be made": uneven_of(records, group),
+        "uneven batches of which no empty one can be made": uneven_of(records[wrong:], group),
+        "none of a type of the user's own": uneven_of([] if wrong else [Record(torch.zeros(3, 2))], group),
+        "none, and a function that makes one": uneven_of(
+            [] if wrong else records, group, lambda: Record(torch.zeros(0, 2).long())
         ),
-        "a function that fails": uneven([] if wrong else records, group, empty=lambda: {}["ids"]),
-        "no batch on any rank": uneven([], group),
-        "an error in the middle": uneven(broken(), group),
-        "an error at the beginning": uneven(Unreadable() if wrong else batches_of(0), group),
-        "an error of the count": uneven(batches_of(0), group).counted(lambda b: b["no"] if wrong else rank),
+        "a function that fails": uneven_of([] if wrong else records, group, lambda: {}["ids"]),
+        "no batch on any rank": uneven_of([], group),
+        "an error in the middle": uneven_of(broken(), group),
+        "an error at the beginning": uneven_of(Unreadable() if wrong else batches_of(0), group),
+        "an error of the count": uneven_of(batches_of(0), group).counted(lambda b: b["no"] if wrong else rank),
     }
     batches = 0
     for _ in loops[what]:
@@ -242,17 +251,15 @@ def test_what_can_be_made_is_made(ranks: RankPool, what: str, number: int):
     assert ranks.run(walk, what, world_size=3) == [number] * 3
 
 
+NOT_GUESSED = (
+    "what is an object of type int in a batch without examples? Pass empty=, a function that returns such a batch"
+)
 MADE_NONE = "rank 1 could not make an empty batch"
 NOT_MADE = "rank 1 could not make its next batch"
 ERRORS = {
-    "uneven batches of which no empty one can be made": [
-        f"RuntimeError: {MADE_NONE}: TypeError: what is an object of type int in a batch without examples? Pass empty=, "
-        "a function that returns such a batch"
-    ]
-    * 2,
+    "uneven batches of which no empty one can be made": [f"RuntimeError: {MADE_NONE}: TypeError: {NOT_GUESSED}"] * 2,
     "none of a type of the user's own": [
-        "TypeError: what is an object of type int in a batch without examples? Pass empty=, a function that returns such "
-        "a batch"
+        f"TypeError: rank 1 has had no batch, and cannot be told what an empty one is like: {NOT_GUESSED}"
     ]
     * 2,
     "a function that fails": [f"RuntimeError: {MADE_NONE}: KeyError: 'ids'"] * 2,
@@ -274,7 +281,7 @@ def test_an_error_on_one_rank_is_raised_on_all(ranks: RankPool, what: str):
 
 def leave_together(group: dist.ProcessGroup) -> tuple[list[int], list[str]]:
     """Sizes of the batches of a loop that is left, then of a whole one; threads that remain."""
-    batches, sizes = uneven(batches_of(dist.get_rank(group)), group), []
+    batches, sizes = uneven_of(batches_of(dist.get_rank(group)), group), []
     for batch in batches:
         sizes.append(size_of(batch))
         if len(sizes) == 2:
@@ -294,7 +301,7 @@ def test_all_ranks_may_leave_the_loop_and_begin_anew(ranks: RankPool):
 def leave_alone(group: dist.ProcessGroup) -> None:
     """Rank 1 leaves the loop at its second batch, and looks up something else."""
     table = DistributedEmbedding(V, D, process_group=group)
-    batches = uneven(batches_of(dist.get_rank(group)), group)
+    batches = uneven_of(batches_of(dist.get_rank(group)), group)
     for number, batch in enumerate(batches):
         if number == 1 and dist.get_rank(group) == 1:
             break
@@ -308,3 +315,23 @@ def test_a_rank_that_leaves_the_loop_alone_is_told_to_all(ranks: RankPool):
     assert len({error.message for error in errors}) == 1
     assert "rank 0 is in lookup 2 of table" in errors[0].message
     assert "rank 1 in the gathering of table" in errors[0].message
+
+
+def walk_in_a_group_in_use(group: dist.ProcessGroup, which: str) -> list[str]:
+    table = DistributedEmbedding(V, D, process_group=group)
+    used = table.process_group if which == "a table's" else dist.group.WORLD
+    messages = []
+    for build in (lambda: uneven([], used), lambda: Lookahead([table], [], list, used)):
+        with pytest.raises(ValueError, match="pass another") as error:
+            build()
+        messages.append(str(error.value))
+    return messages
+
+
+@pytest.mark.parametrize("which", ["a table's", "the default group"])
+def test_a_group_that_is_used_by_others_is_refused(ranks: RankPool, which: str):
+    message = (
+        "process_group is the default group or a table's, and would be used in two threads at once; pass another group "
+        "of these ranks, made for this alone"
+    )
+    assert ranks.run(walk_in_a_group_in_use, which) == [[message] * 2] * 4

@@ -4,7 +4,9 @@
 + embedding = DistributedEmbedding(num_embeddings, embedding_dim)
 """
 
-from dist_s2s.sharded.clip import clip_grad_norm_
+from dist_s2s.sharded.clip import clip_grad_norm_, clip_grad_value_
+from dist_s2s.sharded.companions.scaler import GradScaler
+from dist_s2s.sharded.companions.uneven import uneven
 from dist_s2s.sharded.companions.wrapping import exclude_sharded
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.optim import RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
@@ -20,6 +22,7 @@ __all__ = [
     "DistributedEmbedding",
     "ExchangePlan",
     "ExchangeStatistics",
+    "GradScaler",
     "Lookahead",
     "RowPartition",
     "RowWiseAdagrad",
@@ -31,7 +34,9 @@ __all__ = [
     "SparseSGD",
     "VocabParallelCrossEntropy",
     "clip_grad_norm_",
+    "clip_grad_value_",
     "exclude_sharded",
     "lookup",
     "make_plan",
+    "uneven",
 ]

@@ -1,4 +1,8 @@
-"""Clipping of gradients by their global norm, over the replicated parameters and the shards of all ranks."""
+"""Clipping of gradients by their global norm or by value, over the replicated parameters and the shards of all ranks.
+
+Both take one exchange for each group of ranks among the tables, and tell all ranks the same: what was measured, or that
+some gradient on some rank is not finite.
+"""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+from dist_s2s.sharded.tables.guarded_weight import ShardWeight
 from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
@@ -37,29 +42,107 @@ def clip_grad_norm_(
             first rank that has one, instead of returning nan.
 
     Raises:
-        ValueError: for a negative max_norm.
+        ValueError: for a negative max_norm, and if ``dense`` holds the weight of a table that is not in ``tables``.
     """
     if not max_norm >= 0:
         raise ValueError(f"max_norm must not be negative, but is {max_norm}")
-    tables = list(dict.fromkeys(tables))
-    dense_gradients = _dense_gradients(dense, tables)
-    table_gradients = [_values(table) for table in tables]
-    norm, cause = _global_norm(dense_gradients, tables, table_gradients)
-    if cause is not None and error_if_nonfinite:
-        raise RuntimeError(
-            f"{cause} is not finite; the gradients were left as they are: skip this step on every rank, or lower the "
-            "learning rate"
-        )
+    gradients = _Gradients(dense, tables)
+    norms = gradients.norms(2, error_if_nonfinite)
+    norm = math.nan if norms is None else math.hypot(*norms)
     if max_norm < norm < math.inf:
-        for gradient in dense_gradients + table_gradients:
+        for gradient in gradients.values:
             gradient.mul_(max_norm / norm)
     return torch.tensor(norm, dtype=torch.float64)
 
 
+def clip_grad_value_(
+    dense: nn.Module | Iterable[Tensor],
+    tables: Iterable[DistributedEmbedding],
+    clip_value: float,
+    *,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Clamp all gradients to ±``clip_value``; return the largest magnitude before (collective).
+
+    As with ``clip_grad_norm_`` all ranks get the same number, a float64 scalar on the CPU. If any gradient on any rank
+    is not finite, it is nan on every rank and the gradients stay as they were; torch's function would turn infinity
+    into ``clip_value``, and leave nan.
+
+    Args:
+        dense, tables, error_if_nonfinite: as of ``clip_grad_norm_``.
+        clip_value: may be infinity, to measure only.
+
+    Raises:
+        ValueError: for a negative clip_value, and if ``dense`` holds the weight of a table that is not in ``tables``.
+    """
+    if not clip_value >= 0:
+        raise ValueError(f"clip_value must not be negative, but is {clip_value}")
+    gradients = _Gradients(dense, tables)
+    magnitudes = gradients.norms(math.inf, error_if_nonfinite)
+    largest = math.nan if magnitudes is None else max(magnitudes)
+    if clip_value < largest:
+        for gradient in gradients.values:
+            gradient.clamp_(-clip_value, clip_value)
+    return torch.tensor(largest, dtype=torch.float64)
+
+
+class _Gradients:
+    """The gradients of replicated parameters and of this rank's shards."""
+
+    def __init__(self, dense: nn.Module | Iterable[Tensor], tables: Iterable[DistributedEmbedding]) -> None:
+        self._tables = list(dict.fromkeys(tables))
+        self._dense = _dense_gradients(dense, self._tables)
+        self._of_tables = [_values(table) for table in self._tables]
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The numbers of all of them, to be changed in place."""
+        return self._dense + self._of_tables
+
+    def norms(self, order: float, error_if_nonfinite: bool) -> list[float] | None:
+        """Return the norm of the dense gradients, then that of each group and rank: the same on all (collective).
+
+        None if one of them is not finite, or an error that names the first rank's reason.
+        """
+        own: dict[RankGroup, list[Tensor]] = {}
+        for table, gradient in zip(self._tables, self._of_tables, strict=True):
+            own.setdefault(table.group, []).append(gradient)
+        dense = float(nn.utils.get_total_norm(self._dense, order)) if self._dense else 0.0
+        shards = {group: _norm_of_shards(mine, order) for group, mine in own.items()}
+
+        # The first rank, so far as this one knows, of which a table's or a dense gradient is not finite. Each rank
+        # tells what it knows along with its norm. Replicas have the same norms, but know of other ranks.
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        culprits = [math.inf if math.isfinite(total) else rank for total in (sum(shards.values()), dense)]
+        replicas = dict.fromkeys(table.group.replicas for table in self._tables if table.group.replicas.size > 1)
+        norms = [dense]
+        for group in [*shards, *replicas]:
+            reports = group.agree_on_floats(_CLIPPING, [shards.get(group, 0.0), *culprits])
+            norms += [report[0] for report in reports]  # in the order of ranks: sums have the same bits on each
+            culprits = [min(known) for known in list(zip(*reports, strict=True))[1:]]
+
+        of_table, of_dense = culprits
+        first = min(culprits)
+        if first == math.inf:
+            return norms
+        if error_if_nonfinite:
+            raise RuntimeError(
+                f"the gradient of a {'table' if of_table <= of_dense else 'dense parameter'} on rank {first:.0f} is "
+                "not finite; the gradients were left as they were: skip this step on every rank, or lower the "
+                "learning rate"
+            )
+        return None
+
+
 def _dense_gradients(dense: nn.Module | Iterable[Tensor], tables: list[DistributedEmbedding]) -> list[Tensor]:
-    parameters = dense.parameters() if isinstance(dense, nn.Module) else dense
     weights = {table.weight for table in tables}
-    return [parameter.grad for parameter in parameters if parameter.grad is not None and parameter not in weights]
+    parameters = [p for p in (dense.parameters() if isinstance(dense, nn.Module) else dense) if p not in weights]
+    if any(isinstance(parameter, ShardWeight) for parameter in parameters):
+        raise ValueError(
+            "dense holds the weight of a table that is not in tables, and would be taken for a replicated parameter: "
+            "pass all tables of the model"
+        )
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _values(table: DistributedEmbedding) -> Tensor:
@@ -70,33 +153,12 @@ def _values(table: DistributedEmbedding) -> Tensor:
     if not gradient.is_sparse:
         return gradient
     # Rows that occur twice must be added before they are squared. Without duplicates this returns the gradient itself.
-    table.weight.grad = gradient.coalesce()
-    return table.weight.grad.values()
+    coalesced = table.weight.grad = gradient.coalesce()
+    return coalesced.values()
 
 
-def _global_norm(
-    dense_gradients: list[Tensor], tables: list[DistributedEmbedding], table_gradients: list[Tensor]
-) -> tuple[float, str | None]:
-    """Return the norm and, if it is not finite (then it is nan), the first rank's reason: the same on all ranks."""
-    dense_norm = float(nn.utils.get_total_norm(dense_gradients)) if dense_gradients else 0.0
-    total = dense_norm * dense_norm
-    squares: dict[RankGroup, float] = {}
-    for table, gradient in zip(tables, table_gradients, strict=True):
-        shard_norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-        squares[table.group] = squares.get(table.group, 0.0) + shard_norm * shard_norm
-
-    # The first rank, so far as this one knows, of which a table's or a dense gradient is not finite. Each rank tells
-    # what it knows along with its square. Replicas have the same squares, but know of other ranks.
-    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    culprits = [math.inf if math.isfinite(square) else rank for square in (sum(squares.values()), total)]
-    replicas = dict.fromkeys(table.group.replicas for table in tables if table.group.replicas.size > 1)
-    for group in [*squares, *replicas]:
-        reports = group.agree_on_floats(_CLIPPING, [squares.get(group, 0.0), *culprits])
-        total += sum(square for square, *_ in reports)  # in the order of ranks: the same bits on each
-        culprits = [min(known) for known in list(zip(*reports, strict=True))[1:]]
-
-    of_table, of_dense = culprits
-    first = min(culprits)
-    if first == math.inf:
-        return math.sqrt(total), None
-    return math.nan, f"the gradient of a {'table' if of_table <= of_dense else 'dense parameter'} on rank {first:.0f}"
+def _norm_of_shards(gradients: list[Tensor], order: float) -> float:
+    norms = [
+        torch.linalg.vector_norm(gradient, order, dtype=torch.float64) for gradient in gradients if gradient.numel()
+    ]
+    return float(torch.linalg.vector_norm(torch.stack(norms), order)) if norms else 0.0

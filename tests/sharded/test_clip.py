@@ -227,3 +227,19 @@ def test_tables_count_once_however_often_they_are_given():
 def test_a_negative_max_norm_is_refused(max_norm: float):
     with pytest.raises(ValueError, match=rf"^max_norm must not be negative, but is {max_norm}$"):
         clip_grad_norm_([], [], max_norm)
+
+
+def forget_a_table(group: dist.ProcessGroup) -> None:
+    first, second = make_tables(group, group)
+    clip_grad_norm_(nn.ModuleList([make_core(), first, second]), [first], 1.0)
+
+
+def test_a_table_that_was_forgotten_is_not_taken_for_a_dense_parameter(ranks: RankPool):
+    errors = ranks.run_expecting_errors(forget_a_table, world_size=2)
+    assert {(error.type_name, error.message) for error in errors} == {
+        (
+            "ValueError",
+            "dense holds the weight of a table that is not in tables, and would be taken for a replicated parameter: "
+            "pass all tables of the model",
+        )
+    }

@@ -362,7 +362,7 @@ class DistributedEmbedding(nn.Module):
 
     def _own_weight(self) -> None:
         if not self.owns_weight:
-            adopt(self.weight)
+            adopt(self.weight, self.world_size > 1)
             self._owned = (self.weight,)  # in a tuple, lest it be registered as a second parameter
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -372,7 +372,7 @@ class DistributedEmbedding(nn.Module):
         memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
         clone.copies += 1
-        adopt(clone.weight)  # a copied parameter has no hooks
+        adopt(clone.weight, self.world_size > 1)  # a copied parameter has no hooks
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
@@ -387,7 +387,7 @@ class DistributedEmbedding(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a whole table, for this process alone."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        adopt(self.weight)  # likewise
+        adopt(self.weight, is_sharded=False)  # likewise
         self.group = find_local_group(self.weight.device)
         self._store = RowStore(self.group, self.weight.detach())
 

@@ -9,7 +9,6 @@ When the caller asks for batch k + 1, only its rows are left to be read or to tr
 and its plan are never parted, so that no rank can bring the plan of another batch.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 from weakref import finalize
@@ -21,41 +20,14 @@ from torch import Tensor
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.background import ENDED, FAILED, READY, InBackground, agree_on_batches
 from dist_s2s.sharded.tables.lookup import ask_in_group, follow, replicas_told
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from dist_s2s.sharded.transport.making import give_back, make_background_group, new_process_group
 from dist_s2s.sharded.transport.protocol import Subject
 
 Batch = TypeVar("Batch")
-Result = TypeVar("Result")
-_READY, _ENDED, _FAILED = 0, 1, 2
-_SECONDS_TO_FINISH = 5.0
 _STATE = Subject("the state of a lookahead's next batch")
-
-
-class _InBackground(Generic[Result]):
-    """One call of a function in a thread of its own."""
-
-    def __init__(self, function: Callable[[], Result]) -> None:
-        self._function = function
-        self._results: list[Result] = []
-        self._errors: list[BaseException] = []
-        # A daemon, so that a rank that leaves with an error does not wait for the others to meet it here.
-        self.thread = threading.Thread(target=self._work, daemon=True, name="lookahead")
-        self.thread.start()
-
-    def result(self) -> Result:
-        """Return what the function returned, when it has; raise what it raised."""
-        self.thread.join()
-        if self._errors:
-            raise self._errors[0]
-        return self._results[0]
-
-    def _work(self) -> None:
-        try:
-            self._results.append(self._function())
-        except BaseException as error:  # result raises it, in the thread that waits
-            self._errors.append(error)
 
 
 class Lookahead(Generic[Batch]):
@@ -88,7 +60,7 @@ class Lookahead(Generic[Batch]):
         self.tables, self.ids_of = tables, ids_of
         self._batches = iter(batches)
         self._group = self._background(process_group)
-        self._following: _InBackground[tuple[Batch, ExchangePlan] | None] | None = None
+        self._following: InBackground[tuple[Batch, ExchangePlan] | None] | None = None
 
     def __iter__(self) -> Iterator[tuple[Batch, list[Tensor]]]:
         """Yield the batches in order, each with its rows; a second loop goes on where a first one was left."""
@@ -103,7 +75,7 @@ class Lookahead(Generic[Batch]):
                 self._following = self._begin()  # only now, so as not to slow the rows down
                 yield batch, rows
         finally:  # a loop that ends early leaves no collective behind, unless the others do not come
-            self._following.thread.join(_SECONDS_TO_FINISH)
+            self._following.abandon()
 
     def _background(self, process_group: dist.ProcessGroup | None) -> RankGroup:
         group = self.tables[0].group
@@ -119,29 +91,29 @@ class Lookahead(Generic[Batch]):
     def _partitions(self) -> tuple[RowPartition, ...]:
         return tuple(table.partition for table in self.tables)
 
-    def _begin(self) -> _InBackground[tuple[Batch, ExchangePlan] | None]:
+    def _begin(self) -> InBackground[tuple[Batch, ExchangePlan] | None]:
         # Taken here, where both are the same on all ranks, should a table grow or be looked up soon.
         partitions, group = self._partitions(), self.tables[0].group
         number = group.begin_lookup()
-        return _InBackground(lambda: self._next(partitions, number))
+        return InBackground(lambda: self._next(partitions, number), "lookahead")
 
-    def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
+    def _result(self, following: InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
         with replicas_told(self.tables):
             return following.result()
 
     def _next(self, partitions: tuple[RowPartition, ...], number: int) -> tuple[Batch, ExchangePlan] | None:
         batch: Batch | None = None
         ids: Sequence[Tensor] = []
-        state, error = _READY, None
+        state, error = READY, None
         try:
             batch = next(self._batches)
             ids = [mine.cpu() if isinstance(mine, Tensor) else mine for mine in self.ids_of(batch)]
         except StopIteration:
-            state = _ENDED
+            state = ENDED
         except Exception as caught:
-            state, error = _FAILED, caught
+            state, error = FAILED, caught
         self._agree(state, error)
-        if state == _ENDED:
+        if state == ENDED:
             return None
         return batch, self._plan(ids, partitions, number)  # type: ignore[return-value]
 
@@ -152,16 +124,9 @@ class Lookahead(Generic[Batch]):
 
     def _agree(self, state: int, error: Exception | None) -> None:
         """Return if all ranks are ready, or all have ended; otherwise raise."""
-        states = [theirs for (theirs,) in self._group.agree(_STATE, None, [state])]
-        if _FAILED in states:
-            text = "" if error is None else f"{type(error).__name__}: {error}"
-            texts = self._group.gather_texts(text, _STATE)
-            if error is not None:
-                raise error
-            rank = states.index(_FAILED)
-            raise RuntimeError(f"rank {rank} could not make its next batch: {texts[rank]}")
+        states = [theirs for (theirs,) in agree_on_batches(self._group, _STATE, state, error)]
         if len(set(states)) > 1:
             raise RuntimeError(
-                f"rank {states.index(_ENDED)} has no more batches, but rank {states.index(_READY)} has; "
-                "all ranks must have as many"
+                f"rank {states.index(ENDED)} has no more batches, but rank {states.index(READY)} has; "
+                "all ranks must have as many: wrap the batches in dist_s2s.sharded.uneven"
             )

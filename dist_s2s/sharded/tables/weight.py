@@ -3,13 +3,15 @@
 from torch import Tensor, nn
 
 from dist_s2s.sharded.rows.sparse import coalesced_rows
+from dist_s2s.sharded.tables.guarded_weight import guard
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
 
 
-def adopt(weight: nn.Parameter) -> None:
+def adopt(weight: nn.Parameter, is_sharded: bool) -> None:
     """Attach to a parameter what the weight of a table needs (local)."""
     # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
     weight.register_post_accumulate_grad_hook(_coalesce_gradient)
+    guard(weight, is_sharded)
 
 
 def check_weight(weight: object) -> None:

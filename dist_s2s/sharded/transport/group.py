@@ -122,10 +122,12 @@ class RankGroup:
         """Return the numbers of each rank, by rank; raises as ``exchange`` does."""
         return self.exchange(subject, error, numbers=numbers).numbers
 
-    def agree_on_floats(self, subject: Subject, values: Sequence[float]) -> list[list[float]]:
+    def agree_on_floats(
+        self, subject: Subject, values: Sequence[float], error: Exception | None = None
+    ) -> list[list[float]]:
         """Return the float64 values of each rank, by rank, bit by bit; raises as ``exchange`` does."""
         form = f"{len(values)}"
-        numbers = self.agree(subject, None, struct.unpack(f"{form}q", struct.pack(f"{form}d", *values)))
+        numbers = self.agree(subject, error, struct.unpack(f"{form}q", struct.pack(f"{form}d", *values)))
         return [list(struct.unpack(f"{form}d", struct.pack(f"{form}q", *theirs))) for theirs in numbers]
 
     def gather(self, tensor: Tensor, subject: Subject, counts: Sequence[int] | None = None) -> Tensor:

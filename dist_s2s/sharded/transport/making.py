@@ -84,7 +84,20 @@ def find_group(
 
 
 def make_background_group(process_group: dist.ProcessGroup, transport: TransportName) -> RankGroup:
-    """Return a group of CPU ranks for one purpose alone, which no table shares (collective)."""
+    """Return a group of CPU ranks for one purpose alone, which no table shares (collective).
+
+    Raises:
+        ValueError: on this rank alone, if it is no member of the process group; on every rank, if that is the default
+            group or a table's, in which the main thread may start collectives at the same time.
+    """
+    if dist.get_rank(process_group) < 0:
+        raise ValueError(f"rank {dist.get_rank()} is not a member of the process group")
+    of_tables = {used for group in _groups.values() for used in (group.process_group, group.replicas.process_group)}
+    if process_group is dist.group.WORLD or process_group in of_tables:
+        raise ValueError(
+            "process_group is the default group or a table's, and would be used in two threads at once; pass another "
+            "group of these ranks, made for this alone"
+        )
     return RankGroup(_make_transport(transport, process_group, torch.device("cpu")), torch.device("cpu"), process_group)
 
 

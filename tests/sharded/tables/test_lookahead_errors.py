@@ -43,13 +43,17 @@ def ids_of_failing(batch: Sequence[Tensor]) -> Sequence[Tensor]:
     raise KeyError("target")
 
 
+FEWER = (
+    "rank 1 has no more batches, but rank 0 has; all ranks must have as many: wrap the batches in "
+    "dist_s2s.sharded.uneven"
+)
 OF_CORPUS = "OSError: line 3 of the corpus is not UTF-8"
 # For each: the batches of a rank, told whether it is the wrong one; the steps before the error; the error of the rank
 # that is wrong, and that of the others.
 WRONG: dict[str, tuple[Callable[[bool], Iterator[Sequence[object]]], str, str]] = {
     "fewer batches": (
         two_batches,
-        *["RuntimeError: rank 1 has no more batches, but rank 0 has; all ranks must have as many"] * 2,
+        *[f"RuntimeError: {FEWER}"] * 2,
     ),
     "an error in batches": (
         broken_after_two,

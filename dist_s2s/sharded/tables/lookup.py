@@ -36,21 +36,21 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
         ValueError: on every rank, for tables that cannot share an exchange and for a plan of other ids or tables.
         RuntimeError: on every rank, if ranks look up other tables, another order of them, or another plan.
     """
-    group, error = _prepare(tables, ids)
+    group, error = prepare(tables, ids)
     if plan is not None:
         error = error or _plan_error(plan, tables, ids)
         return follow(tables, plan, error)
     group.lookups += 1
     error = error or _ids_error(tables, ids)
-    if _is_in_place(tables):
+    if is_in_place(tables):
         with replicas_told(tables):
-            in_place = _begin(tables, subject_of("lookup", tables, group.lookups), error)
+            in_place = begin(tables, subject_of("lookup", tables, group.lookups), error)
         if in_place:
             group.statistics.ids += sum(mine.numel() for mine in ids)
-            if _is_trained(tables):  # backward must not see that the caller overwrites the ids
+            if is_trained(tables):  # backward must not see that the caller overwrites the ids
                 ids = [mine.clone() for mine in ids]
             wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
-            return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
+            return apply_route(Route(tables, wanted, group.lookups, None, in_place=True))
     return follow(tables, _plan("lookup", tables, ids, error), just_asked=True)
 
 
@@ -61,7 +61,7 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
         IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``; on those of other replicas in
             backward.
     """
-    group, error = _prepare(tables, ids)
+    group, error = prepare(tables, ids)
     group.lookups += 1
     return _plan("the plan of lookup", tables, ids, error or _ids_error(tables, ids))
 
@@ -80,7 +80,7 @@ def ask_in_group(
         partitions: those of the tables when this was begun.
         error: what is wrong on this rank, to be raised on all.
     """
-    error = error or _prepare(tables, ids)[1]
+    error = error or prepare(tables, ids)[1]
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
     if error is not None:
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
@@ -99,15 +99,15 @@ def follow(
         error: what is wrong with the plan on this rank, to be raised on all.
         just_asked: whether the ranks made the plan in the same call, so that it is known to be the same on all.
     """
-    in_place = _is_in_place(tables)
+    in_place = is_in_place(tables)
     if in_place or not just_asked:
         with replicas_told(tables):
-            in_place = _begin(tables, subject_of("planned lookup", tables, plan.number), error) and in_place
+            in_place = begin(tables, subject_of("planned lookup", tables, plan.number), error) and in_place
     group = tables[0].group
     group.statistics.ids += sum(part.ids.numel() for part in plan.parts)
     group.statistics.distinct_ids += sum(part.wanted.owners[0].total for part in plan.parts)
     requested = [part.requested for part in plan.parts]
-    return _apply(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
+    return apply_route(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
         yield
     except AGREED_ERRORS as error:
         replicas = tables[0].group.replicas
-        if replicas.size > 1 and _is_trained(tables):
+        if replicas.size > 1 and is_trained(tables):
             replicas.agree(_REFUSED, error)
         raise
 
@@ -134,7 +134,7 @@ def _plan(kind: str, tables: Sequence[TableShard], ids: Sequence[Tensor], error:
     return ExchangePlan(group.lookups, group, parts)
 
 
-def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | None) -> bool:
+def begin(tables: Sequence[TableShard], subject: Subject, error: Exception | None) -> bool:
     """Agree to begin, and tell whether all ranks see all rows where they are (collective).
 
     Shards that have left the memory which the ranks share are put there again, if that can be.
@@ -145,19 +145,20 @@ def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | No
         for table in tables:
             table.share_again()
         group.exchange(_SHARED_AGAIN)  # nobody reads before all have put their rows there
-    return _is_in_place(tables)
+    return is_in_place(tables)
 
 
-def _apply(route: Route) -> list[Tensor]:
+def apply_route(route: Route) -> list[Tensor]:
+    """Return the outputs of each of the route's tables (collective, and so is their backward)."""
     return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]
 
 
-def _is_trained(tables: Sequence[TableShard]) -> bool:
+def is_trained(tables: Sequence[TableShard]) -> bool:
     """Tell whether a lookup will have a backward."""
     return torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
 
 
-def _is_in_place(tables: Sequence[TableShard]) -> bool:
+def is_in_place(tables: Sequence[TableShard]) -> bool:
     """Tell whether rows are read where they are; the same on all ranks. max_norm changes them before."""
     return all(table.is_in_place and table.max_norm is None for table in tables)
 
@@ -170,7 +171,7 @@ def _ids_error(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception
     return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank)
 
 
-def _prepare(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> tuple[RankGroup, Exception | None]:
+def prepare(tables: Sequence[TableShard], ids: Sequence[object]) -> tuple[RankGroup, Exception | None]:
     """Return the tables' group, and a ValueError if these tables cannot share an exchange."""
     if not tables:
         raise ValueError("a lookup needs at least one table")

@@ -1,0 +1,178 @@
+"""DistributedEmbeddingBag against nn.EmbeddingBag: any bags, modes, weights, ranks and transports."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dist_s2s.sharded import DistributedEmbedding, DistributedEmbeddingBag, lookup, lookup_bags
+from dist_s2s.sharded.transport.collective import FIRST_BYTES
+from tests.rank_pool import RankPool
+from tests.sharded.collectives import counted_collectives, first_messages_of, poisoned_buffers
+from tests.sharded.reference import LAYOUTS, TRANSPORTS, assemble, random_ids, random_rows
+
+MODES = ("sum", "mean", "max")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's bags.
+
+    Attributes:
+        sizes: of the bags; with ``width`` their number alone counts.
+        width: of bags of equal size, as ids of two dimensions; None for offsets.
+        few: as many distinct ids occur, so that rows are fewer than sums; None for any.
+        weights: "none", "fixed", or "trained".
+        beyond: ids after the end of the last bag, if offsets say where that is.
+    """
+
+    sizes: tuple[int, ...]
+    width: int | None
+    few: int | None
+    weights: str
+    beyond: int
+    seed: int
+
+    def arguments(self, case: "Case") -> tuple[Tensor, Tensor | None, Tensor | None]:
+        shape = (len(self.sizes), self.width) if self.width is not None else (sum(self.sizes),)
+        offsets = None
+        if self.width is None:
+            starts = torch.tensor([0, *self.sizes]).cumsum(0)
+            offsets = starts if case.include_last_offset else starts[:-1]
+            shape = (shape[0] + self.beyond,) if case.include_last_offset else shape
+        num_rows = case.num_rows if self.few is None else min(self.few, case.num_rows)
+        ids, weights = random_ids(num_rows, shape, self.seed), None
+        if case.mode == "sum" and self.weights != "none":
+            weights = random_rows(shape, self.seed).requires_grad_(self.weights == "trained")
+        return ids, offsets, weights
+
+
+@dataclass(frozen=True)
+class Case:
+    """batches: by rank."""
+
+    num_rows: int
+    dim: int
+    mode: str
+    padding_idx: int | None
+    include_last_offset: bool
+    scale_grad_by_freq: bool
+    max_norm: float | None
+    grad_reduction: str
+    layout: str
+    deduplicate: bool
+    batches: list[Batch]
+
+    def build(self, group: dist.ProcessGroup, **options: Any) -> DistributedEmbeddingBag:
+        own = {name: getattr(self, name) for name in ("mode", "padding_idx", "include_last_offset", "max_norm")}
+        own |= {name: getattr(self, name) for name in ("layout", "grad_reduction", "deduplicate")}
+        scale = self.scale_grad_by_freq and self.mode != "max"
+        options = {"process_group": group, "seed": 0, "dtype": torch.float64, **options}
+        return DistributedEmbeddingBag(self.num_rows, self.dim, scale_grad_by_freq=scale, **own, **options)
+
+
+def cases(world_size: int) -> st.SearchStrategy[Case]:
+    def with_rows(num_rows: int) -> st.SearchStrategy[Case]:
+        return st.builds(
+            Case,
+            num_rows=st.just(num_rows),
+            dim=st.integers(1, 5),
+            mode=st.sampled_from(MODES),
+            padding_idx=st.none() | st.integers(-num_rows, num_rows - 1),
+            include_last_offset=st.booleans(),
+            scale_grad_by_freq=st.booleans(),
+            max_norm=st.none() | st.just(1.0),
+            grad_reduction=st.sampled_from(["mean", "sum"]),
+            layout=st.sampled_from(LAYOUTS),
+            deduplicate=st.booleans(),
+            batches=st.lists(batches, min_size=world_size, max_size=world_size),
+        )
+
+    batches = st.builds(
+        Batch,
+        sizes=st.lists(st.integers(0, 7), max_size=6).map(tuple),
+        width=st.none() | st.integers(0, 5),
+        few=st.none() | st.just(2),
+        weights=st.sampled_from(["none", "fixed", "trained"]),
+        beyond=st.integers(0, 3),
+        seed=st.integers(0, 10**6),
+    )
+    return (st.integers(1, 3) | st.just(131)).flatmap(with_rows)
+
+
+def loss_of(pooled: Tensor) -> Tensor:
+    return (pooled.double() * random_rows(tuple(pooled.shape), seed=0)).sum() + pooled.double().square().sum()
+
+
+def pool(group: dist.ProcessGroup, case: Case, room: int, options: dict[str, Any]) -> tuple[Tensor | None, ...]:
+    """The shard before, the pooled bags, the shard after, its gradient, and that of the weights."""
+    bag = case.build(group, **options)
+    ids, offsets, weights = case.batches[dist.get_rank(group)].arguments(case)
+    before = bag.weight.detach().clone()
+    given_weights = weights
+    if weights is not None:
+        weights = weights.detach().to(bag.weight.dtype).requires_grad_(weights.requires_grad)
+        given_weights = weights.clone() if not weights.requires_grad else weights
+    with poisoned_buffers(), first_messages_of(room):
+        pooled = bag(ids, offsets, given_weights)
+        ids.zero_()  # a caller may reuse them
+        if given_weights is not weights:
+            given_weights.zero_()
+        loss_of(pooled).backward()
+    assert bag.weight.grad.is_coalesced()
+    own = None if weights is None else weights.grad
+    return before, pooled.detach(), bag.weight.detach(), bag.weight.grad.to_dense(), own
+
+
+def check(case: Case, results: list[tuple[Tensor, ...]], tolerance: float) -> None:
+    before, pooled, after, gradients, of_weights = (list(column) for column in zip(*results, strict=True))
+    whole = assemble(before, case.layout).double()
+    reference = nn.EmbeddingBag(
+        case.num_rows,
+        case.dim,
+        case.max_norm,
+        scale_grad_by_freq=False,
+        mode=case.mode,
+        _weight=whole,
+        include_last_offset=case.include_last_offset,
+        padding_idx=case.padding_idx,
+    )
+    scale = len(results) if case.grad_reduction == "mean" else 1
+    named = torch.zeros(case.num_rows)
+    for batch, mine, gradient in zip(case.batches, pooled, of_weights, strict=True):
+        ids, offsets, weights = batch.arguments(case)
+        assert mine.shape == (len(batch.sizes), case.dim)
+        if not batch.sizes or ids.numel() == 0:  # of which torch refuses some, and some are a segmentation fault
+            assert not mine.any()
+            continue
+        if case.include_last_offset and offsets is not None:  # else torch counts what follows into the last mean
+            ids = ids[: offsets[-1]]
+        expected = reference(ids, offsets, None if weights is None else weights[: len(ids)])
+        torch.testing.assert_close(mine.double(), expected.detach(), rtol=tolerance, atol=tolerance)
+        (loss_of(expected) / scale).backward()
+        named.index_add_(0, ids.flatten(), torch.ones(ids.numel()))
+        if gradient is not None:
+            torch.testing.assert_close(gradient.double(), weights.grad * scale, rtol=tolerance, atol=10 * tolerance)
+    gradient = reference.weight.grad
+    if gradient is None:
+        gradient = torch.zeros_like(whole)
+    if case.scale_grad_by_freq and case.mode != "max":
+        gradient = gradient / named.clamp(min=1)[:, None]
+    torch.testing.assert_close(assemble(gradients, case.layout).double(), gradient, rtol=tolerance, atol=10 * tolerance)
+    if case.padding_idx is None:  # torch scales the row of padding ids, which count for nothing here
+        torch.testing.assert_close(assemble(after, case.layout).double(), reference.weight.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@settings(max_examples=60)
+@given(data=st.data())
+def test_bags_are_those_of_nn_embedding_bag(ranks: RankPool, world_size: int, data: st.DataObject):
+    case = data.draw(cases(world_size))
+    room = data.draw(st.sampled_from([32, 256, FIRST_BYTES]))
+    options = {"transport": data.draw(st.sampled_from(TRANSPORTS))}
+    check(case, ranks.run(pool, case, room, options, world_size=world_size), 1e-9)

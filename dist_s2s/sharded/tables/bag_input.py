@@ -23,14 +23,18 @@ class BagTable(TableShard, Protocol):
     padding_idx: int | None
 
 
-def bag_error(
-    table: BagTable, ids: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
-) -> Exception | None:
+def input_error(table: BagTable, arguments: tuple[Tensor | None, ...]) -> Exception | None:
     """Return what is wrong with the arguments of a pooled lookup, or None."""
     rank = table.group.rank
+    if not 1 <= len(arguments) <= 3:
+        return TypeError(
+            f"an input on rank {rank} must be (ids, offsets, per_sample_weights), but has {len(arguments)} elements"
+        )
+    ids, offsets, weights = (*arguments, None, None)[:3]
     error = check_ids(ids, table.partition.num_rows, rank)
     if error is not None:
         return error
+    assert ids is not None
     if ids.dim() == 2 and offsets is not None:
         return ValueError(f"offsets on rank {rank} must be None for ids of 2 dimensions, whose rows are the bags")
     if ids.dim() not in (1, 2):

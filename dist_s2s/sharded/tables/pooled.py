@@ -16,11 +16,11 @@ from dist_s2s.sharded.exchange.route import Route, ask
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.exchange.sums import WantedSums
 from dist_s2s.sharded.rows.bags import Bags, ListedBags, SummedBags
-from dist_s2s.sharded.tables.bag_input import BagInput, BagTable, bag_error, bags_of
+from dist_s2s.sharded.tables.bag_input import BagInput, BagTable, bags_of, input_error
 from dist_s2s.sharded.tables.lookup import apply_route, begin, is_in_place, is_trained, prepare, replicas_told
 
 
-def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput]) -> list[Tensor]:
+def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput], error: Exception | None = None) -> list[Tensor]:
     """Return the pooled bags of ``inputs[t]`` from ``tables[t]``, [bags, embedding_dim] (collective, as its backward).
 
     The tables share one exchange, which takes as many collectives as that of ``lookup``, and has its conditions.
@@ -29,15 +29,16 @@ def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput]) -> list[
         tables: in the same order on every rank.
         inputs: for each table ids of two dimensions, each row of which is a bag; or what nn.EmbeddingBag takes: (ids,
             offsets) or (ids, offsets, per_sample_weights). Ranks may have different numbers of bags, or none.
+        error: what else is wrong on this rank, to be raised on all.
 
     Raises:
         IndexError, TypeError, ValueError: on every rank, for the first rank's invalid ids, offsets or weights, and for
             tables that cannot share an exchange.
         RuntimeError: on every rank, if ranks look up other tables, or another order of them.
     """
-    group, error = prepare(tables, inputs)
+    group, wrong = prepare(tables, inputs)
     group.lookups += 1
-    bags, error = _checked(tables, inputs, error)
+    bags, error = _checked(tables, inputs, error or wrong)
     if is_trained(tables):  # backward must not see that the caller overwrites the ids
         bags = [(ids.clone(), mine) for ids, mine in bags]
     subject = subject_of("pooled lookup", tables, group.lookups)
@@ -58,7 +59,7 @@ def _checked(
     """Return the ids and bags of each table, and what is wrong with them, if anything is; then there are none."""
     asked = [each if isinstance(each, tuple) else (each,) for each in inputs]
     if error is None:
-        problems = (bag_error(table, *mine) for table, mine in zip(tables, asked, strict=True))
+        problems = (input_error(table, mine) for table, mine in zip(tables, asked, strict=True))
         error = next((problem for problem in problems if problem is not None), None)
     if error is not None:
         asked = [(torch.empty(0, 1, dtype=torch.int64, device=tables[0].weight.device),)] * len(tables)

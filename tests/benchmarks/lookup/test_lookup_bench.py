@@ -56,7 +56,8 @@ def test_lookup_bench_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureF
     assert report["settings"]["embedding_dim"] == 8
     assert report["torch"] == torch.__version__
     (run,) = report["runs"]
-    assert run["problem"] == {"num_embeddings": 131, "embedding_dim": 8, "ids": 40, "skew": 1.0, "device": "cpu"}
+    problem = {"num_embeddings": 131, "embedding_dim": 8, "ids": 40, "skew": 1.0, "device": "cpu", "ids_per_bag": 1}
+    assert run["problem"] == problem
     names = [result["contender"] for result in run["results"]]
     assert names == default_names(sweep=False)
     assert {"shared_memory", "collective", "shared_memory+round_robin", "collective+round_robin"} < set(names)

@@ -176,3 +176,124 @@ def test_bags_are_those_of_nn_embedding_bag(ranks: RankPool, world_size: int, da
     room = data.draw(st.sampled_from([32, 256, FIRST_BYTES]))
     options = {"transport": data.draw(st.sampled_from(TRANSPORTS))}
     check(case, ranks.run(pool, case, room, options, world_size=world_size), 1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bags_that_travel_in_bfloat16(ranks: RankPool, transport: str, mode: str):
+    batches = [Batch((5, 0, 9, 1), None, None, "fixed", 0, seed) for seed in range(3)]
+    case = Case(131, 4, mode, 3, False, False, None, "mean", "round_robin", True, batches)
+    options = {"transport": transport, "dtype": torch.float32, "comm_dtype": torch.bfloat16}
+    check(case, ranks.run(pool, case, FIRST_BYTES, options, world_size=3), 2.0**-6)
+
+
+SIZES = ((131, 5), (2, 3), (57, 1))  # of three tables; the second has fewer rows than there are ranks
+
+
+def inputs_of(rank: int) -> list[tuple[Tensor, ...]]:
+    ids = [random_ids(size[0], (12 * (rank + t) % 36,), seed=10 * rank + t) for t, size in enumerate(SIZES)]
+    return [(ids[0], torch.arange(0, len(ids[0]), 4)), (ids[1].view(-1, 3),), (ids[2], torch.arange(0, len(ids[2]), 6))]
+
+
+def together_and_apart(
+    group: dist.ProcessGroup, transport: str, room: int
+) -> tuple[list[list[Tensor]], list[dict[str, int]]]:
+    """Bags and gradients of three tables, looked up together and alone; the collectives of a lookup and a backward."""
+    results, counts = [], []
+    for together in (True, False):
+        tables = [
+            DistributedEmbeddingBag(*size, mode=mode, seed=t, process_group=group, transport=transport)
+            for t, (size, mode) in enumerate(zip(SIZES, MODES, strict=True))
+        ]
+        inputs = inputs_of(dist.get_rank(group))
+        with counted_collectives() as forward, first_messages_of(room):
+            if together:
+                pooled = lookup_bags(tables, inputs)
+            else:
+                pooled = [table(*mine) for table, mine in zip(tables, inputs, strict=True)]
+        with counted_collectives() as backward:
+            torch.stack([loss_of(block) for block in pooled]).sum().backward()
+        counts += [dict(forward["main"]), dict(backward["main"])]
+        results.append([*(block.detach() for block in pooled), *(table.weight.grad.to_dense() for table in tables)])
+    return results, counts[:2]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bags_of_several_tables_share_an_exchange(ranks: RankPool, transport: str):
+    name = {"collective": "all_to_all_single", "shared_memory": "meet"}[transport]
+    for (together, apart), counts in ranks.run(together_and_apart, transport, FIRST_BYTES, world_size=4):
+        assert counts == [{name: 2}, {name: 1}]  # as many as a lookup of a single table takes
+        for mine, alone in zip(together, apart, strict=True):
+            assert torch.equal(mine, alone)
+
+
+def bytes_of_a_lookup(group: dist.ProcessGroup, ids: Tensor, mode: str) -> int:
+    bag = DistributedEmbeddingBag(1000, 64, mode=mode, process_group=group, transport="collective")
+    bag.statistics.reset()
+    bag(ids)
+    return bag.statistics.bytes_sent
+
+
+def test_what_is_fewer_travels_sums_or_rows(ranks: RankPool):
+    """Rows of 256 bytes: 1,000 ids in 10 bags need 20 sums; 10 distinct ids in 100 bags no more than 10 rows."""
+    large, hot = torch.arange(1000).view(10, 100), torch.arange(10).repeat(100).view(100, 10)
+    for mode, ids, most in (("sum", large, 20), ("mean", hot, 20), ("max", large, 1000)):
+        sent = ranks.run(bytes_of_a_lookup, ids, mode, world_size=2)
+        assert 0.5 * most * 256 < max(sent) < most * 256 + 12 * ids.numel() + 2048
+
+
+def train(group: dist.ProcessGroup, transport: str) -> list[tuple[Tensor, Tensor | None, bool]]:
+    """Gradients of the weights, on rank 1 alone, of a table that is trained and of one that is frozen."""
+    results = []
+    for frozen in (False, True):
+        bag = DistributedEmbeddingBag(131, 4, mode="sum", process_group=group, transport=transport, seed=0)
+        bag.weight.requires_grad_(not frozen)
+        ids = random_ids(131, (3, 5), seed=dist.get_rank(group))
+        weights = torch.ones(3, 5).requires_grad_(dist.get_rank(group) == 1)
+        pooled = bag(ids, per_sample_weights=weights)
+        if pooled.requires_grad:
+            pooled.square().sum().backward()
+        results.append((pooled.detach(), weights.grad, bag.weight.grad is not None))
+    return results
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_weights_may_be_trained_on_some_ranks_alone(ranks: RankPool, transport: str):
+    whole = DistributedEmbeddingBag(131, 4, mode="sum", seed=0).to_embedding_bag()
+    for rank, (trained, frozen) in enumerate(ranks.run(train, transport, world_size=2)):
+        ids, weights = random_ids(131, (3, 5), seed=rank), torch.ones(3, 5, requires_grad=True)
+        expected = whole(ids, per_sample_weights=weights)
+        expected.square().sum().backward()
+        for pooled, gradient, has_gradient in (trained, frozen):
+            torch.testing.assert_close(pooled, expected.detach())
+            assert has_gradient == (pooled is trained[0])
+            assert (gradient is not None) == (rank == 1)
+            if gradient is not None:
+                torch.testing.assert_close(gradient, weights.grad)
+
+
+def convert(group: dist.ProcessGroup) -> tuple[nn.EmbeddingBag, Tensor, Tensor, Tensor]:
+    """A whole bag table there and back, and its pooled rows, its rows, and those after a state_dict was loaded."""
+    torch.manual_seed(5)
+    whole = nn.EmbeddingBag(131, 4, mode="max", include_last_offset=True, padding_idx=7, dtype=torch.float64)
+    bag = DistributedEmbeddingBag.from_embedding_bag(whole, process_group=group)
+    loaded = DistributedEmbeddingBag(131, 4, process_group=group, padding_idx=7, dtype=torch.float64)
+    loaded.load_state_dict(whole.state_dict())
+    ids, offsets = torch.tensor([5, 7, 130, 2]), torch.tensor([0, 3, 4])
+    return bag.to_embedding_bag(), bag(ids, offsets).detach(), lookup([bag], [ids])[0].detach(), loaded(ids[None])
+
+
+def test_conversion_keeps_rows_and_settings(ranks: RankPool):
+    for whole, pooled, rows, loaded in ranks.run(convert, world_size=3):
+        assert (whole.mode, whole.include_last_offset, whole.padding_idx) == ("max", True, 7)
+        ids, offsets = torch.tensor([5, 7, 130, 2]), torch.tensor([0, 3, 4])
+        assert torch.equal(pooled, whole(ids, offsets))
+        assert torch.equal(rows, whole.weight[ids])
+        torch.testing.assert_close(loaded, whole.weight[ids[[0, 2, 3]]].mean(0, keepdim=True))
+
+
+def test_a_single_process_prints_its_mode_and_can_be_compiled_around():
+    bag = DistributedEmbeddingBag(10, 2, mode="sum", seed=0)
+    assert repr(bag).endswith("holds 10 rows, mode=sum)")
+    around = torch.compile(lambda ids: bag(ids) * 2, backend="eager")
+    assert torch.equal(around(torch.tensor([[1, 2]])), 2 * bag.weight[1:3].sum(0, keepdim=True))

@@ -1,0 +1,1 @@
+"""What other people's programs bring along, and what tables do with it."""

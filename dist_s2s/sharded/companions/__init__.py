@@ -1,1 +1,1 @@
-"""What other people's programs bring along, and what tables do with it."""
+"""What tables need in programs that wrap, save, scale or skip: torch's own wrappers and those of others."""

@@ -39,8 +39,8 @@ def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput], error: E
     group, wrong = prepare(tables, inputs)
     group.lookups += 1
     bags, error = _checked(tables, inputs, error or wrong)
-    if is_trained(tables):  # backward must not see that the caller overwrites the ids
-        bags = [(ids.clone(), mine) for ids, mine in bags]
+    if is_trained(tables):  # backward must not see that the caller overwrites them
+        bags = [(ids.clone(), _kept(mine)) for ids, mine in bags]
     subject = subject_of("pooled lookup", tables, group.lookups)
     with replicas_told(tables):
         in_place = is_in_place(tables) and begin(tables, subject, error)
@@ -66,16 +66,20 @@ def _checked(
     return [bags_of(table, *mine) for table, mine in zip(tables, asked, strict=True)], error
 
 
+def _kept(bags: Bags) -> Bags:
+    """Return bags whose weights do not change; of weights that need a gradient torch will tell that they have."""
+    weights = bags.weights
+    return bags if weights is None or weights.requires_grad else Bags(bags.sizes, weights.clone())
+
+
 def _wanted(table: BagTable, ids: Tensor, bags: Bags, in_place: bool) -> WantedSums:
     """Return what to ask for: sums or rows, see the module."""
     positions, offsets = table.partition.positions(ids), table.partition.offsets
     rows = ListedBags(positions, bags, table.mode, offsets, table.deduplicate)
-    needs_rows = table.mode == "max" or (
-        bags.weights is not None and bags.weights.requires_grad and torch.is_grad_enabled()
-    )
+    trains_weights = bags.weights is not None and bags.weights.requires_grad and torch.is_grad_enabled()
     selection: ListedBags | SummedBags = rows
-    if not needs_rows:
-        weights = None if bags.weights is None else bags.weights.detach().clone()
+    if table.mode != "max" and not trains_weights:
+        weights = None if bags.weights is None else bags.weights.detach()
         sums = SummedBags(positions, Bags(bags.sizes, weights), table.mode, offsets)
         selection = sums if in_place or sums.num_sums < rows.num_sums else rows
     return WantedSums(selection, table.partition, table.scale_grad_by_freq, table.weight.dtype)

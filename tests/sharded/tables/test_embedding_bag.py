@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dist_s2s.sharded import DistributedEmbedding, DistributedEmbeddingBag, lookup, lookup_bags
+from dist_s2s.sharded import DistributedEmbeddingBag, lookup, lookup_bags
 from dist_s2s.sharded.transport.collective import FIRST_BYTES
 from tests.rank_pool import RankPool
 from tests.sharded.collectives import counted_collectives, first_messages_of, poisoned_buffers
@@ -169,7 +169,7 @@ def check(case: Case, results: list[tuple[Tensor, ...]], tolerance: float) -> No
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_bags_are_those_of_nn_embedding_bag(ranks: RankPool, world_size: int, data: st.DataObject):
     case = data.draw(cases(world_size))
@@ -292,8 +292,6 @@ def test_conversion_keeps_rows_and_settings(ranks: RankPool):
         torch.testing.assert_close(loaded, whole.weight[ids[[0, 2, 3]]].mean(0, keepdim=True))
 
 
-def test_a_single_process_prints_its_mode_and_can_be_compiled_around():
+def test_a_table_prints_its_mode():
     bag = DistributedEmbeddingBag(10, 2, mode="sum", seed=0)
     assert repr(bag).endswith("holds 10 rows, mode=sum)")
-    around = torch.compile(lambda ids: bag(ids) * 2, backend="eager")
-    assert torch.equal(around(torch.tensor([[1, 2]])), 2 * bag.weight[1:3].sum(0, keepdim=True))

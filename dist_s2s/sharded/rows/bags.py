@@ -90,15 +90,16 @@ class SummedBags:
     @cached_property
     def named(self) -> NamedSums:
         """The P sums."""
-        runs = self._pairs
-        weights = None if self._bags.weights is None else self._bags.weights[runs.order]
-        owners = runs.distinct.div(max(1, len(self._bags.sizes)), rounding_mode="floor")
-        return NamedSums(self._positions[runs.order], torch.ones_like(runs.order), Bags(runs.counts, weights), owners)
+        order = self._owners.to(torch.int16).argsort(stable=True)
+        weights = None if self._bags.weights is None else self._bags.weights.index_select(0, order)
+        owners, bags = self._pairs
+        sizes = self._pair_sizes[owners, bags]
+        return NamedSums(self._positions.index_select(0, order), torch.ones_like(order), Bags(sizes, weights), owners)
 
     @property
     def num_sums(self) -> int:
         """How many sums would travel."""
-        return len(self._pairs.distinct)
+        return len(self._bag_of_sum)
 
     def read(self, whole: Tensor) -> Tensor:
         """Return the pooled bags, [B, D], from all rows of the table, ordered by position: [num_rows, D]."""
@@ -121,14 +122,26 @@ class SummedBags:
         return outputs
 
     @cached_property
-    def _pairs(self) -> Runs:
-        """The runs of the pairs of an owner and a bag, as the number owner · B + bag."""
-        owners = torch.bucketize(self._positions, self._offsets.to(self._positions.device), right=True).sub_(1)
-        return Runs.of(owners.mul_(len(self._bags.sizes)).add_(self._bags.of_rows))
+    def _owners(self) -> Tensor:
+        """Whose each row is, int64 [N]."""
+        return torch.bucketize(self._positions, self._offsets.to(self._positions.device), right=True).sub_(1)
 
     @cached_property
+    def _pair_sizes(self) -> Tensor:
+        """How many rows of each owner each bag has, int64 [owners, B]."""
+        num_owners, num_bags = len(self._offsets), len(self._bags.sizes)
+        pairs = torch.add(self._bags.of_rows, self._owners, alpha=num_bags)
+        return torch.bincount(pairs, minlength=num_owners * num_bags).view(num_owners, num_bags)
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        """The owner and the bag of each of the P sums, int64 [P] both."""
+        owners, bags = self._pair_sizes.nonzero(as_tuple=True)
+        return owners, bags
+
+    @property
     def _bag_of_sum(self) -> Tensor:
-        return self._pairs.distinct % max(1, len(self._bags.sizes))
+        return self._pairs[1]
 
     @property
     def _divisors(self) -> Tensor:

@@ -52,8 +52,8 @@ class Runs:
         if len(self.order) == 0:
             return values.new_zeros(0, values.shape[1])
         starts = self.counts.cumsum(0).sub_(self.counts)
-        rows = self.order if places is None else places[self.order]
-        weights = None if weights is None else weights[self.order]
+        rows = self.order if places is None else places.index_select(0, self.order)
+        weights = None if weights is None else weights.index_select(0, self.order)
         return F.embedding_bag(rows, values, starts, mode="sum", per_sample_weights=weights)
 
     def to(self, device: torch.device) -> Self:

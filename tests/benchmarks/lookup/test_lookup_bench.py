@@ -99,6 +99,18 @@ def test_a_sweep_writes_a_run_for_each_value(
 
 
 @pytest.mark.usefixtures("on_the_pool")
+def test_lookup_bench_of_bags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, arguments = tmp_path / "figures.json", [*TINY, "--ids_per_bag=4", "--no_memory"]
+    assert lookup_bench.main([*arguments, f"--json={file}"]) == 0
+    (run,) = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    assert run["problem"]["ids_per_bag"] == 4
+    names = {result["contender"] for result in run["results"]}
+    assert {"shared_memory", "collective", "floor"} < names
+    assert names.isdisjoint({"megatron", "dtensor", "ddp_sparse", "ddp_dense"})
+    assert "40 ids per rank, 4 ids a bag" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("on_the_pool")
 @pytest.mark.parametrize("sweep", [[], ["--sweep=ids", "--values", "8", "40"], ["--sweep=skew"]])
 def test_figures_are_drawn(tmp_path: Path, sweep: list[str]) -> None:
     pytest.importorskip("matplotlib")
@@ -147,6 +159,9 @@ def test_a_failing_rank_tells_why_and_ends_the_others(capfd: pytest.CaptureFixtu
         (["--ids=0"], "must be at least 1, but is 0"),
         (["--skew=-1"], "must be at least 0, but is -1"),
         (["--json=missing/figures.json"], "there is no folder"),
+        (["--ids_per_bag=7"], "4096 ids cannot be divided into bags of 7; choose a multiple with --ids"),
+        (["--ids_per_bag=4", "--sweep=ids", "--values", "8", "9"], "9 ids cannot be divided into bags of 4"),
+        (["--ids_per_bag=4", "--contenders", "megatron"], "megatron does not sum the rows of bags"),
         (["--values", "1"], "name it with --sweep"),
         (["--sweep=ranks", "--values", "two"], "argument --values"),
         (["--sweep=skew", "--values", "nan"], "must be at least 0, but is nan"),
@@ -201,9 +216,10 @@ def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
 @pytest.mark.skipif(
     not peers.is_complete(peers.TORCHREC, peers.default_folder()), reason="needs the environment of --peers torchrec"
 )
-def test_torchrec_computes_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids_per_bag", [1, 5])
+def test_torchrec_computes_the_same(tmp_path: Path, ids_per_bag: int) -> None:
     file = tmp_path / "figures.json"
-    contenders = ["--contenders", "torchrec", "collective", "--no_memory"]
+    contenders = ["--contenders", "torchrec", "collective", "--no_memory", f"--ids_per_bag={ids_per_bag}"]
     assert lookup_bench.main([*TINY, *contenders, "--peers=torchrec", f"--json={file}"]) == 0
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["peers"] == {"torchrec": "1.8.0"}

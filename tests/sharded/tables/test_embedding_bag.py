@@ -9,6 +9,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from dist_s2s.sharded import DistributedEmbeddingBag, lookup, lookup_bags
 from dist_s2s.sharded.transport.collective import FIRST_BYTES
@@ -295,3 +296,27 @@ def test_conversion_keeps_rows_and_settings(ranks: RankPool):
 def test_a_table_prints_its_mode():
     bag = DistributedEmbeddingBag(10, 2, mode="sum", seed=0)
     assert repr(bag).endswith("holds 10 rows, mode=sum)")
+
+
+def pool_in_replicas(group: dist.ProcessGroup, grid: list[list[int]], mode: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The shard, the pooled bags, and the gradient."""
+    mesh = DeviceMesh("cpu", grid, mesh_dim_names=("replicate", "shard"))
+    bag = DistributedEmbeddingBag(131, 4, mode=mode, device_mesh=mesh, seed=0, dtype=torch.float64)
+    pooled = bag(random_ids(131, (3, 4), seed=dist.get_rank(group)))
+    loss_of(pooled).backward()
+    return bag.weight.detach(), pooled.detach(), bag.weight.grad.to_dense()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("grid", [[[0, 1], [2, 3]], [[0], [1], [2], [3]]])
+def test_replicas_have_the_same_gradients_of_bags(ranks: RankPool, grid: list[list[int]], mode: str):
+    results = ranks.run(pool_in_replicas, grid, mode)
+    reference = nn.EmbeddingBag(131, 4, mode=mode, _weight=torch.cat([results[rank][0] for rank in grid[0]]))
+    for rank, (_, pooled, _) in enumerate(results):
+        expected = reference(random_ids(131, (3, 4), seed=rank))
+        torch.testing.assert_close(pooled, expected.detach(), rtol=0, atol=1e-9)
+        (loss_of(expected) / 4).backward()
+    for row in grid:
+        gradient = torch.cat([results[rank][2] for rank in row])
+        torch.testing.assert_close(gradient, reference.weight.grad, rtol=0, atol=1e-9)
+        assert torch.equal(gradient, torch.cat([results[rank][2] for rank in grid[0]]))

@@ -2,6 +2,7 @@
 
     python benchmarks/lookup_bench.py --ranks 2 --peers torchrec --json lookup.json --plot lookup.png
     python benchmarks/lookup_bench.py --sweep ids --contenders shared_memory torchrec floor --peers torchrec
+    python benchmarks/lookup_bench.py --ids 81920 --ids_per_bag 20 --peers torchrec
 
 Starts its own ranks, of one thread each, joined by gloo over loopback. lookup/lineup.py names the contenders,
 lookup/contenders_*.py build them. Each rank has ids and gradients of its own, and gradients are averaged over ranks.
@@ -11,6 +12,7 @@ does hits all of them. Ranks begin each step at a moment that they agree on, and
 Systems with dense gradients use SGD, whose update of a whole table is the cheapest, and slow ones take fewer steps.
 Peak memory is measured at the end, in new processes.
 
+--ids_per_bag sums the rows of bags of ids to one output each, as nn.EmbeddingBag does; only those take part that can.
 --sweep does that for several values of one setting. --peers torchrec makes TorchRec's environment, unless it is there,
 and runs all contenders in it.
 """
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, __doc__)
     if options.peers == "torchrec" and find_spec("torchrec") is None:
         return run_again(python_of(TORCHREC, options.peers_folder), __file__, arguments)
-    names = options.contenders or default_names(options.sweep is not None, options.device)
+    names = options.contenders or default_names(options.sweep is not None, options.device, options.ids_per_bag > 1)
     runs = []
     for value in options.values:
         settings = vars(options) | ({} if options.sweep is None else {options.sweep: value})

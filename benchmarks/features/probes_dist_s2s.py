@@ -12,7 +12,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from common.collectives import collectives, gathered
 from dist_s2s import sharded
 from dist_s2s.distributed import Ranks
-from dist_s2s.sharded import DistributedEmbedding, Lookahead, SampledSoftmaxLoss, VocabParallelCrossEntropy, lookup
+from dist_s2s.sharded import (
+    DistributedEmbedding,
+    DistributedEmbeddingBag,
+    Lookahead,
+    SampledSoftmaxLoss,
+    VocabParallelCrossEntropy,
+    lookup,
+)
 from dist_s2s.storage.checkpoint import load_training_state, save_checkpoint
 from dist_s2s.storage.training_state import TrainingState
 from features.catalogue import Answer, whether
@@ -72,7 +79,6 @@ class System(TableChecks, OutputChecks):
     make_tables, make_layer = Tables, Layer
     package: ClassVar = sharded
     absent: ClassVar = {
-        "pooled_lookups": r"class \w*Bag|per_sample_weights",
         "automatic_placement": "(?i)planner",
         "host_memory_cache": "(?i)uvm|unified_?memory|pin_memory",
         "quantised_inference": "(?i)quanti[sz]e|qint8",
@@ -83,6 +89,11 @@ class System(TableChecks, OutputChecks):
     def mean_or_sum(self) -> Answer:
         mean, total = (applied_gradient(self.tables([rows(132)], grad_reduction=each)) for each in ("mean", "sum"))
         return both_reductions(mean, total, "with grad_reduction=sum")
+
+    def pooled_lookups(self) -> Answer:
+        found = DistributedEmbeddingBag.from_pretrained(rows(132), mode="sum")(IDS)
+        right = torch.allclose(found, rows(132)[IDS].sum(dim=1), atol=1e-5)
+        return whether(right, f"a DistributedEmbeddingBag gives sums of shape {tuple(found.shape)}")
 
     def resharding(self) -> Answer:
         ranks = Ranks(self.rank, self.group.size(), torch.device("cpu"), dist.new_group())

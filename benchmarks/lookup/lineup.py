@@ -49,6 +49,7 @@ class System:
             whole table is the cheapest.
         devices: The types of device on which it runs.
         alone: Whether it is for one rank. Then it takes part only if it is named, or on CUDA.
+        pools: Whether it can sum the rows of bags.
     """
 
     title: str
@@ -59,6 +60,7 @@ class System:
     updates: tuple[Update, ...] = ("SGD", "RowWiseAdagrad")
     devices: tuple[str, ...] = ("cpu",)
     alone: bool = False
+    pools: bool = False
 
 
 OURS = _variants()
@@ -66,8 +68,8 @@ _SPARSE, _DENSE = {"sparse": True}, {"sparse": False}
 _ANY: Any = {"devices": ("cpu", "cuda")}
 _SGD: Any = {"updates": ("SGD",)}
 _OTHERS = {
-    FLOOR: System("local rows (the floor)", "ours.floor", updates=("RowWiseAdagrad",), **_ANY),
-    "torchrec": System("TorchRec, row-wise", "torchrec.torchrec", **_ANY),
+    FLOOR: System("local rows (the floor)", "ours.floor", updates=("RowWiseAdagrad",), pools=True, **_ANY),
+    "torchrec": System("TorchRec, row-wise", "torchrec.torchrec", pools=True, **_ANY),
     "megatron": System("Megatron, masked all_reduce", "torch.megatron"),
     "dtensor": System("DTensor RowwiseParallel, SGD", "torch.dtensor", copies=4, **_SGD),
     "ddp_sparse": System("DDP, sparse gradient", "torch.ddp", _SPARSE, each_rank=True),
@@ -78,17 +80,18 @@ _OTHERS = {
     ),
 }
 SYSTEMS = {
-    name: System(f"ours, {name.replace('_', ' ').replace('+', ', ')}", "ours.ours", settings, **_ANY)
+    name: System(f"ours, {name.replace('_', ' ').replace('+', ', ')}", "ours.ours", settings, pools=True, **_ANY)
     for name, settings in OURS.items()
 } | _OTHERS
 
 
-def default_names(sweep: bool, device: str = "cpu") -> list[str]:
+def default_names(sweep: bool, device: str = "cpu", pooled: bool = False) -> list[str]:
     """Return who takes part by default: TorchRec only where it is installed, round robin not in a sweep.
 
-    On CUDA there is one rank, for which ours are all alike.
+    On CUDA there is one rank, for which ours are all alike. Of bags of ids, only who can sum their rows.
     """
     others = [name for name in _OTHERS if name != "torchrec" or find_spec("torchrec") is not None]
+    others = [name for name in others if SYSTEMS[name].pools or not pooled]
     if device == "cuda":
         return ["collective", *(name for name in others if device in SYSTEMS[name].devices)]
     layouts = ("",) if sweep else ("", "+round_robin")

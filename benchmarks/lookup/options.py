@@ -47,17 +47,28 @@ def parse(arguments: Sequence[str], description: str | None) -> argparse.Namespa
             parser.error(f"{name} does not run on {options.device}")
         if several and SYSTEMS[name].alone:
             parser.error(f"{name} is for one rank, without a sweep over ranks")
+    for name in options.contenders or ():
+        if options.ids_per_bag > 1 and not SYSTEMS[name].pools:
+            parser.error(f"{name} does not sum the rows of bags; leave out --ids_per_bag")
     if options.sweep is None:
         if options.values is not None:
             parser.error("--values are those of a sweep; name it with --sweep, or leave them out")
         options.values = [None]
+        _check_bags(parser, options.ids_per_bag, [options.ids])
         return options
     read, usual = SWEEPS[options.sweep]
     try:
         options.values = list(usual) if options.values is None else [read(text) for text in options.values]
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(f"argument --values: {error}")
+    _check_bags(parser, options.ids_per_bag, options.values if options.sweep == "ids" else [options.ids])
     return options
+
+
+def _check_bags(parser: argparse.ArgumentParser, ids_per_bag: int, all_ids: Sequence[int]) -> None:
+    for ids in all_ids:
+        if ids % ids_per_bag:
+            parser.error(f"{ids} ids cannot be divided into bags of {ids_per_bag}; choose a multiple with --ids")
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
@@ -67,6 +78,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--num_embeddings", type=positive, default=1_000_000, help="V, rows of the whole table")
     parser.add_argument("--embedding_dim", type=positive, default=128, help="D")
     parser.add_argument("--ids", type=positive, default=4096, help="ids per rank and step")
+    parser.add_argument(
+        "--ids_per_bag", type=positive, default=1, help="sum the rows of so many ids to one output (EmbeddingBag)"
+    )
     parser.add_argument(
         "--skew", type=skew, default=1.0, help="1: log-uniform ids (Zipf), 0 or uniform, same: all ids are equal"
     )

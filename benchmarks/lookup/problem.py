@@ -21,18 +21,34 @@ _FILL_ROWS = 4096  # rows initialised at a time, so that a table's peak memory i
 
 @dataclass(frozen=True)
 class Problem:
-    """What every contender works on, and where; ``skew`` is the exponent of the ids' density, see ``draw_ids``."""
+    """What every contender works on, and where.
+
+    Attributes:
+        ids: How many each rank has.
+        skew: The exponent of the ids' density, see ``draw_ids``.
+        ids_per_bag: How many ids are summed to an output; 1 for rows as they are. Divides ``ids``.
+    """
 
     num_embeddings: int
     embedding_dim: int
     ids: int
     skew: float = 1.0
     device: str = "cpu"
+    ids_per_bag: int = 1
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether rows are summed in bags."""
+        return self.ids_per_bag > 1
+
+    def pool(self, rows: Tensor) -> Tensor:
+        """Return the sums of each bag's rows, [N / ids_per_bag, D], from rows, [N, D]."""
+        return rows.view(-1, self.ids_per_bag, rows.shape[1]).sum(1) if self.is_pooled else rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's input of one step: ids, int64 [N], and the gradient of their rows, float32 [N, D]."""
+    """One rank's input of one step: ids, int64 [N], and the gradient of the outputs, float32 [N / ids_per_bag, D]."""
 
     ids: Tensor
     gradient: Tensor
@@ -43,7 +59,7 @@ class Contender:
     """A table and its optimizer.
 
     Attributes:
-        lookup: Maps prepared ids to rows, [N, D].
+        lookup: Maps prepared ids to rows, [N, D], or to the sums of bags, [N / ids_per_bag, D].
         update: What follows a backward from those rows.
         prepare: Brings ids, int64 [N], into the form in which a program of that system would hold them anyway; its time
             does not count.
@@ -69,7 +85,7 @@ def draw_batch(problem: Problem, rank: int, number: int) -> Batch:
     """Return the rank's batch with this number, drawn from a seed of its own."""
     generator = torch.Generator().manual_seed(SEED + 1_000_003 * number + rank)
     ids = draw_ids(problem.ids, problem.num_embeddings, generator, problem.skew)
-    gradient = torch.randn(problem.ids, problem.embedding_dim, generator=generator)
+    gradient = torch.randn(problem.ids // problem.ids_per_bag, problem.embedding_dim, generator=generator)
     return Batch(ids.to(problem.device), gradient.to(problem.device))
 
 

@@ -13,7 +13,7 @@ STEPS = 2  # the second finds out whether the optimizer's state was kept
 
 @dataclass(frozen=True)
 class Expected:
-    """``looked_up``: rows of this rank's ids in each step. ``trained``: of the first step's ids of all ranks, after."""
+    """``looked_up``: outputs of this rank's ids in each step. ``trained``: of the first step's of all ranks, after."""
 
     looked_up: list[Tensor]
     ids: Tensor
@@ -30,16 +30,17 @@ def expect(problem: Problem, update: Update, group: dist.ProcessGroup) -> Expect
     total = rows.new_zeros(len(rows), 1)  # of the mean squares, for RowWiseAdagrad
     looked_up = []
     for step in steps:
-        looked_up.append(rows[torch.searchsorted(distinct, step[rank].ids)])
+        looked_up.append(problem.pool(rows[torch.searchsorted(distinct, step[rank].ids)]))
         gradient = torch.zeros_like(rows)
         for batch in step:
-            gradient.index_add_(0, torch.searchsorted(distinct, batch.ids), batch.gradient.double() / world_size)
+            of_ids = batch.gradient.double().repeat_interleave(problem.ids_per_bag, 0)
+            gradient.index_add_(0, torch.searchsorted(distinct, batch.ids), of_ids / world_size)
         if update == "RowWiseAdagrad":
             total += gradient.square().mean(1, keepdim=True)
             gradient /= total.sqrt() + EPS
         rows -= LEARNING_RATE * gradient
     ids = torch.cat([batch.ids for batch in steps[0]])
-    return Expected(looked_up, ids, rows[torch.searchsorted(distinct, ids)])
+    return Expected(looked_up, ids, problem.pool(rows[torch.searchsorted(distinct, ids)]))
 
 
 def difference(contender: Contender, expected: Expected, problem: Problem, group: dist.ProcessGroup) -> float:

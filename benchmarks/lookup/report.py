@@ -17,8 +17,11 @@ def describe(run: Run, swept: str | None = None) -> str:
         "num_embeddings": f"V = {problem['num_embeddings']:,}",
         "embedding_dim": f"D = {problem['embedding_dim']}",
         "ids": f"{problem['ids']:,} ids per rank",
+        "ids_per_bag": f"{problem.get('ids_per_bag', 1)} ids a bag",
         "skew": f"ids: {value_title(problem['skew'], 'skew')}",
     }
+    if problem.get("ids_per_bag", 1) == 1:  # results of before there were bags do not name it
+        del parts["ids_per_bag"]
     return ", ".join(text for setting, text in parts.items() if setting != swept)
 
 

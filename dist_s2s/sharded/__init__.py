@@ -14,12 +14,15 @@ from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.output.sampled_softmax import SampledIds, SampledSoftmaxLoss
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
+from dist_s2s.sharded.tables.embedding_bag import DistributedEmbeddingBag
 from dist_s2s.sharded.tables.lookahead import Lookahead
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
+from dist_s2s.sharded.tables.pooled import lookup_bags
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics
 
 __all__ = [
     "DistributedEmbedding",
+    "DistributedEmbeddingBag",
     "ExchangePlan",
     "ExchangeStatistics",
     "GradScaler",
@@ -37,6 +40,7 @@ __all__ = [
     "clip_grad_value_",
     "exclude_sharded",
     "lookup",
+    "lookup_bags",
     "make_plan",
     "uneven",
 ]

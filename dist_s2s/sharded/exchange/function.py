@@ -34,3 +34,8 @@ class Lookup(torch.autograd.Function):
         for place, arrived in zip(needed, returned, strict=True):
             gradients[place] = shard_gradient(ctx.route.tables[place], arrived.requested, arrived.values)
         return None, *gradients
+
+
+def apply_route(route: Route) -> list[Tensor]:
+    """Return the outputs of each of the route's tables (collective, and so is their backward)."""
+    return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]

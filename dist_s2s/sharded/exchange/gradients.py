@@ -10,14 +10,14 @@ from dist_s2s.sharded.transport.protocol import Block
 
 
 def shard_gradient(table: TableShard, requested: RequestedRows, returned: Tensor) -> Tensor:
-    """Return the coalesced sparse gradient of the shard, from those of the R requested rows, [R, D].
+    """Return the coalesced sparse gradient of the shard, from those of what was asked for, [R, D].
 
     Collective among the table's replicas, if there are any.
     """
     rows, values, frequencies = requested.rows, returned.to(sum_dtype(table)), requested.frequencies
     if not requested.once:
         runs = requested.runs
-        rows, values = runs.distinct, runs.sums(values)
+        rows, values = runs.distinct, requested.reduce(values)
         if frequencies is not None:
             frequencies = frequencies.new_zeros(len(rows)).index_add_(0, runs.places, frequencies[runs.order])
     if table.group.replicas.size > 1:
@@ -40,7 +40,7 @@ def sum_over_replicas(
         frequencies: int64 [M] or None.
 
     Raises:
-        Exception: the error of a replica that is in trouble, see tables.lookup.replicas_told.
+        Exception: the error of a replica that is in trouble, see tables.beginning.replicas_told.
     """
     columns = rows[:, None] if frequencies is None else torch.stack((rows, frequencies), dim=1)
     replicas = table.group.replicas

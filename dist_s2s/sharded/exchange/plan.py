@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dist_s2s.sharded.rows.bags import Bags
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.rows.runs import Runs
 from dist_s2s.sharded.rows.selection import Selection
@@ -47,17 +48,23 @@ class WantedRows:
         return [PeerRows(end - start, start, len(rows)) for start, end in pairwise(starts)]
 
     @property
-    def block(self) -> Block:
+    def blocks(self) -> list[Block]:
         """The positions of the U rows, [U, 1] of their smallest dtype; if counts matter, int64 [U, 2] with them."""
         runs = self.selection.runs
         if self.counted:
-            return Block.of(torch.stack((runs.distinct, runs.counts), dim=1))
-        return Block.of(runs.distinct[:, None].to(self.partition.position_dtype))
+            return [Block.of(torch.stack((runs.distinct, runs.counts), dim=1))]
+        return [Block.of(runs.distinct[:, None].to(self.partition.position_dtype))]
 
-    def requested(self, incoming: Sequence[PeerRows], block: Tensor, rank: int) -> "RequestedRows":
-        """Return what the ranks, which ask in the same way, ask of this one: their parts and blocks."""
+    @property
+    def parts(self) -> list[list[PeerRows]]:
+        """Which rows of each block are for each owner."""
+        return [self.owners]
+
+    def requested(self, incoming: Sequence[Sequence[PeerRows]], blocks: Sequence[Tensor], rank: int) -> "RequestedRows":
+        """Return what the ranks, which ask in the same way, ask of this one: their parts of each block, and these."""
+        (peers,), (block,) = incoming, blocks
         return RequestedRows(
-            list(incoming),
+            list(peers),
             rows=block[:, 0].long() - self.partition.offset(rank),
             frequencies=block[:, 1] if self.counted else None,
             once=self.deduplicated and self.partition.num_shards == 1,
@@ -76,16 +83,18 @@ class RequestedRows:
     """Rows of one table that the ranks ask of this one; let R be their number.
 
     Attributes:
-        peers: for each rank, how many, and where they stand among all the U rows that it asks for.
+        peers: for each rank, how many rows or sums, and where they stand among all that it asks for.
         rows: int64 [R], the local rows, in the order of the asking ranks.
         frequencies: int64 [R], how often the asking rank's ids contain each of them; None if nobody needs to know.
         once: whether ``rows`` are sorted and distinct, because a single rank has asked.
+        bags: if not the rows are wanted but sums of them, how they are divided into these.
     """
 
     peers: list[PeerRows]
     rows: Tensor
     frequencies: Tensor | None = None
     once: bool = False
+    bags: Bags | None = None
 
     @cached_property
     def runs(self) -> Runs:
@@ -94,8 +103,16 @@ class RequestedRows:
 
     @property
     def by_peer(self) -> list[PeerRows]:
-        """Which of the R rows are for each rank."""
+        """Which of the rows or sums are for each rank."""
         return split_evenly([peer.count for peer in self.peers])
+
+    def read(self, shard: Tensor) -> Tensor:
+        """Return what is asked for, from the local rows: [R, D], or the sums."""
+        return shard.index_select(0, self.rows) if self.bags is None else self.bags.pool(self.rows, shard)
+
+    def reduce(self, gradients: Tensor) -> Tensor:
+        """Return the gradients of the M distinct rows, [M, D], from those of what was asked for."""
+        return self.runs.sums(gradients) if self.bags is None else self.bags.reduce(self.runs, gradients)
 
     def to(self, device: torch.device) -> Self:
         """Return the same with its tensors on ``device``."""

@@ -26,8 +26,11 @@ from torch import Tensor
 
 from dist_s2s.sharded.exchange.plan import RequestedRows, WantedRows
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of, sum_dtype, wire_dtype
+from dist_s2s.sharded.exchange.sums import WantedSums
 from dist_s2s.sharded.transport.group import RankGroup
-from dist_s2s.sharded.transport.protocol import Block, Subject
+from dist_s2s.sharded.transport.protocol import Block, Received, Subject
+
+Wanted = WantedRows | WantedSums
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Route:
     def __init__(
         self,
         tables: Sequence[TableShard],
-        wanted: Sequence[WantedRows],
+        wanted: Sequence[Wanted],
         number: int,
         requested: Sequence[RequestedRows] | None,
         in_place: bool,
@@ -88,18 +91,14 @@ class Route:
             )
             for table, mine, gradient in zip(tables, wanted, gradients, strict=True)
         ]
-        asking = self.requested is None
-        owners = [mine.owners for mine in wanted]
+        questions = wanted if self.requested is None else []
         received = self._group.exchange(
             subject_of("the backward of lookup", tables, self.number),
-            blocks=[*(mine.block for mine in wanted if asking), *blocks],
-            outgoing=[*(owners if asking else []), *owners],
+            blocks=[*(block for mine in questions for block in mine.blocks), *blocks],
+            outgoing=[*(part for mine in questions for part in mine.parts), *(mine.owners for mine in wanted)],
         )
         if self.requested is None:
-            requested = [
-                mine.requested(peers, block, self._group.rank)
-                for mine, peers, block in zip(wanted, received.incoming, received.blocks, strict=False)
-            ]
+            requested = _requested(wanted, received, self._group.rank)
             self._group.statistics.distinct_ids += sum(mine.owners[0].total for mine in wanted)
         else:
             requested = [self.requested[place] for place in needed]
@@ -125,7 +124,7 @@ class Route:
         received = self._group.exchange(
             self._subject("the rows of lookup"),
             blocks=[
-                Block(len(asked.rows), table.embedding_dim, dtype, partial(_rows, table, asked))
+                Block(asked.by_peer[0].total, table.embedding_dim, dtype, partial(asked.read, table.weight.detach()))
                 for table, asked in zip(self.tables, self.requested, strict=True)
             ],
             outgoing=[asked.by_peer for asked in self.requested],
@@ -141,7 +140,7 @@ class Route:
 
 
 def ask(
-    wanted: Sequence[WantedRows],
+    wanted: Sequence[Wanted],
     group: RankGroup,
     subject: Subject,
     error: Exception | None,
@@ -160,19 +159,21 @@ def ask(
         subject,
         error,
         numbers=numbers,
-        blocks=[mine.block for mine in wanted],
-        outgoing=[mine.owners for mine in wanted],
+        blocks=[block for mine in wanted for block in mine.blocks],
+        outgoing=[part for mine in wanted for part in mine.parts],
     )
-    requested = [
-        mine.requested(peers, block, group.rank)
-        for mine, peers, block in zip(wanted, received.incoming, received.blocks, strict=True)
-    ]
-    return requested, received.numbers
+    return _requested(wanted, received, group.rank), received.numbers
 
 
-def _sums(wanted: WantedRows, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+def _requested(wanted: Sequence[Wanted], received: Received, rank: int) -> list[RequestedRows]:
+    """Return what is asked of this rank, from the first blocks that came: those of ``wanted``, table by table."""
+    requested, begin = [], 0
+    for mine in wanted:
+        end = begin + len(mine.parts)
+        requested.append(mine.requested(received.incoming[begin:end], received.blocks[begin:end], rank))
+        begin = end
+    return requested
+
+
+def _sums(wanted: Wanted, gradient: Tensor, dtype: torch.dtype) -> Tensor:
     return wanted.selection.reduce(gradient.to(dtype))
-
-
-def _rows(table: TableShard, asked: RequestedRows) -> Tensor:
-    return table.weight.detach().index_select(0, asked.rows)

@@ -21,7 +21,8 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.background import ENDED, FAILED, READY, InBackground, agree_on_batches
-from dist_s2s.sharded.tables.lookup import ask_in_group, follow, replicas_told
+from dist_s2s.sharded.tables.beginning import replicas_told
+from dist_s2s.sharded.tables.lookup import ask_in_group, follow
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from dist_s2s.sharded.transport.making import give_back, make_background_group, new_process_group
 from dist_s2s.sharded.transport.protocol import Subject

@@ -1,27 +1,21 @@
 """Rows of one or several tables in one exchange, and the way back of their gradients."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dist_s2s.sharded.exchange.function import Lookup
+from dist_s2s.sharded.exchange.function import apply_route
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
 from dist_s2s.sharded.exchange.shard import TableShard, name_of, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.beginning import begin, is_in_place, is_trained, prepare, replicas_told
 from dist_s2s.sharded.tables.fingerprint import check_fingerprints, fingerprints
-from dist_s2s.sharded.tables.wrappers import wrapper_error
-from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
+from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
-
-_SHARED_AGAIN = Subject("the end of the sharing again of tables' memory")
-# What a rank notes of its shards when a lookup begins.
-_MOVED, _REPLACED = 1, 2
-_REFUSED = Subject("a lookup that the ranks of another replica have refused")
 
 
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
@@ -41,20 +35,20 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
         ValueError: on every rank, for tables that cannot share an exchange and for a plan of other ids or tables.
         RuntimeError: on every rank, if ranks look up other tables, another order of them, or another plan.
     """
-    group, error = _prepare(tables, ids)
+    group, error = prepare(tables, ids)
     with group.lock:
         if plan is not None:
             return follow(tables, plan, error or _plan_error(plan, tables, ids))
         number, error = group.begin_lookup(), error or _ids_error(tables, ids)
-        if _is_in_place(tables):
+        if is_in_place(tables):
             with replicas_told(tables):
-                in_place = _begin(tables, subject_of("lookup", tables, number), error)
+                in_place = begin(tables, subject_of("lookup", tables, number), error)
             if in_place:
                 group.statistics.ids += sum(mine.numel() for mine in ids)
-                if _is_trained(tables):  # backward must not see that the caller overwrites the ids
+                if is_trained(tables):  # backward must not see that the caller overwrites the ids
                     ids = [mine.clone() for mine in ids]
                 wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
-                return _apply(Route(tables, wanted, number, None, in_place=True))
+                return apply_route(Route(tables, wanted, number, None, in_place=True))
         return follow(tables, _plan("lookup", tables, ids, number, error), just_asked=True)
 
 
@@ -82,7 +76,7 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
         IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``; on those of other replicas in
             backward.
     """
-    group, error = _prepare(tables, ids)
+    group, error = prepare(tables, ids)
     with group.lock:
         return _plan("the plan of lookup", tables, ids, group.begin_lookup(), error or _ids_error(tables, ids))
 
@@ -103,7 +97,7 @@ def ask_in_group(
         error: what is wrong on this rank, to be raised on all.
         compare_shards: whether to see that shards are still different; where nobody changes them at the same time.
     """
-    error = error or _prepare(tables, ids)[1]
+    error = error or prepare(tables, ids)[1]
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
     if error is not None:
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
@@ -124,31 +118,15 @@ def follow(
         error: what is wrong with the plan on this rank, to be raised on all.
         just_asked: whether the ranks made the plan in the same call, so that it is known to be the same on all.
     """
-    in_place = _is_in_place(tables)
+    in_place = is_in_place(tables)
     if in_place or not just_asked:
         with replicas_told(tables):
-            in_place = _begin(tables, subject_of("planned lookup", tables, plan.number), error) and in_place
+            in_place = begin(tables, subject_of("planned lookup", tables, plan.number), error) and in_place
     group = tables[0].group
     group.statistics.ids += sum(part.ids.numel() for part in plan.parts)
     group.statistics.distinct_ids += sum(part.wanted.owners[0].total for part in plan.parts)
     requested = [part.requested for part in plan.parts]
-    return _apply(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
-
-
-@contextmanager
-def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
-    """Let an error that all ranks of the shard group raise within be raised by those of other replicas too.
-
-    They run backward, whose first exchange among replicas this rank joins in place of the backward that it will not
-    run. Without gradients replicas have nothing in common, and go on.
-    """
-    try:
-        yield
-    except AGREED_ERRORS as error:
-        replicas = tables[0].group.replicas
-        if replicas.size > 1 and _is_trained(tables):
-            replicas.agree(_REFUSED, error)
-        raise
+    return apply_route(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
 
 
 def _plan(
@@ -161,88 +139,12 @@ def _plan(
     return ExchangePlan(number, group, parts)
 
 
-def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | None) -> bool:
-    """Agree to begin, and tell whether all ranks see all rows where they are (collective).
-
-    Shards that have left the memory which the ranks share are put there again, if that can be. One that another tensor
-    stands in for, as within functional_call, stays there, but is not read.
-    """
-    group = tables[0].group
-    received = group.exchange(subject, error, note=_note(tables), numbers=fingerprints(tables))
-    check_fingerprints(tables, received.numbers)
-    if any(note & _REPLACED for note in received.notes):
-        return False
-    if any(note & _MOVED for note in received.notes):
-        for table in tables:
-            table.share_again()
-        group.exchange(_SHARED_AGAIN)  # nobody reads before all have put their rows there
-    return _is_in_place(tables)
-
-
-def _note(tables: Sequence[TableShard]) -> int:
-    if tables[0].group.size == 1:
-        return 0
-    if not all(table.owns_weight for table in tables):
-        return _REPLACED
-    return _MOVED if any(table.has_moved() for table in tables) else 0
-
-
-def _apply(route: Route) -> list[Tensor]:
-    return list(Lookup.apply(route, *(table.weight for table in route.tables)))  # type: ignore[no-untyped-call]
-
-
-def _is_trained(tables: Sequence[TableShard]) -> bool:
-    """Tell whether a lookup will have a backward."""
-    return torch.is_grad_enabled() and any(table.weight.requires_grad for table in tables)
-
-
-def _is_in_place(tables: Sequence[TableShard]) -> bool:
-    """Tell whether rows are read where they are; the same on all ranks. max_norm changes them before."""
-    return all(table.is_in_place and table.max_norm is None for table in tables)
-
-
 def _wanted(table: TableShard, ids: Tensor, partition: RowPartition) -> WantedRows:
     return WantedRows.of(ids, partition, table.scale_grad_by_freq, table.deduplicate)
 
 
 def _ids_error(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:
     return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank)
-
-
-def _prepare(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> tuple[RankGroup, Exception | None]:
-    """Return the tables' group, and a ValueError if these tables cannot share an exchange."""
-    if not tables:
-        raise ValueError("a lookup needs at least one table")
-    first = tables[0]
-    if len(ids) != len(tables):
-        return first.group, ValueError(f"{len(tables)} tables need as many tensors of ids, but got {len(ids)}")
-    if any(table.group is not first.group for table in tables):
-        return first.group, ValueError(
-            "tables that share an exchange must have the same process_group and transport; pass them to each of them"
-        )
-    dtypes = [table.comm_dtype or table.weight.dtype for table in tables]
-    if len(set(dtypes)) > 1:
-        return first.group, ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
-    if any(table.deduplicate != first.deduplicate for table in tables):
-        return first.group, ValueError("tables that share an exchange must have the same deduplicate")
-    if any(not table.owns_weight and _is_transformed(table.weight) for table in tables):
-        raise RuntimeError(
-            "torch.func's transforms (grad, vmap, ...) can't pass through a table; call backward() instead"
-        )
-    if any(table.weight.is_meta for table in tables):
-        return first.group, RuntimeError(
-            'a table is on the meta device, and has no rows; call to_empty(device="cpu") and reset_parameters() first'
-        )
-    return first.group, wrapper_error(tables)
-
-
-def _is_transformed(weight: Tensor) -> bool:
-    """Tell whether it is a tensor of torch.func's, without memory of its own."""
-    try:
-        weight.data_ptr()
-    except RuntimeError:
-        return True
-    return False
 
 
 def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:

@@ -30,7 +30,7 @@ class ExchangeStatistics:
         bytes_sent: what this rank has handed over, its own share included, but not the empty room in a collective's
             first messages, which have a fixed size.
         ids: how many ids were looked up.
-        distinct_ids: how many rows were asked for on their behalf.
+        distinct_ids: how many rows, or sums of rows, were asked for on their behalf.
     """
 
     seconds: float = 0.0

@@ -15,7 +15,6 @@ from features.catalogue import FEATURES, SYSTEMS
 
 BENCHMARKS = Path(compare_features.__file__).parent
 NOT_OURS = {
-    "pooled_lookups": "no",
     "other_shardings": "no",
     "automatic_placement": "no",
     "unbounded_ids": "no",

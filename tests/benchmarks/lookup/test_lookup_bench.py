@@ -56,7 +56,8 @@ def test_lookup_bench_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureF
     assert report["settings"]["embedding_dim"] == 8
     assert report["torch"] == torch.__version__
     (run,) = report["runs"]
-    assert run["problem"] == {"num_embeddings": 131, "embedding_dim": 8, "ids": 40, "skew": 1.0, "device": "cpu"}
+    problem = {"num_embeddings": 131, "embedding_dim": 8, "ids": 40, "skew": 1.0, "device": "cpu", "ids_per_bag": 1}
+    assert run["problem"] == problem
     names = [result["contender"] for result in run["results"]]
     assert names == default_names(sweep=False)
     assert {"shared_memory", "collective", "shared_memory+round_robin", "collective+round_robin"} < set(names)
@@ -95,6 +96,18 @@ def test_a_sweep_writes_a_run_for_each_value(
         assert [result["contender"] for result in run["results"]] == FEW[1:]
         assert all(result["peak_bytes"] is None for result in run["results"])
     assert f"step ms over {setting}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("on_the_pool")
+def test_lookup_bench_of_bags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, arguments = tmp_path / "figures.json", [*TINY, "--ids_per_bag=4", "--no_memory"]
+    assert lookup_bench.main([*arguments, f"--json={file}"]) == 0
+    (run,) = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    assert run["problem"]["ids_per_bag"] == 4
+    names = {result["contender"] for result in run["results"]}
+    assert {"shared_memory", "collective", "floor"} < names
+    assert names.isdisjoint({"megatron", "dtensor", "ddp_sparse", "ddp_dense"})
+    assert "40 ids per rank, 4 ids a bag" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("on_the_pool")
@@ -146,6 +159,9 @@ def test_a_failing_rank_tells_why_and_ends_the_others(capfd: pytest.CaptureFixtu
         (["--ids=0"], "must be at least 1, but is 0"),
         (["--skew=-1"], "must be at least 0, but is -1"),
         (["--json=missing/figures.json"], "there is no folder"),
+        (["--ids_per_bag=7"], "4096 ids cannot be divided into bags of 7; choose a multiple with --ids"),
+        (["--ids_per_bag=4", "--sweep=ids", "--values", "8", "9"], "9 ids cannot be divided into bags of 4"),
+        (["--ids_per_bag=4", "--contenders", "megatron"], "megatron does not sum the rows of bags"),
         (["--values", "1"], "name it with --sweep"),
         (["--sweep=ranks", "--values", "two"], "argument --values"),
         (["--sweep=skew", "--values", "nan"], "must be at least 0, but is nan"),
@@ -200,9 +216,10 @@ def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
 @pytest.mark.skipif(
     not peers.is_complete(peers.TORCHREC, peers.default_folder()), reason="needs the environment of --peers torchrec"
 )
-def test_torchrec_computes_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids_per_bag", [1, 5])
+def test_torchrec_computes_the_same(tmp_path: Path, ids_per_bag: int) -> None:
     file = tmp_path / "figures.json"
-    contenders = ["--contenders", "torchrec", "collective", "--no_memory"]
+    contenders = ["--contenders", "torchrec", "collective", "--no_memory", f"--ids_per_bag={ids_per_bag}"]
     assert lookup_bench.main([*TINY, *contenders, "--peers=torchrec", f"--json={file}"]) == 0
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["peers"] == {"torchrec": "1.8.0"}

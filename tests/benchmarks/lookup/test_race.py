@@ -54,6 +54,15 @@ def test_contenders_compute_the_same(ranks: RankPool, names: list[str], world_si
             assert all(value <= tolerance(name) for name, value in of_update.items())
 
 
+def test_contenders_that_pool_compute_the_same(ranks: RankPool) -> None:
+    names = [name for name in HERE if SYSTEMS[name].pools]
+    assert {*OURS, FLOOR} == set(names)
+    for found in ranks.run(differences, names, replace(PROBLEM, ids_per_bag=5), world_size=3):
+        for of_update in found.values():
+            assert set(of_update) == set(OURS)
+            assert all(value <= tolerance(name) for name, value in of_update.items())
+
+
 @pytest.mark.parametrize(
     "problem", [replace(PROBLEM, skew=SAME_ID), replace(PROBLEM, skew=0.0), replace(PROBLEM, num_embeddings=3)]
 )

@@ -126,10 +126,10 @@ def test_a_plan_moves_to_a_device_whole():
 def test_positions_travel_in_four_bytes_where_these_hold_all_of_them(layout: str, num_rows: int, dtype: torch.dtype):
     partition, ids = RowPartition(num_rows, 2, layout), torch.tensor([num_rows - 1, 0, num_rows - 2])
     wanted = WantedRows.of(ids, partition, False, True)
-    positions = wanted.block.make()
+    positions = wanted.blocks[0].make()
     assert positions.dtype == dtype
     for rank, part in enumerate(wanted.owners):
-        asked = wanted.requested([part], positions[part.start : part.start + part.count], rank).rows
+        asked = wanted.requested([[part]], [positions[part.start : part.start + part.count]], rank).rows
         expected = sorted(row for owner, row in map(partition.owner_and_row, ids.tolist()) if owner == rank)
         assert asked.dtype == torch.int64
         assert asked.tolist() == expected

@@ -24,7 +24,15 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
         ("distributed", "config"),
         ("sharded",),
     ],
-    "dist_s2s.sharded": [("output",), ("optim", "clip"), ("tables",), ("exchange",), ("transport",), ("rows", "eager")],
+    "dist_s2s.sharded": [
+        ("companions",),
+        ("output",),
+        ("optim", "clip"),
+        ("tables",),
+        ("exchange",),
+        ("transport",),
+        ("rows", "eager"),
+    ],
 }
 # Packages that could be lifted out, and all that they import beside themselves and the standard library.
 STAND_ALONE = {

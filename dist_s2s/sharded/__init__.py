@@ -5,18 +5,24 @@
 """
 
 from dist_s2s.sharded.clip import clip_grad_norm_
+from dist_s2s.sharded.companions.checkpoint_state import CheckpointState
+from dist_s2s.sharded.companions.gathering import gather_state
+from dist_s2s.sharded.companions.loading import load_state
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.optim import RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
 from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
 from dist_s2s.sharded.output.sampled_softmax import SampledIds, SampledSoftmaxLoss
 from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.distributed_rows import DistributedRows
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 from dist_s2s.sharded.tables.lookahead import Lookahead
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics
 
 __all__ = [
+    "CheckpointState",
     "DistributedEmbedding",
+    "DistributedRows",
     "ExchangePlan",
     "ExchangeStatistics",
     "Lookahead",
@@ -30,6 +36,8 @@ __all__ = [
     "SparseSGD",
     "VocabParallelCrossEntropy",
     "clip_grad_norm_",
+    "gather_state",
+    "load_state",
     "lookup",
     "make_plan",
 ]

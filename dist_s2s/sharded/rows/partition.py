@@ -83,6 +83,13 @@ class RowPartition:
         """Return the ids of rows start … stop - 1 of ``owner``'s shard, int64 [stop - start], in ascending order."""
         return self.ids_of_rows(owner, torch.arange(start, self.shard_size(owner) if stop is None else stop))
 
+    def ids_at(self, positions: Tensor) -> Tensor:
+        """Return the ids of the rows at ``positions``, int64 of any shape: the inverse of ``positions``."""
+        if self.layout == "contiguous":
+            return positions
+        owners = torch.searchsorted(self.offsets, positions, right=True) - 1
+        return (positions - self.offsets[owners]) * self.num_shards + owners
+
     def ids_of_rows(self, owner: int, rows: Tensor) -> Tensor:
         """Return the ids of rows of ``owner``'s shard, int64 of any shape."""
         return rows * self.num_shards + owner if self.layout == "round_robin" else rows + self.offset(owner)

@@ -14,9 +14,10 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
+from dist_s2s.sharded.tables.distributed_rows import as_saved, description
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
-from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
+from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
 from dist_s2s.sharded.transport.making import find_group
@@ -118,7 +119,7 @@ class DistributedEmbedding(nn.Module):
         self._store = RowStore.make(self.group, self.partition, embedding_dim, device, dtype)
         self.weight = nn.Parameter(self._store.shard)
         # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
-        self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        state.watch_weight(self)
         self.reset_parameters()
 
     @classmethod
@@ -136,7 +137,7 @@ class DistributedEmbedding(nn.Module):
             raise ValueError(f"embeddings must have 2 dimensions, but have {embeddings.dim()}")
         device = None if embeddings.is_meta else embeddings.device
         table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
-        scatter_from_first(embeddings, table.weight.detach(), table.partition, table.group)
+        scatter_whole(embeddings, table.weight.detach(), table.partition, table.group)
         table.weight.requires_grad_(not freeze)
         return table
 
@@ -340,21 +341,25 @@ class DistributedEmbedding(nn.Module):
         # The next lookup finds that the copy's rows are not in the store, and gives it one of its own on all ranks.
         memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
-        clone.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+        state.watch_weight(clone)
         return clone
+
+    def get_extra_state(self) -> Tensor:
+        """Return what state_dict holds as "_extra_state": num_embeddings, world_size and layout, int64 [3]."""
+        return torch.tensor(description(self.partition))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "shard"] = state.describe(self.partition, self.rank)
+        name = prefix + "weight"
+        destination[name] = as_saved(destination[name], state.shard_of(self, name))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Take a shard, if it is the same part of the same table, or this rank's rows of a whole nn.Embedding."""
-        shape = (self.num_embeddings, self.embedding_dim)
-        own_rows, problem = state.rows_of_shard(state_dict, prefix, self.partition, self.rank, shape)
+        """Take what state_dict of a table of this size and layout holds, or this rank's rows of an nn.Embedding's."""
+        own_rows, problem = state.with_own_rows(state_dict, prefix, self)
         if problem is not None:
             arguments[-1].append(problem)
             return
         old = self.weight
         super()._load_from_state_dict(own_rows, prefix, *arguments)
         if self.weight is not old:  # assign=True
-            self.weight.register_post_accumulate_grad_hook(state.coalesce_gradient)
+            state.watch_weight(self)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dist_s2s.sharded import RowPartition
 from dist_s2s.sharded.tables import resharding
-from dist_s2s.sharded.tables.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded.tables.resharding import gather_whole, reshard, scatter_whole
 from dist_s2s.sharded.transport.collective import CollectiveTransport
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from tests.rank_pool import RankPool
@@ -48,7 +48,7 @@ def move(
     group = RankGroup(CollectiveTransport(process_group, CPU), CPU, process_group)
     with patch.object(resharding, "PIECE_BYTES", piece_bytes), recorded_messages() as sizes:
         shard = whole.new_full((old.shard_size(group.rank), *whole.shape[1:]), -1)
-        scatter_from_first(whole if group.rank == 0 else whole.to("meta"), shard, old, group)
+        scatter_whole(whole if group.rank == 0 else whole.to("meta"), shard, old, group)
         everywhere = gather_whole(shard, old, group)
         on_last = gather_whole(shard, old, group, dst=group.size - 1)
         moved = reshard(shard, old, new, group, FILL)
@@ -101,7 +101,7 @@ def test_rows_arrive_where_the_partitions_say(
 def test_without_a_group_rows_stay(layout: Any):
     whole, group = random_rows((7, 3), seed=0), local_group(CPU)
     old, shard = RowPartition(7, 1, layout), torch.zeros(7, 3).double()
-    scatter_from_first(whole, shard, old, group)
+    scatter_whole(whole, shard, old, group)
     assert torch.equal(shard, whole)
     gathered = gather_whole(shard, old, group)
     assert torch.equal(gathered, whole)

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 from weakref import WeakSet
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dist_s2s.sharded.exchange.shard import TableShard
@@ -131,7 +131,7 @@ def _numbered_tables(optimizer: Optimizer, state_dict: dict[str, Any]) -> list[t
 
 @cache
 def _check_first_steps() -> None:
-    torch.optim.optimizer.register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_pre_hook(_before_step)
 
 
 def _before_step(optimizer: Optimizer, arguments: Any, keywords: Any) -> None:

@@ -1,0 +1,103 @@
+"""An optimizer's state of a table is never taken for that of another number of rows."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from dist_s2s.sharded import DistributedEmbedding, DistributedRows, RowWiseAdagrad, SparseAdam
+from tests.rank_pool import RankPool
+from tests.sharded.reference import LAYOUTS
+
+V, D = 16, 2
+KINDS: list[type[Optimizer]] = [SparseAdam, RowWiseAdagrad, torch.optim.SparseAdam, torch.optim.Adagrad]
+
+
+def step(table: DistributedEmbedding, optimizer: Optimizer) -> None:
+    optimizer.zero_grad()
+    table(torch.arange(0, table.num_embeddings, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def state_of_rows(kind: type[Optimizer], rows: int) -> dict[str, Any]:
+    """As a rank's file of an earlier version has it: plain tensors of that rank's rows."""
+    weight = nn.Parameter(torch.ones(rows, D))
+    optimizer = kind([weight])
+    indices = torch.arange(rows)[None]
+    weight.grad = torch.sparse_coo_tensor(indices, torch.ones(rows, D), (rows, D), check_invariants=True).coalesce()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def load_wrong(group: dist.ProcessGroup, kind: type[Optimizer], rows: int, layout: str) -> str:
+    table = DistributedEmbedding(V, D, process_group=group, layout=layout)
+    before, optimizer = table.weight.detach().clone(), kind([table.weight])
+    if kind in (SparseAdam, RowWiseAdagrad):
+        with pytest.raises(ValueError, match="size mismatch") as error:
+            optimizer.load_state_dict(state_of_rows(kind, rows))
+    else:  # torch's is checked before its first step
+        optimizer.load_state_dict(state_of_rows(kind, rows))
+        with pytest.raises(ValueError, match="size mismatch") as error:
+            step(table, optimizer)
+    assert torch.equal(table.weight, before)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_of_another_number_of_rows_is_refused_on_every_rank(ranks: RankPool, kind: type[Optimizer], layout: str):
+    for world_size, rows in ((4, 8), (1, 8), (2, 17)):
+        for rank, message in enumerate(ranks.run(load_wrong, kind, rows, layout, world_size=world_size)):
+            theirs = f"of parameter 0: the state_dict holds a tensor of shape [{rows}"
+            assert theirs in message
+            assert f"rank {rank} of RowPartition(num_rows=16, num_shards={world_size}" in message
+            assert f"with {V // world_size} rows of 2;" in message
+
+
+def load_right(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:
+    """Whether state of all rows by id is taken, and that of the own rows, by optimizers with and without a step."""
+    answers = []
+    for layout in LAYOUTS:
+        table = DistributedEmbedding(V, D, process_group=group, layout=layout)
+        whole, ids = state_of_rows(kind, V), table.partition.ids(table.rank)
+        values = {key: value for key, value in whole["state"][0].items() if isinstance(value, torch.Tensor)}
+        rows = {key: value.copy_(torch.rand(value.shape)) for key, value in values.items() if value.dim() > 0}
+        table(torch.arange(0)).sum().backward()  # a gradient without rows, so that a step changes none
+        first, fresh = kind([table.weight]), kind([table.weight])
+        for _ in range(2):
+            first.load_state_dict(whole)
+            first.step()
+        fresh.load_state_dict(first.state_dict())
+        fresh.step()
+        for optimizer in (first, fresh):
+            own = optimizer.state[table.weight]
+            answers += [torch.equal(own[key], value[ids].to(own[key])) for key, value in rows.items()]
+    return answers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_of_the_own_rows_and_of_all_rows_is_taken(ranks: RankPool, kind: type[Optimizer]):
+    for answers in ranks.run(load_right, kind, world_size=3):
+        assert answers
+        assert all(answers)
+
+
+def shown(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:
+    table, dense = DistributedEmbedding(V, D, process_group=group), nn.Parameter(torch.ones(2, 2))
+    optimizer, other = kind([table.weight]), kind([dense])
+    step(table, optimizer)
+    dense.grad = torch.sparse_coo_tensor([[0]], [[1.0, 2.0]], (2, 2), check_invariants=True).coalesce()
+    other.step()
+    return [
+        any(isinstance(value, DistributedRows) for value in one.state_dict()["state"][0].values())
+        for one in (optimizer, other)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_state_of_a_sharded_table_is_shown_as_sharded(ranks: RankPool, kind: type[Optimizer]):
+    assert ranks.run(shown, kind, world_size=2) == [[True, False]] * 2
+    assert ranks.run(shown, kind, world_size=1) == [[False, False]]

@@ -9,16 +9,17 @@ Rows of a contiguous layout are saved by id: [num_rows, ...]. Those of a round-r
 depends on the number of ranks: [1, num_rows, ...], with a dimension more, so that nobody takes them for rows by id.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dist_s2s.sharded.rows.partition import Layout, RowPartition
-from dist_s2s.sharded.tables.resharding import gather_whole, reorder
+from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.resharding import gather_whole
 from dist_s2s.sharded.transport.group import RankGroup
 
 # What works on each row by itself, so that every rank can do it to its own.
@@ -40,11 +41,13 @@ class Shard:
         partition: how the rows are divided.
         group: the ranks that they are divided among.
         name: what an error calls the whole, as "encoder.embedding.weight".
+        may_be_pickled: whether a file may have this rank's rows alone; they then say whose they are.
     """
 
     partition: RowPartition
     group: RankGroup
     name: str
+    may_be_pickled: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the shard itself: copies of rows belong to the same ranks."""
@@ -112,8 +115,15 @@ class DistributedRows(Tensor):
     # Saving one rank's rows as if they were all is refused: torch.save pickles, and safetensors reads the memory.
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        """Refuse to be pickled."""
-        raise self._refusal("to pickle it, as torch.save does,")
+        """Refuse to be pickled, but for the state of optimizers, of which each rank may have a file of its own.
+
+        In that stands an OrderedDict, which torch.load reads with weights_only, of the rows and whose they are.
+        """
+        if not self.shard.may_be_pickled:
+            raise self._refusal("to pickle it, as torch.save does,")
+        return OrderedDict, (
+            [("rows", self._local), ("owner", (*self.shard.partition.numbers, self.shard.group.rank))],
+        )
 
     def untyped_storage(self) -> Any:
         """Refuse to show the memory, in which there are only this rank's rows."""
@@ -185,66 +195,6 @@ class DistributedRows(Tensor):
         first = self.shard.partition.offset(self.shard.group.rank)
         offsets = (*(0 for _ in self.shard.lead), first, *(0 for _ in self._local.shape[1:]))
         return [ChunkStorageMetadata(torch.Size(offsets), torch.Size((*self.shard.lead, *self._local.shape)))]
-
-
-def as_saved(rows: Tensor, shard: Shard) -> Tensor:
-    """Return what a state_dict holds for this rank's rows, [shard rows, ...], whose memory it shares.
-
-    A single rank's are a plain tensor, of the same shape.
-    """
-    if shard.group.size > 1:
-        return DistributedRows(rows.detach(), shard)
-    return rows.view(*shard.lead, *rows.shape) if shard.lead else rows
-
-
-def own_rows(saved: Tensor, shard: Shard, old: RowPartition | None, width: int) -> Tensor:
-    """Return this rank's rows of what a state_dict holds: DistributedRows, or a plain tensor of all rows.
-
-    Collective only where rows by position were saved on another number of ranks: then they move to their owners.
-
-    Args:
-        saved: as ``as_saved`` gives it; or all rows by id, [num_rows, ...].
-        shard: which rows this rank wants.
-        old: how the rows were divided when they were saved, as far as the state_dict tells.
-        width: the table's embedding_dim.
-
-    Raises:
-        ValueError: if they are rows of something else.
-    """
-    new, rank = shard.partition, shard.group.rank
-    if isinstance(saved, DistributedRows):
-        old = saved.shard.partition if old is None else old
-        if saved.shard.has_same_rows(shard) and (old.num_rows, old.layout) == (new.num_rows, new.layout):
-            is_ordered = new.layout == "contiguous" or old.num_shards == new.num_shards
-            return saved.to_local() if is_ordered else reorder(saved.to_local(), old, new, shard.group)
-        theirs = f"rows of {saved.shard.partition} on rank {saved.shard.group.rank}, saved as those of {old}"
-    elif old is not None and saved.shape[:2] == (1, old.num_rows) and saved.shape != (new.num_rows, width):
-        if old.num_rows == new.num_rows:
-            return saved[0][old.positions(new.ids(rank))]
-        theirs = f"a whole table of shape {list(saved.shape)}"
-    else:
-        if saved.dim() > 0 and len(saved) == new.num_rows:
-            return saved if new.num_shards == 1 else saved[new.ids(rank)]
-        theirs = f"a tensor of shape {list(saved.shape)}"
-    raise ValueError(
-        f"size mismatch for {shard.name}: the state_dict holds {theirs}, but this is rank {rank} of {new}, with "
-        f"{shard.size} rows of {width}; load what state_dict() of a table of this size and layout gives, or all rows "
-        "by id, as those of an nn.Embedding"
-    )
-
-
-def description(partition: RowPartition) -> tuple[int, int, int]:
-    """Return num_embeddings, world_size and the number of the layout: the same on every rank."""
-    return partition.num_rows, partition.num_shards, get_args(Layout).index(partition.layout)
-
-
-def described(saved: object) -> RowPartition | None:
-    """Return the partition that ``description`` told, also as a tensor; None for anything else."""
-    numbers = saved.tolist() if isinstance(saved, Tensor) else saved
-    if not isinstance(numbers, list | tuple) or len(numbers) != 3:
-        return None
-    num_rows, num_shards, layout = numbers
-    return RowPartition(num_rows, num_shards, get_args(Layout)[layout])
 
 
 def _is_alike(rows: DistributedRows, other: Tensor) -> bool:

@@ -14,10 +14,10 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
-from dist_s2s.sharded.tables.distributed_rows import as_saved, description
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
+from dist_s2s.sharded.tables.saved_rows import as_saved
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
 from dist_s2s.sharded.transport.making import find_group
@@ -346,7 +346,7 @@ class DistributedEmbedding(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return what state_dict holds as "_extra_state": num_embeddings, world_size and layout, int64 [3]."""
-        return torch.tensor(description(self.partition))
+        return torch.tensor(self.partition.numbers)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -17,14 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dist_s2s.sharded.exchange.shard import TableShard
-from dist_s2s.sharded.tables.distributed_rows import (
-    DistributedRows,
-    Shard,
-    as_saved,
-    described,
-    description,
-    own_rows,
-)
+from dist_s2s.sharded.tables.distributed_rows import DistributedRows, Shard
+from dist_s2s.sharded.tables.saved_rows import as_saved, described, own_rows
 
 # What tells, in the saved state of a parameter, how rows by position were divided: as DistributedEmbedding's
 # get_extra_state does for the weight. A tuple of integers, which no optimizer converts to a parameter's dtype.
@@ -70,14 +64,14 @@ def rows_as_saved(values: dict[str, Any], table: TableShard, name: str) -> dict[
     for key, value in values.items():
         if has_rows(value, table.weight):
             dense = value.to_dense() if value.is_sparse else value  # torch.optim.SGD's momentum is sparse
-            saved[key] = as_saved(dense, Shard(table.partition, table.group, f"{key} of {name}"))
+            saved[key] = as_saved(dense, _shard(table, key, name))
         elif isinstance(value, Tensor) and value.dim() > 0 and table.group.size > 1:
             raise TypeError(
                 f"{key} of {name}, of shape {list(value.shape)}, is not a row for each row, but depends on other rows "
                 "of the shard, so that it differs between ranks; choose an optimizer that treats each row by itself"
             )
     if table.partition.layout != "contiguous":
-        saved[PARTITION] = description(table.partition)
+        saved[PARTITION] = table.partition.numbers
     return saved
 
 
@@ -85,7 +79,8 @@ def own_state(values: dict[str, Any], table: TableShard, name: str) -> dict[str,
     """Return this rank's state of a table's weight, from that of a state_dict; collective where rows move.
 
     Args:
-        values: as ``rows_as_saved`` gives it; also with plain tensors of this rank's rows, or of all rows by id.
+        values: as ``rows_as_saved`` gives it; also with plain tensors of this rank's rows, or of all
+            rows by id, and with what this rank's own file holds.
         table: whose weight it is.
         name: of the weight, for errors.
 
@@ -95,12 +90,19 @@ def own_state(values: dict[str, Any], table: TableShard, name: str) -> dict[str,
     own, width = dict(values), table.embedding_dim
     old = described(own.pop(PARTITION, None))
     for key, value in own.items():
-        if not isinstance(value, Tensor) or value.dim() == 0:
+        if isinstance(value, Tensor):
+            by_position = old is not None and value.shape[:2] == (1, old.num_rows)
+            is_own = not isinstance(value, DistributedRows) and not by_position and has_rows(value, table.weight)
+            if value.dim() == 0 or is_own:
+                continue
+        elif not isinstance(value, dict):
             continue
-        by_position = old is not None and value.shape[:2] == (1, old.num_rows)
-        if isinstance(value, DistributedRows) or by_position or not has_rows(value, table.weight):
-            own[key] = own_rows(value, Shard(table.partition, table.group, f"{key} of {name}"), old, width)
+        own[key] = own_rows(value, _shard(table, key, name), old, width)
     return own
+
+
+def _shard(table: TableShard, key: str, name: str) -> Shard:
+    return Shard(table.partition, table.group, f"{key} of {name}", may_be_pickled=True)
 
 
 def saved_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

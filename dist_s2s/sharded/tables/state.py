@@ -6,8 +6,9 @@ from torch import Tensor
 
 from dist_s2s.sharded.exchange.shard import TableShard
 from dist_s2s.sharded.rows.sparse import coalesced_rows
-from dist_s2s.sharded.tables.distributed_rows import Shard, described, own_rows
+from dist_s2s.sharded.tables.distributed_rows import Shard
 from dist_s2s.sharded.tables.optimizer_state import remember
+from dist_s2s.sharded.tables.saved_rows import described, own_rows
 
 EXTRA_STATE = "_extra_state"  # as torch names it
 

@@ -1,5 +1,6 @@
 """An optimizer's state of a table is never taken for that of another number of rows."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,43 @@ def test_state_of_the_own_rows_and_of_all_rows_is_taken(ranks: RankPool, kind: t
     for answers in ranks.run(load_right, kind, world_size=3):
         assert answers
         assert all(answers)
+
+
+def save_own_file(group: dist.ProcessGroup, folder: str, kind: type[Optimizer], layout: str) -> None:
+    table = DistributedEmbedding(V + 1, D, process_group=group, layout=layout)
+    optimizer = kind([table.weight])
+    step(table, optimizer)
+    torch.save([optimizer.state_dict(), table.weight], f"{folder}/{table.rank}.pt")
+    again = kind([table.weight])
+    again.load_state_dict(torch.load(f"{folder}/{table.rank}.pt")[0])
+    for one in (optimizer, again):
+        one.step()  # so that torch's is checked
+    assert optimizer.state[table.weight].keys() == again.state[table.weight].keys()
+    for key, value in optimizer.state[table.weight].items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(again.state[table.weight][key]))
+
+
+def load_others_file(group: dist.ProcessGroup, folder: str, kind: type[Optimizer], layout: str) -> str:
+    table = DistributedEmbedding(V + 1, D, process_group=group, layout=layout)
+    optimizer, rank = kind([table.weight]), 1 - min(table.rank, 1)
+    step(table, optimizer)  # so that torch's is checked when it loads
+    with pytest.raises(ValueError, match="size mismatch") as error:
+        optimizer.load_state_dict(torch.load(f"{folder}/{rank}.pt")[0])
+    return str(error.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_a_ranks_own_state_says_whose_it_is(
+    ranks: RankPool, tmp_path: Path, kind: type[Optimizer], layout: str
+):
+    ranks.run(save_own_file, str(tmp_path), kind, layout, world_size=2)
+    for world_size in (2, 4):
+        for rank, message in enumerate(ranks.run(load_others_file, str(tmp_path), kind, layout, world_size=world_size)):
+            owner, own_rows = 1 - min(rank, 1), (V + 1 - rank + world_size - 1) // world_size
+            theirs = f"{9 - owner} rows of rank {owner} of RowPartition(num_rows=17, num_shards=2, layout='{layout}')"
+            assert f"the state_dict holds {theirs}, but this is rank {rank} of " in message
+            assert f"with {own_rows} rows of 2;" in message
 
 
 def shown(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:

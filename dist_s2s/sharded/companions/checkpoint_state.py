@@ -14,7 +14,7 @@ from dist_s2s.sharded.companions.naming import (
     named_parameters,
     settings_of,
 )
-from dist_s2s.sharded.tables.optimizer_state import own_state, rows_as_saved, table_of
+from dist_s2s.sharded.tables.optimizer_state import current_state, own_state, rows_as_saved, table_of
 
 
 class CheckpointState:
@@ -73,10 +73,9 @@ class CheckpointState:
             _make_state(optimizer)
         state = {}
         for name, parameter in named_parameters(self.model, optimizer).items():
-            values = optimizer.state.get(parameter)
+            values, table = current_state(optimizer, parameter, name), table_of(parameter)
             if values:
-                table = table_of(parameter)
-                state[name] = dict(values) if table is None else rows_as_saved(values, table, name)
+                state[name] = values if table is None else rows_as_saved(values, table, name)
         # A tuple, which DCP keeps in one piece, whatever it holds.
         return {"state": state, "settings": (settings_of(self.model, optimizer), _keys(state))}
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from dist_s2s.sharded.companions.naming import Optimizers, as_list, named_parameters, settings_of
 from dist_s2s.sharded.exchange.shard import TableShard
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
-from dist_s2s.sharded.tables.optimizer_state import has_rows, table_of
+from dist_s2s.sharded.tables.optimizer_state import current_state, has_rows, table_of
 from dist_s2s.sharded.tables.resharding import gather_whole
 from dist_s2s.sharded.tables.state import EXTRA_STATE
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
@@ -123,8 +123,8 @@ def _optimizer_parts(
     parts: dict[str, tuple[Tensor, TableShard | None]] = {}
     numbers: dict[str, dict[str, Any]] = {}
     for name, parameter in named_parameters(model, optimizer).items():
-        table, values = table_of(parameter), optimizer.state.get(parameter, {})
-        for key, value in values.items():
+        table = table_of(parameter)
+        for key, value in current_state(optimizer, parameter, name).items():
             if not isinstance(value, Tensor):
                 numbers.setdefault(name, {})[key] = value
             else:

@@ -93,12 +93,19 @@ def own_state(values: dict[str, Any], table: TableShard, name: str) -> dict[str,
         if isinstance(value, Tensor):
             by_position = old is not None and value.shape[:2] == (1, old.num_rows)
             is_own = not isinstance(value, DistributedRows) and not by_position and has_rows(value, table.weight)
-            if value.dim() == 0 or is_own:
+            is_shared = value.dim() == 0 or (table.group.size == 1 and len(value) == 1)  # as Adafactor's col_var
+            if is_own or (is_shared and not by_position):
                 continue
         elif not isinstance(value, dict):
             continue
         own[key] = own_rows(value, _shard(table, key, name), old, width)
     return own
+
+
+def current_state(optimizer: Optimizer, parameter: Tensor, name: str) -> dict[str, Any]:
+    """Return an optimizer's state of a parameter: this rank's, also of torch's optimizer that has only loaded it."""
+    values, table = dict(optimizer.state.get(parameter, {})), table_of(parameter)
+    return values if table is None or optimizer in _checked else own_state(values, table, name)
 
 
 def _shard(table: TableShard, key: str, name: str) -> Shard:

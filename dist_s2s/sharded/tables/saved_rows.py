@@ -36,17 +36,18 @@ def own_rows(saved: Tensor | Mapping[str, Any], shard: Shard, old: RowPartition 
     """
     new, rank = shard.partition, shard.group.rank
     if isinstance(saved, Mapping):  # of a rank's own file
-        owner = RowPartition.of_numbers(*saved["owner"][:3]), saved["owner"][3]
-        if owner == (new, rank):
+        *numbers, owner = saved["owner"]
+        partition = RowPartition.of_numbers(*numbers)
+        if (partition, owner) == (new, rank):
             rows: Tensor = saved["rows"]
             return rows
-        theirs = f"{len(saved['rows'])} rows of rank {owner[1]} of {owner[0]}"
+        theirs = _part(partition, owner)
     elif isinstance(saved, DistributedRows):
         old = saved.shard.partition if old is None else old
         if saved.shard.has_same_rows(shard) and (old.num_rows, old.layout) == (new.num_rows, new.layout):
             is_ordered = new.layout == "contiguous" or old.num_shards == new.num_shards
             return saved.to_local() if is_ordered else reorder(saved.to_local(), old, new, shard.group)
-        theirs = f"rows of {saved.shard.partition} on rank {saved.shard.group.rank}, saved as those of {old}"
+        theirs = f"{_part(saved.shard.partition, saved.shard.group.rank)}{_saved_as(old, saved.shard.partition)}"
     elif old is not None and saved.shape[:2] == (1, old.num_rows) and saved.shape != (new.num_rows, width):
         if old.num_rows == new.num_rows:
             return saved[0][old.positions(new.ids(rank))]
@@ -56,10 +57,22 @@ def own_rows(saved: Tensor | Mapping[str, Any], shard: Shard, old: RowPartition 
             return saved if new.num_shards == 1 else saved[new.ids(rank)]
         theirs = f"a tensor of shape {list(saved.shape)}"
     raise ValueError(
-        f"size mismatch for {shard.name}: the state_dict holds {theirs}, but this is rank {rank} of {new}, with "
-        f"{shard.size} rows of {width}; load what state_dict() of a table of this size and layout gives, or all rows "
-        "by id, as those of an nn.Embedding"
+        f"size mismatch for {shard.name}: the state_dict holds {theirs}, but this shard has {_part(new, rank)}, of "
+        f"width {width}; load what state_dict() of a table of this size and layout gives, or all rows by id, as an "
+        "nn.Embedding has them"
     )
+
+
+def _part(partition: RowPartition, rank: int) -> str:
+    return (
+        f"{partition.shard_size(rank)} of {partition.num_rows} rows ({partition.layout}, rank {rank} of "
+        f"{partition.num_shards})"
+    )
+
+
+def _saved_as(old: RowPartition, partition: RowPartition) -> str:
+    is_same = (old.num_rows, old.layout) == (partition.num_rows, partition.layout)
+    return "" if is_same else f", saved of {old.num_rows} rows ({old.layout})"
 
 
 def described(saved: object) -> RowPartition | None:

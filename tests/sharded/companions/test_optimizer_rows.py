@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from dist_s2s.sharded import DistributedEmbedding, DistributedRows, RowWiseAdagrad, SparseAdam
+from dist_s2s.sharded import CheckpointState, DistributedEmbedding, DistributedRows, RowWiseAdagrad, SparseAdam
 from tests.rank_pool import RankPool
 from tests.sharded.reference import LAYOUTS
 
@@ -54,8 +54,8 @@ def test_state_of_another_number_of_rows_is_refused_on_every_rank(ranks: RankPoo
         for rank, message in enumerate(ranks.run(load_wrong, kind, rows, layout, world_size=world_size)):
             theirs = f"of parameter 0: the state_dict holds a tensor of shape [{rows}"
             assert theirs in message
-            assert f"rank {rank} of RowPartition(num_rows=16, num_shards={world_size}" in message
-            assert f"with {V // world_size} rows of 2;" in message
+            own = f"{V // world_size} of 16 rows ({layout}, rank {rank} of {world_size})"
+            assert f"but this shard has {own}, of width 2;" in message
 
 
 def load_right(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:
@@ -118,9 +118,9 @@ def test_a_file_of_a_ranks_own_state_says_whose_it_is(
     for world_size in (2, 4):
         for rank, message in enumerate(ranks.run(load_others_file, str(tmp_path), kind, layout, world_size=world_size)):
             owner, own_rows = 1 - min(rank, 1), (V + 1 - rank + world_size - 1) // world_size
-            theirs = f"{9 - owner} rows of rank {owner} of RowPartition(num_rows=17, num_shards=2, layout='{layout}')"
-            assert f"the state_dict holds {theirs}, but this is rank {rank} of " in message
-            assert f"with {own_rows} rows of 2;" in message
+            theirs = f"{9 - owner} of 17 rows ({layout}, rank {owner} of 2)"
+            own = f"{own_rows} of 17 rows ({layout}, rank {rank} of {world_size})"
+            assert f"the state_dict holds {theirs}, but this shard has {own}, of width 2;" in message
 
 
 def shown(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:
@@ -139,3 +139,21 @@ def shown(group: dist.ProcessGroup, kind: type[Optimizer]) -> list[bool]:
 def test_only_the_state_of_a_sharded_table_is_shown_as_sharded(ranks: RankPool, kind: type[Optimizer]):
     assert ranks.run(shown, kind, world_size=2) == [[True, False]] * 2
     assert ranks.run(shown, kind, world_size=1) == [[False, False]]
+
+
+def test_a_table_of_a_single_rank_takes_optimizers_whose_state_is_no_rows():
+    states = []
+    for seed in range(2):
+        table = DistributedEmbedding(V, D, seed=seed)
+        optimizer = torch.optim.Adafactor([table.weight])
+        checkpoint = CheckpointState(table, optimizer)
+        if seed == 0:
+            table.weight.square().sum().backward()
+            optimizer.step()
+        else:
+            checkpoint.load_state_dict(states[0])
+            optimizer.load_state_dict(optimizer.state_dict())
+        states.append(checkpoint.state_dict())
+    first, second = (state["optimizers"]["0"]["state"]["weight"] for state in states)
+    assert first["col_var"].shape == (1, D)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -196,16 +196,13 @@ def test_state_dicts_of_the_own_shard_and_of_whole_tables_load_and_no_others(ran
     for rank, (_, messages) in enumerate(results):
         rows = V // 3 + (rank < V % 3)
         for place, layout in enumerate(LAYOUTS):
-            other = LAYOUTS[1 - place]
             wrong = [
-                f"rows of RowPartition(num_rows=131, num_shards=3, layout='{other}') on rank {rank}",
-                f"rows of RowPartition(num_rows=132, num_shards=3, layout='contiguous') on rank {rank}",
+                f"{rows} of 131 rows ({LAYOUTS[1 - place]}, rank {rank} of 3)",
+                f"44 of 132 rows (contiguous, rank {rank} of 3)",
                 f"a tensor of shape [{rows}, 5]",
                 "a tensor of shape [132, 5]",
             ]
-            own = (
-                f"this is rank {rank} of RowPartition(num_rows=131, num_shards=3, layout='{layout}'), with {rows} rows"
-            )
+            own = f"this shard has {rows} of 131 rows ({layout}, rank {rank} of 3), of width 5"
             *mismatches, width = messages[5 * place : 5 * place + 5]
             for message, theirs in zip(mismatches, wrong, strict=True):
                 assert f"size mismatch for table.weight: the state_dict holds {theirs}" in message

@@ -8,6 +8,7 @@ from dist_s2s.sharded.clip import clip_grad_norm_
 from dist_s2s.sharded.companions.checkpoint_state import CheckpointState
 from dist_s2s.sharded.companions.gathering import gather_state
 from dist_s2s.sharded.companions.loading import load_state
+from dist_s2s.sharded.companions.wrapping import exclude_sharded
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.optim import RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
 from dist_s2s.sharded.output.cross_entropy import VocabParallelCrossEntropy
@@ -36,6 +37,7 @@ __all__ = [
     "SparseSGD",
     "VocabParallelCrossEntropy",
     "clip_grad_norm_",
+    "exclude_sharded",
     "gather_state",
     "load_state",
     "lookup",

@@ -1,1 +1,1 @@
-"""What tables need in the company of other programs: whole states, distributed checkpoints."""
+"""What tables need in programs that wrap, save, scale or skip: torch's own wrappers and those of others."""

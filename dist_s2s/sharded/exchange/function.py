@@ -17,6 +17,8 @@ class Lookup(torch.autograd.Function):
     def forward(ctx: Any, route: Route, *weights: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of each of the route's tables (collective); ``weights`` are their shards."""
         ctx.route = route
+        # Autograd frees what is saved here, and only therefore refuses a second backward without retain_graph.
+        ctx.save_for_backward(torch.empty(0))
         rows = route.fetch()
         ctx.mark_non_differentiable(*(r for r, weight in zip(rows, weights, strict=True) if not weight.requires_grad))
         return tuple(rows)
@@ -25,6 +27,7 @@ class Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Return the sparse gradients of the shards that need one (collective)."""
+        assert len(ctx.saved_tensors) == 1  # raises what autograd says of a second backward
         needed = [place for place, needs in enumerate(ctx.needs_input_grad[1:]) if needs]
         returned = ctx.route.give_back(needed, [grad_outputs[place] for place in needed])
         gradients: list[Tensor | None] = [None] * len(grad_outputs)

@@ -141,24 +141,33 @@ class Route:
 
 
 def ask(
-    wanted: Sequence[WantedRows], group: RankGroup, subject: Subject, error: Exception | None
-) -> list[RequestedRows]:
-    """Tell every owner which rows this rank wants, and return what is asked of this rank (collective).
+    wanted: Sequence[WantedRows],
+    group: RankGroup,
+    subject: Subject,
+    error: Exception | None,
+    numbers: Sequence[int] = (),
+) -> tuple[list[RequestedRows], list[list[int]]]:
+    """Tell every owner which rows this rank wants; return what is asked of this rank, and all ranks' numbers.
+
+    Collective.
 
     Args:
         group: the ranks of the tables: their own group, or another one for use in the background.
         error: what is wrong on this rank; all of them then raise it.
+        numbers: what else this rank tells all ranks, as many numbers as the others.
     """
     received = group.exchange(
         subject,
         error,
+        numbers=numbers,
         blocks=[mine.block for mine in wanted],
         outgoing=[mine.owners for mine in wanted],
     )
-    return [
+    requested = [
         mine.requested(peers, block, group.rank)
         for mine, peers, block in zip(wanted, received.incoming, received.blocks, strict=True)
     ]
+    return requested, received.numbers
 
 
 def _sums(wanted: WantedRows, gradient: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,6 +19,8 @@ class TableShard(Protocol):
         partition: which rank owns which row.
         group: the ranks that share the table.
         number: counts the tables of these ranks; the same on each of them.
+        copies: 0, or how many copyings ago it was built: a copy has the number of its original.
+        owns_weight: whether ``weight`` is the table's own, not a tensor that functional_call has put in its place.
         is_in_place: whether all ranks see all rows where they are, as far as they have agreed.
         grad_divisor: what a sum of gradients over all ranks is divided by.
         padding_row: the local row that gets no gradient; None if it is another rank's, or there is none.
@@ -28,12 +30,16 @@ class TableShard(Protocol):
     partition: RowPartition
     group: RankGroup
     number: int
+    copies: int
     embedding_dim: int
     max_norm: float | None
     norm_type: float
     scale_grad_by_freq: bool
     comm_dtype: torch.dtype | None
     deduplicate: bool
+
+    @property
+    def owns_weight(self) -> bool: ...  # noqa: D102
 
     @property
     def is_in_place(self) -> bool: ...  # noqa: D102
@@ -56,11 +62,14 @@ class TableShard(Protocol):
 
 def subject_of(kind: str, tables: Sequence[TableShard], number: int | None = None) -> Subject:
     """Return the subject of an exchange: its kind, the number of its lookup if any, and its tables in their order."""
-    described = ", ".join(
-        f"table {table.number} ({table.partition.num_rows} x {table.embedding_dim}, {table.weight.dtype})"
-        for table in tables
-    )
+    described = ", ".join(f"{name_of(table)}, {table.weight.dtype})" for table in tables)
     return Subject(f"{kind} of {described}" if number is None else f"{kind} {number} of {described}")
+
+
+def name_of(table: TableShard) -> str:
+    """Return what a table is called in messages, with its size, up to a parenthesis that the caller closes."""
+    original = f"table {table.number} ({table.partition.num_rows} x {table.embedding_dim}"
+    return "a copy of " * table.copies + original
 
 
 def wire_dtype(tables: Sequence[TableShard]) -> torch.dtype | None:

@@ -15,12 +15,14 @@ from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
 from dist_s2s.sharded.tables.initialize import normal_rows
-from dist_s2s.sharded.tables.lookup import lookup, make_plan
+from dist_s2s.sharded.tables.lookup import exported_lookup, lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
 from dist_s2s.sharded.tables.saved_rows import as_saved
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
-from dist_s2s.sharded.transport.making import find_group
+from dist_s2s.sharded.tables.weight import adopt, check_weight
+from dist_s2s.sharded.tables.wrappers import is_sharded
+from dist_s2s.sharded.transport.making import find_group, find_local_group
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics, Subject, Transport, TransportName
 
 _INITIALIZE_ELEMENTS = 1 << 18  # about 1 MiB of float32 at a time: its temporaries stay in the cache
@@ -98,28 +100,27 @@ class DistributedEmbedding(nn.Module):
         self.grad_reduction, self.comm_dtype, self.deduplicate = grad_reduction, comm_dtype, deduplicate
         self.init_std = init_std
         device = torch.empty(0, device=device).device
-        self.group = find_group(transport, process_group, device_mesh, device)
         # Compared before they are checked, so that what is wrong on one rank is an error on all.
         names = ("num_embeddings", "embedding_dim", "max_norm", "norm_type", "scale_grad_by_freq", "grad_reduction")
         settings = {name: getattr(self, name) for name in (*names, "comm_dtype", "deduplicate", "init_std")}
         settings |= {"padding_idx": padding_idx, "layout": layout, "transport": transport, "dtype": dtype}
-        settings["the number of tables built before"] = self.group.tables
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
-        for group in (self.group, self.group.replicas):
-            group.check_same(settings, _BUILDING)
-            seed = group.agree(_BUILDING, None, [seed])[0][0]
+        with torch.device("cpu"):  # not on meta, where that is the default
+            self.group = find_group(transport, process_group, device_mesh, device)
+            settings["the number of tables built before"] = self.group.tables
+            seed = int(torch.randint(2**62, ())) if seed is None else seed
+            for group in (self.group, self.group.replicas):
+                group.check_same(settings, _BUILDING)
+                seed = group.agree(_BUILDING, None, [seed])[0][0]
         check_settings(num_embeddings, embedding_dim, grad_reduction, max_norm, init_std, comm_dtype, dtype)
         if max_norm is not None and self.group.replicas.size > 1:
             raise ValueError("max_norm changes rows in a lookup, which other replicas do not see; leave out one")
         self.padding_idx = checked_padding_idx(padding_idx, num_embeddings)
         self.seed = seed
-        self.number = self.group.tables
+        self.number, self.copies = self.group.tables, 0
         self.group.tables += 1
         self.partition = RowPartition(num_embeddings, self.group.size, layout)
         self._store = RowStore.make(self.group, self.partition, embedding_dim, device, dtype)
         self.weight = nn.Parameter(self._store.shard)
-        # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
-        state.watch_weight(self)
         self.reset_parameters()
 
     @classmethod
@@ -214,6 +215,11 @@ class DistributedEmbedding(nn.Module):
         return row if owner == self.rank else None
 
     @property
+    def owns_weight(self) -> bool:
+        """Whether ``weight`` is the table's own, not a tensor that functional_call has put in its place."""
+        return self.weight is self.__dict__.get("_owned", (None,))[0]
+
+    @property
     def is_in_place(self) -> bool:
         """Whether all ranks read the table's rows where they are; see TableShard."""
         return self._store.is_in_place
@@ -252,6 +258,8 @@ class DistributedEmbedding(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, first_row: int = 0) -> None:
         """Set the local rows from ``first_row`` on to their initial values, in blocks that fit the cache (local)."""
+        if self.weight.is_meta:
+            return
         block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
         for start in range(first_row, len(self.weight), block):
             self.initialize_rows(torch.arange(start, min(start + block, len(self.weight))))
@@ -274,7 +282,6 @@ class DistributedEmbedding(nn.Module):
         """
         return make_plan([self], [ids])
 
-    @never_compiled
     def forward(self, ids: Tensor, plan: ExchangePlan | None = None) -> Tensor:
         """Return the rows of ``ids``, [*ids.shape, embedding_dim] (collective, and so is its backward).
 
@@ -286,6 +293,12 @@ class DistributedEmbedding(nn.Module):
         Raises:
             IndexError, TypeError, ValueError, RuntimeError: on every rank, as ``lookup``.
         """
+        if torch.compiler.is_exporting():
+            return exported_lookup(self, ids)
+        return self._look_up(ids, plan)
+
+    @never_compiled
+    def _look_up(self, ids: Tensor, plan: ExchangePlan | None) -> Tensor:
         return lookup([self], [ids], plan)[0]
 
     def grow(self, num_embeddings: int, optimizer: Optimizer | None = None) -> None:
@@ -335,18 +348,53 @@ class DistributedEmbedding(nn.Module):
             f"rank {self.rank} of {self.world_size} holds {len(self.weight)} rows"
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a new weight gets what every weight has, and must not be a DTensor."""
+        if name == "weight":
+            check_weight(value)
+        super().__setattr__(name, value)
+        if name == "weight":
+            self._own_weight()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._own_weight()  # another one if it was on another kind of device before, such as meta
+        return self
+
+    def _own_weight(self) -> None:
+        if not self.owns_weight:
+            adopt(self)
+            self._owned = (self.weight,)  # in a tuple, lest it be registered as a second parameter
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy of the rows and settings for the same ranks (not collective)."""
         clone = type(self).__new__(type(self))
         # The next lookup finds that the copy's rows are not in the store, and gives it one of its own on all ranks.
         memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
-        state.watch_weight(clone)
+        clone.copies += 1
+        adopt(clone)  # a copied parameter has no hooks
         return clone
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled of a table that is whole; TypeError for one of which other ranks hold other rows."""
+        if is_sharded(self):
+            raise TypeError(
+                f"rank {self.rank} of {self.world_size} holds only its own rows of this table, which can't be pickled; "
+                "to_embedding() gives the whole table, and docs/library.md says how to save it in parts"
+            )
+        return {name: value for name, value in self.__dict__.items() if name not in ("group", "_store")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a whole table, for this process alone."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        adopt(self)  # likewise
+        self.group = find_local_group(self.weight.device)
+        self._store = RowStore(self.group, self.weight.detach())
 
     def get_extra_state(self) -> Tensor:
         """Return what state_dict holds as "_extra_state": num_embeddings, world_size and layout, int64 [3]."""
-        return torch.tensor(self.partition.numbers)
+        return torch.tensor(self.partition.numbers, device="cpu")
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -359,7 +407,4 @@ class DistributedEmbedding(nn.Module):
         if problem is not None:
             arguments[-1].append(problem)
             return
-        old = self.weight
         super()._load_from_state_dict(own_rows, prefix, *arguments)
-        if self.weight is not old:  # assign=True
-            state.watch_weight(self)

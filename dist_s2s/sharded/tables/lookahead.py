@@ -122,8 +122,7 @@ class Lookahead(Generic[Batch]):
     def _begin(self) -> _InBackground[tuple[Batch, ExchangePlan] | None]:
         # Taken here, where both are the same on all ranks, should a table grow or be looked up soon.
         partitions, group = self._partitions(), self.tables[0].group
-        group.lookups += 1
-        number = group.lookups
+        number = group.begin_lookup()
         return _InBackground(lambda: self._next(partitions, number))
 
     def _result(self, following: _InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:

@@ -5,17 +5,22 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dist_s2s.sharded.exchange.function import Lookup
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
 from dist_s2s.sharded.exchange.route import Route, ask
-from dist_s2s.sharded.exchange.shard import TableShard, subject_of
+from dist_s2s.sharded.exchange.shard import TableShard, name_of, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.fingerprint import check_fingerprints, fingerprints
+from dist_s2s.sharded.tables.wrappers import wrapper_error
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
 _SHARED_AGAIN = Subject("the end of the sharing again of tables' memory")
+# What a rank notes of its shards when a lookup begins.
+_MOVED, _REPLACED = 1, 2
 _REFUSED = Subject("a lookup that the ranks of another replica have refused")
 
 
@@ -37,21 +42,37 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
         RuntimeError: on every rank, if ranks look up other tables, another order of them, or another plan.
     """
     group, error = _prepare(tables, ids)
-    if plan is not None:
-        error = error or _plan_error(plan, tables, ids)
-        return follow(tables, plan, error)
-    group.lookups += 1
-    error = error or _ids_error(tables, ids)
-    if _is_in_place(tables):
-        with replicas_told(tables):
-            in_place = _begin(tables, subject_of("lookup", tables, group.lookups), error)
-        if in_place:
-            group.statistics.ids += sum(mine.numel() for mine in ids)
-            if _is_trained(tables):  # backward must not see that the caller overwrites the ids
-                ids = [mine.clone() for mine in ids]
-            wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
-            return _apply(Route(tables, wanted, group.lookups, None, in_place=True))
-    return follow(tables, _plan("lookup", tables, ids, error), just_asked=True)
+    with group.lock:
+        if plan is not None:
+            return follow(tables, plan, error or _plan_error(plan, tables, ids))
+        number, error = group.begin_lookup(), error or _ids_error(tables, ids)
+        if _is_in_place(tables):
+            with replicas_told(tables):
+                in_place = _begin(tables, subject_of("lookup", tables, number), error)
+            if in_place:
+                group.statistics.ids += sum(mine.numel() for mine in ids)
+                if _is_trained(tables):  # backward must not see that the caller overwrites the ids
+                    ids = [mine.clone() for mine in ids]
+                wanted = [_wanted(table, mine, table.partition) for table, mine in zip(tables, ids, strict=True)]
+                return _apply(Route(tables, wanted, number, None, in_place=True))
+        return follow(tables, _plan("lookup", tables, ids, number, error), just_asked=True)
+
+
+def exported_lookup(table: TableShard, ids: Tensor) -> Tensor:
+    """Return rows as operators that torch.export can follow, [*ids.shape, embedding_dim]; for a table that is whole.
+
+    Raises:
+        RuntimeError: for a table of which other ranks hold rows.
+        ValueError: for max_norm, which changes rows in a lookup.
+    """
+    if table.group.size > 1:
+        raise RuntimeError(
+            f"{name_of(table)}) is divided among {table.group.size} ranks, and cannot be exported; put its "
+            "to_embedding() in its place, which is the whole table as an nn.Embedding"
+        )
+    if table.max_norm is not None:
+        raise ValueError(f"{name_of(table)}) has max_norm, which changes rows in a lookup; export its to_embedding()")
+    return F.embedding(ids, table.weight)
 
 
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
@@ -62,8 +83,8 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
             backward.
     """
     group, error = _prepare(tables, ids)
-    group.lookups += 1
-    return _plan("the plan of lookup", tables, ids, error or _ids_error(tables, ids))
+    with group.lock:
+        return _plan("the plan of lookup", tables, ids, group.begin_lookup(), error or _ids_error(tables, ids))
 
 
 def ask_in_group(
@@ -73,12 +94,14 @@ def ask_in_group(
     group: RankGroup,
     subject: Subject,
     error: Exception | None = None,
+    compare_shards: bool = False,
 ) -> tuple[TablePlan, ...]:
     """Exchange what ``make_plan`` exchanges in any group of the tables' ranks, and return its parts (collective).
 
     Args:
         partitions: those of the tables when this was begun.
         error: what is wrong on this rank, to be raised on all.
+        compare_shards: whether to see that shards are still different; where nobody changes them at the same time.
     """
     error = error or _prepare(tables, ids)[1]
     error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
@@ -86,7 +109,9 @@ def ask_in_group(
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
     ids = [mine.clone() for mine in ids]  # the caller may overwrite them
     wanted = [_wanted(*each) for each in zip(tables, ids, partitions, strict=True)]
-    requested = ask(wanted, group, subject, error)
+    requested, marks = ask(wanted, group, subject, error, fingerprints(tables) if compare_shards else ())
+    if compare_shards:
+        check_fingerprints(tables, marks)
     return tuple(TablePlan(*each) for each in zip(ids, wanted, requested, strict=True))
 
 
@@ -126,26 +151,40 @@ def replicas_told(tables: Sequence[TableShard]) -> Iterator[None]:
         raise
 
 
-def _plan(kind: str, tables: Sequence[TableShard], ids: Sequence[Tensor], error: Exception | None) -> ExchangePlan:
+def _plan(
+    kind: str, tables: Sequence[TableShard], ids: Sequence[Tensor], number: int, error: Exception | None
+) -> ExchangePlan:
     group, partitions = tables[0].group, [table.partition for table in tables]
-    subject = subject_of(kind, tables, group.lookups)
+    subject = subject_of(kind, tables, number)
     with replicas_told(tables):
-        parts = ask_in_group(tables, ids, partitions, group, subject, error)
-    return ExchangePlan(group.lookups, group, parts)
+        parts = ask_in_group(tables, ids, partitions, group, subject, error, compare_shards=True)
+    return ExchangePlan(number, group, parts)
 
 
 def _begin(tables: Sequence[TableShard], subject: Subject, error: Exception | None) -> bool:
     """Agree to begin, and tell whether all ranks see all rows where they are (collective).
 
-    Shards that have left the memory which the ranks share are put there again, if that can be.
+    Shards that have left the memory which the ranks share are put there again, if that can be. One that another tensor
+    stands in for, as within functional_call, stays there, but is not read.
     """
     group = tables[0].group
-    received = group.exchange(subject, error, note=int(any(table.has_moved() for table in tables)))
-    if any(received.notes):
+    received = group.exchange(subject, error, note=_note(tables), numbers=fingerprints(tables))
+    check_fingerprints(tables, received.numbers)
+    if any(note & _REPLACED for note in received.notes):
+        return False
+    if any(note & _MOVED for note in received.notes):
         for table in tables:
             table.share_again()
         group.exchange(_SHARED_AGAIN)  # nobody reads before all have put their rows there
     return _is_in_place(tables)
+
+
+def _note(tables: Sequence[TableShard]) -> int:
+    if tables[0].group.size == 1:
+        return 0
+    if not all(table.owns_weight for table in tables):
+        return _REPLACED
+    return _MOVED if any(table.has_moved() for table in tables) else 0
 
 
 def _apply(route: Route) -> list[Tensor]:
@@ -186,7 +225,24 @@ def _prepare(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> tuple[RankG
         return first.group, ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
     if any(table.deduplicate != first.deduplicate for table in tables):
         return first.group, ValueError("tables that share an exchange must have the same deduplicate")
-    return first.group, None
+    if any(not table.owns_weight and _is_transformed(table.weight) for table in tables):
+        raise RuntimeError(
+            "torch.func's transforms (grad, vmap, ...) can't pass through a table; call backward() instead"
+        )
+    if any(table.weight.is_meta for table in tables):
+        return first.group, RuntimeError(
+            'a table is on the meta device, and has no rows; call to_empty(device="cpu") and reset_parameters() first'
+        )
+    return first.group, wrapper_error(tables)
+
+
+def _is_transformed(weight: Tensor) -> bool:
+    """Tell whether it is a tensor of torch.func's, without memory of its own."""
+    try:
+        weight.data_ptr()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:

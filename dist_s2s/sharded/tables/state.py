@@ -1,13 +1,11 @@
-"""What a table's state_dict holds, how it is loaded, and what keeps a table's gradient in one piece."""
+"""What a table's state_dict holds, and how it is loaded."""
 
 from typing import Any
 
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.shard import TableShard
-from dist_s2s.sharded.rows.sparse import coalesced_rows
 from dist_s2s.sharded.tables.distributed_rows import Shard
-from dist_s2s.sharded.tables.optimizer_state import remember
 from dist_s2s.sharded.tables.saved_rows import described, own_rows
 
 EXTRA_STATE = "_extra_state"  # as torch names it
@@ -36,20 +34,3 @@ def with_own_rows(state_dict: dict[str, Any], prefix: str, table: TableShard) ->
         except ValueError as error:
             return own, str(error)
     return own, None
-
-
-def watch_weight(table: TableShard) -> None:
-    """Keep the gradient of a table's new weight in one piece, and let optimizers know whose weight it is."""
-    table.weight.register_post_accumulate_grad_hook(coalesce_gradient)
-    remember(table)
-
-
-def coalesce_gradient(parameter: Tensor) -> None:
-    """Merge rows that two backwards have appended; after a single one, restore the mark that torch drops."""
-    gradient = parameter.grad
-    if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
-        return
-    indices, values = gradient._indices(), gradient._values()
-    if bool((indices[0, 1:] > indices[0, :-1]).all()):
-        gradient = coalesced_rows(indices[0], values, gradient.shape)
-    parameter.grad = gradient.coalesce()

@@ -18,20 +18,24 @@ class RowStore:
 
     Attributes:
         shard: the local rows, [shard rows, D], not initialised.
-        is_in_place: whether this rank sees all rows where they are; the same on all ranks.
+        is_in_place: whether this rank sees all rows where they are, or will once they have left the meta device; the
+            same on all ranks.
     """
 
     def __init__(self, group: RankGroup, shard: Tensor, shared: SharedRows | None = None) -> None:
         self._group, self._shared = group, shared
         self.shard = shard
-        self.is_in_place = shared is not None or group.size == 1
+        self._is_to_be_shared = shard.is_meta and group.transport.name == "shared_memory"
+        self.is_in_place = shared is not None or group.size == 1 or self._is_to_be_shared
         group.stores.add(self)
 
     @classmethod
     def make(
         cls, group: RankGroup, partition: RowPartition, width: int, device: torch.device, dtype: torch.dtype
     ) -> Self:
-        """Return memory for a table, shared if the ranks of ``group`` share any (collective)."""
+        """Return memory for a table, shared if the ranks of ``group`` share any (collective); none on meta."""
+        if device.type == "meta":
+            return cls(group, torch.empty(partition.shard_size(group.rank), width, device=device, dtype=dtype))
         shared = share_rows(group.transport, partition, width, dtype)
         if shared is not None:
             return cls(group, shared.shard, shared)
@@ -43,7 +47,7 @@ class RowStore:
 
     def has_moved(self, weight: Tensor) -> bool:
         """Tell whether ``weight`` has left this memory, by conversion, a copy or an assignment (local)."""
-        return self._shared is not None and not self._shared.holds(weight)
+        return self._is_to_be_shared or (self._shared is not None and not self._shared.holds(weight))
 
     def follow(self, weight: Tensor, partition: RowPartition) -> "RowStore":
         """Return the memory of a table whose shard is ``weight`` now, on all ranks alike (collective).

@@ -1,7 +1,9 @@
 """The ranks that share something, and how they agree, or all learn of one rank's trouble."""
 
+import os
 import struct
 from collections.abc import Mapping, Sequence
+from threading import RLock
 from typing import NoReturn
 from weakref import WeakSet
 
@@ -45,6 +47,7 @@ class RankGroup:
         lookups: how many lookups these ranks have begun, the same number on each.
         tables: how many tables they have built.
         stores: where the rows of these are, as long as they are there.
+        lock: held by a thread during a lookup, so that what it exchanges stays together.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class RankGroup:
         self.replicas: RankGroup = self if replicas is None and transport.size == 1 else replicas or local_group(device)
         self.lookups = self.tables = 0
         self.stores: WeakSet[object] = WeakSet()
+        self.lock = RLock()
+        self._process = os.getpid()
 
     @property
     def rank(self) -> int:
@@ -93,12 +98,25 @@ class RankGroup:
         Raises:
             ExchangeMismatchError: on every rank, if ranks have come to different exchanges; names two of them.
             Exception: on every rank the ``error`` of the first rank that has one.
+            RuntimeError: in a process that was forked from a rank, such as a data loader's worker.
         """
+        if self.size > 1 and os.getpid() != self._process:  # it would speak in the name of the rank
+            raise RuntimeError(
+                f"{subject.text} is in a process that was forked from rank {self.rank}, and does not belong to the "
+                "ranks itself; let the workers of a data loader return ids, and look them up where the model is"
+            )
         parcel = Parcel(subject, _status_of(error), note, numbers, blocks, outgoing, expected)
-        received = self.transport.exchange(parcel)
-        if received.is_refused:
-            self._refuse(received, subject, error)
+        with self.lock:
+            received = self.transport.exchange(parcel)
+            if received.is_refused:
+                self._refuse(received, subject, error)
         return received
+
+    def begin_lookup(self) -> int:
+        """Return the number of a new lookup (local)."""
+        with self.lock:
+            self.lookups += 1
+            return self.lookups
 
     def agree(self, subject: Subject, error: Exception | None = None, numbers: Sequence[int] = ()) -> list[list[int]]:
         """Return the numbers of each rank, by rank; raises as ``exchange`` does."""

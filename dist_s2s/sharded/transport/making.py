@@ -28,6 +28,11 @@ _Key = tuple[dist.ProcessGroup | None, dist.ProcessGroup | None, str, str]
 _groups: WeakValueDictionary[_Key, RankGroup] = WeakValueDictionary()
 
 
+def find_local_group(device: torch.device) -> RankGroup:
+    """Return the group of this process alone, which its tables share (local)."""
+    return _local("auto", None, device)
+
+
 def find_group(
     transport: TransportName,
     process_group: dist.ProcessGroup | None,
@@ -53,7 +58,10 @@ def find_group(
         if device_mesh.ndim != 2:
             raise ValueError(f"device_mesh must have 2 dimensions, replicas and shards, but has {device_mesh.ndim}")
         replicas, process_group = device_mesh.get_group(0), device_mesh.get_group(1)
-    if process_group is None and not (dist.is_available() and dist.is_initialized()):
+    is_alone = process_group is None and not (dist.is_available() and dist.is_initialized())
+    if device.type == "meta":  # ranks exchange where the rows will be
+        device = torch.device("cpu" if is_alone or dist.get_backend(process_group) != "nccl" else "cuda")
+    if is_alone:
         return _local(transport, None, device)
     members = process_group or dist.group.WORLD
     for group in (members, replicas):

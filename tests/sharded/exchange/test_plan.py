@@ -29,7 +29,7 @@ def plan_in(group: RankGroup, ids: Tensor, counted: list[bool], deduplicate: boo
     """Plans of tables that share an exchange, in alternating layouts."""
     partitions = [RowPartition(V, group.size, layout) for layout, _ in zip(LAYOUTS, counted, strict=False)]
     wanted = [WantedRows.of(ids, *each, deduplicate) for each in zip(partitions, counted, strict=True)]
-    requested = ask(wanted, group, Subject("a test"), None)
+    requested, _ = ask(wanted, group, Subject("a test"), None)
     return [TablePlan(ids.clone(), *each) for each in zip(wanted, requested, strict=True)]
 
 

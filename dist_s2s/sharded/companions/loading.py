@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from dist_s2s.sharded.companions.gathering import (
     agree_everywhere,
+    extra_state_of,
     group_of,
     model_parts,
     settings_in,
@@ -17,6 +18,7 @@ from dist_s2s.sharded.companions.gathering import (
 )
 from dist_s2s.sharded.companions.naming import Optimizers, as_list, check_settings_fit, load_named, named_parameters
 from dist_s2s.sharded.exchange.shard import TableShard
+from dist_s2s.sharded.tables.distributed_rows import DistributedRows
 from dist_s2s.sharded.tables.optimizer_state import table_of
 from dist_s2s.sharded.tables.resharding import PIECE_BYTES, scatter_whole
 from dist_s2s.sharded.transport.group import RankGroup
@@ -25,7 +27,9 @@ from dist_s2s.sharded.transport.protocol import Subject
 _LOADING = Subject("the loading of a model's state")
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor] | None, optimizers: Optimizers = (), src: int = 0) -> None:
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor] | None, optimizers: Optimizers = None, src: int = 0
+) -> None:
     """Load what ``gather_state`` returned, on any number of ranks and in any layout (collective).
 
     Rank ``src`` tells the others what there is; then it sends each replicated tensor to all ranks, and each row to its
@@ -39,7 +43,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor] | None, optimizers:
         src: a rank of the tables' group.
 
     Raises:
-        ValueError: on every rank, before anything is loaded, for the state of another model or other optimizers.
+        ValueError, TypeError: on every rank, before anything is loaded, for the state of another model or other
+            optimizers, and for one that is not whole.
     """
     group, optimizers = group_of(model), as_list(optimizers)
     given = state if (group.rank, group.replicas.rank) == (src, 0) else None
@@ -120,13 +125,19 @@ def _tell(state: Mapping[str, Tensor] | None, num_optimizers: int, group: RankGr
         if (group.rank, group.replicas.rank) == (src, 0):
             if state is None:
                 raise ValueError(f"rank {src} is to bring the state, but it is None there")
+            for name, value in state.items():
+                if not isinstance(value, Tensor) or isinstance(value, DistributedRows):
+                    raise TypeError(
+                        f"the state must hold whole tensors, as gather_state returns them, but {name} is of type "
+                        f"{type(value).__name__}"
+                    )
             contents = {
                 "shapes": {name: list(value.shape) for name, value in state.items()},
                 "dtypes": {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()},
                 "settings": [settings_in(state, number) for number in range(num_optimizers)],
             }
             text = json.dumps(contents)
-    except ValueError as caught:
+    except (TypeError, ValueError) as caught:
         error = caught
     agree_everywhere(group, _LOADING, error)
     group.check_same({"src": src, "the number of optimizers": num_optimizers}, _LOADING)
@@ -137,11 +148,13 @@ def _tell(state: Mapping[str, Tensor] | None, num_optimizers: int, group: RankGr
 
 def _check_model(model: nn.Module, shapes: dict[str, list[int]]) -> None:
     """Raise a ValueError unless the state has the model's names and shapes."""
+    parts = model_parts(model)
     wanted = {
         name: [table.partition.num_rows, *value.shape[1:]] if table is not None else list(value.shape)
-        for name, (value, table) in model_parts(model).items()
+        for name, (value, table) in parts.items()
     }
-    given = {name for name in shapes if not name.startswith("optimizer/")}
+    of_tables = {extra_state_of(name) for name, (_, table) in parts.items() if table is not None}
+    given = {name for name in shapes if not name.startswith("optimizer/")} - of_tables
     for kind, names in (("lacks", wanted.keys() - given), ("has, but the model has not,", given - wanted.keys())):
         if names:
             raise ValueError(f"the state is that of another model: it {kind} {', '.join(sorted(names))}")

@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Optimizers = Optimizer | Iterable[Optimizer]
+Optimizers = Optimizer | Iterable[Optimizer] | None
 
 
 def as_list(optimizers: Optimizers) -> list[Optimizer]:
-    """Return the optimizers, also if it is but one."""
-    return [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    """Return the optimizers, also if it is but one, or none."""
+    return [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers or ())
 
 
 def named_parameters(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """torch.distributed.checkpoint saves tables and their optimizers' state, and loads them on other numbers of ranks."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,9 @@ def unlike(group: dist.ProcessGroup) -> list[str]:
 
 def test_parameters_that_the_model_does_not_have_are_refused(ranks: RankPool):
     assert all(message.startswith("SparseAdam has a parameter") for message in ranks.run(unlike, world_size=2)[0])
+
+
+def test_the_library_is_imported_without_what_it_meets():
+    names = ("torch.distributed.checkpoint", "torch.distributed.tensor", "safetensors", "accelerate")
+    code = f"import sys, dist_s2s.sharded; sys.exit(any(name in sys.modules for name in {names}))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -50,23 +50,33 @@ class CheckpointState:
         Raises:
             RuntimeError, ValueError: for the state of another model or another optimizer.
         """
-        for number, optimizer in enumerate(self.optimizers):
-            settings, keys = state_dict["optimizers"][str(number)]["settings"]
-            check_settings_fit(self.model, optimizer, settings)
-            missing = set(keys) - set(_keys(state_dict["optimizers"][str(number)]["state"]))
-            if missing:  # DCP loads what it is asked for, and is silent about the rest
-                raise ValueError(
-                    f"the checkpoint has state that {type(optimizer).__name__} has not made: "
-                    f"{', '.join(sorted(missing))}; load into an optimizer that has made no step yet"
-                )
+        saved = [state_dict["optimizers"][str(number)] for number in range(len(self.optimizers))]
+        states = [
+            self._own(optimizer, its["state"], its["settings"])
+            for optimizer, its in zip(self.optimizers, saved, strict=True)
+        ]
         self.model.load_state_dict(state_dict["model"])
-        for number, optimizer in enumerate(self.optimizers):
-            saved, named = state_dict["optimizers"][str(number)], named_parameters(self.model, optimizer)
-            state = {}
-            for name, values in saved["state"].items():
-                table = table_of(named[name])
-                state[name] = values if table is None else own_state(values, table, name)
-            load_named(self.model, optimizer, state, saved["settings"][0])
+        for optimizer, state, its in zip(self.optimizers, states, saved, strict=True):
+            load_named(self.model, optimizer, state, its["settings"][0])
+
+    def _own(
+        self, optimizer: Optimizer, state: dict[str, dict[str, Any]], saved: tuple[list[dict[str, Any]], list[str]]
+    ) -> dict[str, dict[str, Any]]:
+        """Return an optimizer's state with this rank's rows of tables, if what was saved is of this optimizer."""
+        settings, keys = saved
+        check_settings_fit(self.model, optimizer, settings)
+        missing = set(keys) - set(_keys(state))
+        if missing:  # DCP loads what it is asked for, and is silent about the rest
+            raise ValueError(
+                f"the checkpoint has state that {type(optimizer).__name__} has not made: "
+                f"{', '.join(sorted(missing))}; load into an optimizer that has made no step yet"
+            )
+        own = {}
+        for name, parameter in named_parameters(self.model, optimizer).items():
+            table = table_of(parameter)
+            if name in state:
+                own[name] = state[name] if table is None else own_state(state[name], table, name)
+        return own
 
     def _saved(self, optimizer: Optimizer) -> dict[str, Any]:
         if not optimizer.state:
@@ -88,20 +98,24 @@ def _keys(state: dict[str, dict[str, Any]]) -> list[str]:
 def _make_state(optimizer: Optimizer) -> None:
     """Have an optimizer make the tensors of its state, in a step with gradients of zero and a learning rate of zero."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    gradients, rates = [parameter.grad for parameter in parameters], [group["lr"] for group in optimizer.param_groups]
+    gradients, rates = (
+        [parameter.grad for parameter in parameters],
+        [group.get("lr") for group in optimizer.param_groups],
+    )
     try:
         for parameter in parameters:
             if parameter.requires_grad:
                 zeros = torch.zeros_like(parameter)
                 parameter.grad = zeros.to_sparse(1) if isinstance(optimizer, torch.optim.SparseAdam) else zeros
-        for group in optimizer.param_groups:
+        for group in (group for group in optimizer.param_groups if "lr" in group):
             group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group["lr"], Tensor) else 0.0
         optimizer.step()
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+            if "lr" in group:
+                group["lr"] = rate
     for values in optimizer.state.values():  # as if there had been no step
         if "step" in values:
             values["step"] = torch.zeros_like(values["step"]) if isinstance(values["step"], Tensor) else 0

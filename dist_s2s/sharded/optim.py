@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dist_s2s.sharded.tables.optimizer_state import own_state_dict, saved_state
+
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
@@ -79,8 +81,22 @@ class _RowOptimizer(Optimizer, ABC):
                     self._update(parameter, parameter.grad, group)
         return loss
 
+    saves_distributed_rows = True  # by itself, without the hooks that torch's optimizers get
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as in torch.optim; that of tables which are sharded as DistributedRows (local)."""
+        return saved_state(self, super().state_dict())
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state as in torch.optim, but keep it in float32 for tables in bfloat16 or float16."""
+        """Load a state as in torch.optim, but keep it in float32 for tables in bfloat16 or float16.
+
+        Of sharded tables it takes what state_dict gives, this rank's rows, or all rows by id. Collective only for a
+        round-robin table that was saved on another number of ranks.
+
+        Raises:
+            ValueError: for state of another number of rows.
+        """
+        state_dict = own_state_dict(self, state_dict)
         super().load_state_dict(state_dict)
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
         parameters = (parameter for group in self.param_groups for parameter in group["params"])

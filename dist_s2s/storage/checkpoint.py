@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
-from dist_s2s.sharded.tables.growing import row_state
+from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.storage.durable_files import (
     check_sha256,
     read_checked_json,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.sharded.tables.growing import row_state
+from dist_s2s.sharded.tables.optimizer_state import row_state
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +38,16 @@ class RowPartition:
             raise ValueError(f"num_shards must be at least 1, but is {self.num_shards}")
         if self.layout not in get_args(Layout):
             raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, but is {self.layout!r}")
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """What a file says of a partition: num_rows, num_shards, and the place of the layout among all."""
+        return self.num_rows, self.num_shards, get_args(Layout).index(self.layout)
+
+    @classmethod
+    def of_numbers(cls, num_rows: int, num_shards: int, layout: int) -> Self:
+        """Return the partition that has these ``numbers``."""
+        return cls(num_rows, num_shards, get_args(Layout)[layout])
 
     def shard_size(self, owner: int) -> int:
         """Return the number of rows that ``owner`` holds."""
@@ -82,6 +92,13 @@ class RowPartition:
     def ids(self, owner: int, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the ids of rows start … stop - 1 of ``owner``'s shard, int64 [stop - start], in ascending order."""
         return self.ids_of_rows(owner, torch.arange(start, self.shard_size(owner) if stop is None else stop))
+
+    def ids_at(self, positions: Tensor) -> Tensor:
+        """Return the ids of the rows at ``positions``, int64 of any shape: the inverse of ``positions``."""
+        if self.layout == "contiguous":
+            return positions
+        owners = torch.searchsorted(self.offsets, positions, right=True) - 1
+        return (positions - self.offsets[owners]) * self.num_shards + owners
 
     def ids_of_rows(self, owner: int, rows: Tensor) -> Tensor:
         """Return the ids of rows of ``owner``'s shard, int64 of any shape."""

@@ -14,9 +14,11 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing, state
+from dist_s2s.sharded.tables.guarded_weight import is_guarded
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import exported_lookup, lookup, make_plan
-from dist_s2s.sharded.tables.resharding import gather_whole, scatter_from_first
+from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
+from dist_s2s.sharded.tables.saved_rows import as_saved
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
 from dist_s2s.sharded.tables.weight import adopt, check_weight
@@ -137,7 +139,7 @@ class DistributedEmbedding(nn.Module):
             raise ValueError(f"embeddings must have 2 dimensions, but have {embeddings.dim()}")
         device = None if embeddings.is_meta else embeddings.device
         table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
-        scatter_from_first(embeddings, table.weight.detach(), table.partition, table.group)
+        scatter_whole(embeddings, table.weight.detach(), table.partition, table.group)
         table.weight.requires_grad_(not freeze)
         return table
 
@@ -361,8 +363,8 @@ class DistributedEmbedding(nn.Module):
         return self
 
     def _own_weight(self) -> None:
-        if not self.owns_weight:
-            adopt(self.weight, self.world_size > 1)
+        if not (self.owns_weight and is_guarded(self.weight)):  # swap_tensors swaps what was attached, too
+            adopt(self)
             self._owned = (self.weight,)  # in a tuple, lest it be registered as a second parameter
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -372,7 +374,7 @@ class DistributedEmbedding(nn.Module):
         memo.update({id(self): clone, id(self.group): self.group, id(self._store): copy.copy(self._store)})
         clone.__dict__ = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()}
         clone.copies += 1
-        adopt(clone.weight, self.world_size > 1)  # a copied parameter has no hooks
+        adopt(clone)  # a copied parameter has no hooks
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
@@ -380,25 +382,29 @@ class DistributedEmbedding(nn.Module):
         if is_sharded(self):
             raise TypeError(
                 f"rank {self.rank} of {self.world_size} holds only its own rows of this table, which can't be pickled; "
-                "to_embedding() gives the whole table, and docs/library.md says how to save it in parts"
+                "save with torch.distributed.checkpoint (dcp.save), or with dist_s2s.sharded.gather_state, on all ranks"
             )
         return {name: value for name, value in self.__dict__.items() if name not in ("group", "_store")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a whole table, for this process alone."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        adopt(self.weight, is_sharded=False)  # likewise
         self.group = find_local_group(self.weight.device)
+        adopt(self)  # likewise
         self._store = RowStore(self.group, self.weight.detach())
+
+    def get_extra_state(self) -> Tensor:
+        """Return what state_dict holds as "_extra_state": num_embeddings, world_size and layout, int64 [3]."""
+        return torch.tensor(self.partition.numbers, device="cpu")
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "shard"] = state.describe(self.partition, self.rank)
+        name = prefix + "weight"
+        destination[name] = as_saved(destination[name], state.shard_of(self, name))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Take a shard, if it is the same part of the same table, or this rank's rows of a whole nn.Embedding."""
-        shape = (self.num_embeddings, self.embedding_dim)
-        own_rows, problem = state.rows_of_shard(state_dict, prefix, self.partition, self.rank, shape)
+        """Take what state_dict of a table of this size and layout holds, or this rank's rows of an nn.Embedding's."""
+        own_rows, problem = state.with_own_rows(state_dict, prefix, self)
         if problem is not None:
             arguments[-1].append(problem)
             return

@@ -10,6 +10,7 @@ from dist_s2s.sharded.exchange.gradients import sum_over_replicas
 from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
+from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.sharded.tables.resharding import reshard
 from dist_s2s.sharded.transport.group import AGREED_ERRORS
 from dist_s2s.sharded.transport.protocol import Subject
@@ -69,9 +70,3 @@ def reset_rows(table: GrowingTable, ids: Tensor, optimizer: Optimizer | None) ->
     if optimizer is not None:
         for value in row_state(optimizer, table.weight).values():
             value[rows] = 0
-
-
-def row_state(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:
-    """Return the optimizer's tensors that have a row for each row of the shard ``weight``."""
-    state = optimizer.state.get(weight, {})
-    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.dim() > 0 and len(v) == len(weight)}

@@ -69,6 +69,11 @@ def guard(weight: nn.Parameter, is_sharded: bool) -> None:
         weight.__class__ = ShardWeight if is_sharded else TableWeight
 
 
+def is_guarded(weight: Tensor) -> bool:
+    """Tell whether ``guard`` has made it what it is."""
+    return isinstance(weight, TableWeight)
+
+
 def _reader() -> FrameType:
     """Return the frame that reads TableWeight.grad, beyond those of never_compiled."""
     frame = sys._getframe(2)

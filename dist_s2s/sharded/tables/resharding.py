@@ -5,6 +5,7 @@ optimizer's state of it. Which rows go where is arithmetic, the same on all rank
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,20 +34,20 @@ def gather_whole(
     return whole
 
 
-def scatter_from_first(whole: Tensor, shard: Tensor, partition: RowPartition, group: RankGroup) -> None:
-    """Fill the shards with the rows of rank 0's ``whole``, [num_rows, ...]; the other ranks' is not read.
+def scatter_whole(whole: Tensor | None, shard: Tensor, partition: RowPartition, group: RankGroup, src: int = 0) -> None:
+    """Fill the shards with the rows of rank ``src``'s ``whole``, [num_rows, ...]; the other ranks' is not read.
 
     The first replica scatters; the others get its shards.
     """
     replicas = group.replicas
     for start, stop in _pieces(shard, partition):
-        sizes = [len(_ids(partition, owner, start, stop)) for owner in range(group.size)]
         mine = shard[start:stop]
         if replicas.rank == 0:
             rows, parts = shard.new_empty(0, *shard.shape[1:]), [PeerRows(0, 0, 0)] * group.size
-            if group.rank == 0:
-                ids = torch.cat([_ids(partition, owner, start, stop) for owner in range(group.size)])
-                rows, parts = whole[ids.to(whole.device)].to(shard), split_evenly(sizes)
+            if group.rank == src and whole is not None:
+                ids = [_ids(partition, owner, start, stop) for owner in range(group.size)]
+                rows = whole[torch.cat(ids).to(whole.device)].to(shard)
+                parts = split_evenly([len(theirs) for theirs in ids])
             received = group.exchange(_SCATTERING, blocks=[Block.of(rows)], outgoing=[parts])
             mine.copy_(received.blocks[0].view_as(mine))
         if replicas.size > 1:
@@ -58,9 +59,40 @@ def reshard(shard: Tensor, old: RowPartition, new: RowPartition, group: RankGrou
 
     Both partitions have as many shards; ``new`` may have more or fewer rows.
     """
+    return _move(shard, old, lambda peer, start, stop: _ids(old, peer, start, stop), new, group, fill)
+
+
+def reorder(shard: Tensor, saved: RowPartition, new: RowPartition, group: RankGroup) -> Tensor:
+    """Return the rows that this rank owns under ``new``, from rows that stand at their positions under ``saved``.
+
+    So they come from a file that other ranks wrote, perhaps more of them or fewer, one shard after the other: each rank
+    has read the positions that its own shard has.
+    """
+
+    def ids(peer: int, start: int, stop: int) -> Tensor:
+        first, size = new.offset(peer), new.shard_size(peer)
+        return saved.ids_at(torch.arange(first + min(start, size), first + min(stop, size)))
+
+    return _move(shard, new, ids, new, group, fill=0)
+
+
+def _move(
+    shard: Tensor,
+    old: RowPartition,
+    ids_of: Callable[[int, int, int], Tensor],
+    new: RowPartition,
+    group: RankGroup,
+    fill: float,
+) -> Tensor:
+    """Send each row to its owner under ``new``.
+
+    Args:
+        shard: as large as under ``old``.
+        ids_of: returns the ids of local rows start … stop - 1 of any rank, as far as it has them.
+    """
     moved = shard.new_full((new.shard_size(group.rank), *shard.shape[1:]), fill)
     for start, stop in _pieces(shard, old):
-        owners = [_owners_and_rows(_ids(old, peer, start, stop), new) for peer in range(group.size)]
+        owners = [_owners_and_rows(ids_of(peer, start, stop), new) for peer in range(group.size)]
         my_owners, _ = owners[group.rank]
         leaving = [shard[start:stop][(my_owners == peer).to(shard.device)] for peer in range(group.size)]
         places = torch.cat([rows[theirs == group.rank] for theirs, rows in owners])

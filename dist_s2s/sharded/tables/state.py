@@ -1,39 +1,36 @@
-"""What a shard's state_dict holds."""
+"""What a table's state_dict holds, and how it is loaded."""
 
-from typing import Any, get_args
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from dist_s2s.sharded.rows.partition import Layout, RowPartition
+from dist_s2s.sharded.exchange.shard import TableShard
+from dist_s2s.sharded.tables.distributed_rows import Shard
+from dist_s2s.sharded.tables.saved_rows import described, own_rows
+
+EXTRA_STATE = "_extra_state"  # as torch names it
 
 
-def describe(partition: RowPartition, rank: int) -> Tensor:
-    """Return what state_dict holds as "shard": num_embeddings, world_size, rank and number of the layout, int64 [4]."""
-    layout = get_args(Layout).index(partition.layout)
-    return torch.tensor([partition.num_rows, partition.num_shards, rank, layout])
+def shard_of(table: TableShard, name: str) -> Shard:
+    """Return which rows of which whole a rank's part of the table is."""
+    return Shard(table.partition, table.group, name)
 
 
-def rows_of_shard(
-    state_dict: dict[str, Any], prefix: str, partition: RowPartition, rank: int, shape: tuple[int, int]
-) -> tuple[dict[str, Any], str | None]:
-    """Return a state_dict with only this rank's rows, and what is wrong with the given one, or None.
+def with_own_rows(state_dict: dict[str, Any], prefix: str, table: TableShard) -> tuple[dict[str, Any], str | None]:
+    """Return a state_dict with only this rank's rows of a table, and what is wrong with the given one, or None.
+
+    Collective where rows move; see ``own_rows``.
 
     Args:
-        state_dict: holds this rank's shard, or the whole table of an nn.Embedding.
+        state_dict: holds a table's weight as state_dict() gives it, or all rows, as nn.Embedding's does.
         prefix: of the table's names in it.
-        partition: that of the table.
-        rank: this rank's number.
-        shape: that of the whole table.
+        table: to load.
     """
-    own_rows = dict(state_dict)
-    weight, saved = own_rows.get(prefix + "weight"), own_rows.pop(prefix + "shard", None)
-    own = describe(partition, rank)
-    if saved is None and weight is not None and weight.shape == shape:
-        own_rows[prefix + "weight"] = weight[partition.ids(rank)]
-    elif saved is not None and not torch.equal(saved.cpu(), own):
-        return own_rows, (
-            f"{prefix}weight: the state_dict holds (num_embeddings, world_size, rank, layout) = {saved.tolist()}, "
-            f"but this table is {own.tolist()}; load a whole table, as to_embedding gives it, or this rank's shard"
-        )
-    return own_rows, None
+    own, name = dict(state_dict), prefix + "weight"
+    old = described(own.pop(prefix + EXTRA_STATE, None))
+    if isinstance(own.get(name), Tensor):
+        try:
+            own[name] = own_rows(own[name], shard_of(table, name), old, table.embedding_dim)
+        except ValueError as error:
+            return own, str(error)
+    return own, None

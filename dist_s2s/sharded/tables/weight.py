@@ -1,17 +1,20 @@
 """The parameter that holds a shard: what a table attaches to it, and what it does not take for one."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from dist_s2s.sharded.exchange.shard import TableShard
 from dist_s2s.sharded.rows.sparse import coalesced_rows
 from dist_s2s.sharded.tables.guarded_weight import guard
+from dist_s2s.sharded.tables.optimizer_state import remember
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
 
 
-def adopt(weight: nn.Parameter, is_sharded: bool) -> None:
-    """Attach to a parameter what the weight of a table needs (local)."""
+def adopt(table: TableShard) -> None:
+    """Attach to a parameter what the weight of a table needs, and let optimizers know whose weight it is (local)."""
     # A second backward before the optimizer's step adds to the gradient; torch would only append the rows.
-    weight.register_post_accumulate_grad_hook(_coalesce_gradient)
-    guard(weight, is_sharded)
+    table.weight.register_post_accumulate_grad_hook(_coalesce_gradient)
+    guard(table.weight, table.group.size > 1)
+    remember(table)
 
 
 def check_weight(weight: object) -> None:

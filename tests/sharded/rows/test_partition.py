@@ -39,6 +39,12 @@ def test_positions_owner_and_row_and_ids_agree(partition: RowPartition):
         for row, row_id in enumerate(partition.ids(owner).tolist()):
             assert partition.owner_and_row(row_id) == (owner, row)
             assert positions[row_id] == partition.offset(owner) + row
+    assert torch.equal(partition.ids_at(positions), torch.arange(partition.num_rows))
+
+
+@given(partitions)
+def test_a_partition_is_known_by_its_numbers(partition: RowPartition):
+    assert RowPartition.of_numbers(*partition.numbers) == partition
 
 
 @given(partitions, st.data())

@@ -7,7 +7,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -147,32 +146,31 @@ def model(first: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(table=first, core=nn.Linear(D, 2).double()))
 
 
-def load(group: dist.ProcessGroup, whole: dict[str, Tensor], local: dict[str, Tensor]) -> tuple[list[Any], list[str]]:
+def load(group: dist.ProcessGroup, whole: dict[str, Tensor]) -> tuple[list[Any], list[str]]:
     """The shards after loading each kind of state_dict, and the messages of those that are refused."""
-    rank, shards, messages = dist.get_rank(group), [], []
+    shards, messages = [], []
     for layout in LAYOUTS:
         settings = {"layout": layout, "process_group": group, "dtype": torch.float64}
         saved = model(DistributedEmbedding(V, D, seed=1, **settings))
         loaded = model(DistributedEmbedding(V, D, seed=2, **settings))
         state = saved.state_dict()
-        bytes_on_disk = safetensors.torch.save(state)
-        for own in (state, safetensors.torch.load(bytes_on_disk)):
+        by_id = {**state, "table.weight": state["table.weight"].full_tensor()}
+        for own in (state, {**state, "table.weight": state["table.weight"].clone()}, by_id):
             loaded.table.weight.detach().zero_()
             loaded.load_state_dict(own)
             shards.append((torch.equal(loaded.table.weight, saved.table.weight), True))
         loaded.load_state_dict(whole)
         shards.append((layout, loaded.table.weight.detach().clone()))
 
-        other_rank = state["table.shard"].clone()
-        other_rank[2] = (rank + 1) % dist.get_world_size(group)
-        other_layout = DistributedEmbedding(
-            V, D, layout=LAYOUTS[layout == LAYOUTS[0]], process_group=group
-        ).state_dict()
+        other = LAYOUTS[layout == LAYOUTS[0]]
+        other_layout = DistributedEmbedding(V, D, layout=other, process_group=group).state_dict(prefix="table.")
+        other_size = DistributedEmbedding(V + 1, D, process_group=group).state_dict(prefix="table.")
         for bad in (
-            {**state, "table.shard": other_rank},
-            {**state, "table.shard": other_layout["shard"]},
-            local,
+            {**state, **other_layout},
+            {**state, **other_size},
+            {**state, "table.weight": saved.table.weight.detach()},
             {**whole, "table.weight": torch.zeros(V + 1, D)},
+            {**whole, "table.weight": torch.zeros(V, D + 1)},
         ):
             with pytest.raises(RuntimeError) as error:
                 loaded.load_state_dict(bad)
@@ -186,9 +184,9 @@ def test_state_dicts_of_the_own_shard_and_of_whole_tables_load_and_no_others(ran
     local = model(DistributedEmbedding(V, D, dtype=torch.float64)).state_dict()
     assert {name: list(tensor.shape) for name, tensor in local.items() if "table" in name} == {
         "table.weight": [V, D],
-        "table.shard": [4],
+        "table._extra_state": [3],
     }
-    results = ranks.run(load, whole, local, world_size=3)
+    results = ranks.run(load, whole, world_size=3)
     for number, (first, _) in enumerate(results[0][0]):
         values = [shards[number][1] for shards, _ in results]
         if first in LAYOUTS:
@@ -196,13 +194,20 @@ def test_state_dicts_of_the_own_shard_and_of_whole_tables_load_and_no_others(ran
         else:
             assert all(shards[number] == (True, True) for shards, _ in results)
     for rank, (_, messages) in enumerate(results):
+        rows = V // 3 + (rank < V % 3)
         for place, layout in enumerate(LAYOUTS):
-            own = f"but this table is {[V, 3, rank, place]}; load a whole table, as to_embedding gives it"
-            wrong = [[V, 3, (rank + 1) % 3, place], [V, 3, rank, 1 - place], [V, 1, 0, 0]]
-            *mismatches, size = messages[4 * place : 4 * place + 4]
-            for message, description in zip(mismatches, wrong, strict=True):
-                assert f"(num_embeddings, world_size, rank, layout) = {description}, {own}" in message, layout
-            assert "size mismatch for table.weight" in size
+            wrong = [
+                f"{rows} of 131 rows ({LAYOUTS[1 - place]}, rank {rank} of 3)",
+                f"44 of 132 rows (contiguous, rank {rank} of 3)",
+                f"a tensor of shape [{rows}, 5]",
+                "a tensor of shape [132, 5]",
+            ]
+            own = f"this shard has {rows} of 131 rows ({layout}, rank {rank} of 3), of width 5"
+            *mismatches, width = messages[5 * place : 5 * place + 5]
+            for message, theirs in zip(mismatches, wrong, strict=True):
+                assert f"size mismatch for table.weight: the state_dict holds {theirs}" in message
+                assert own in message
+            assert "size mismatch for table.weight" in width
 
 
 def test_gradients_still_accumulate_after_loading_with_assign():

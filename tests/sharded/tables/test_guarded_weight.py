@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import SGD
 
-from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded import DistributedEmbedding, DistributedRows
 from dist_s2s.sharded.tables.guarded_weight import ShardWeight, TableWeight, guard
 from tests.rank_pool import RankPool
 
@@ -112,7 +112,7 @@ def weights(group: dist.ProcessGroup) -> list[type]:
 
 
 def test_the_weight_stays_guarded(ranks: RankPool):
-    assert ranks.run(weights, world_size=2) == [[*[ShardWeight] * 4, Tensor]] * 2
+    assert ranks.run(weights, world_size=2) == [[*[ShardWeight] * 4, DistributedRows]] * 2
     assert isinstance(DistributedEmbedding(V, D).weight, TableWeight)
 
 

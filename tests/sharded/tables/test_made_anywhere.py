@@ -217,3 +217,19 @@ def test_a_table_is_not_taken_for_its_copy(ranks: RankPool, transport: str):
     texts = ranks.run(take_one_for_the_other, transport, world_size=2)
     assert len(set(texts)) == 1
     assert re.search(r"rank 0 is in .* of table 0 \(131 x 5, .*, and rank 1 in .* of a copy of table 0 \(131", texts[0])
+
+
+def swap(group: dist.ProcessGroup) -> None:
+    table, ids = new_table(group, dtype=torch.float32), random_ids(V, (7,), seed=dist.get_rank(group))
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        table.to(torch.float64)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    expected = new_table(group, dtype=torch.float32).to(torch.float64)
+    assert type(table.weight) is type(expected.weight)
+    assert torch.equal(train(table, ids), train(expected, ids))
+
+
+def test_what_is_attached_to_a_weight_survives_a_swap(ranks: RankPool):
+    ranks.run(swap, world_size=2)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dist_s2s.sharded import RowPartition
 from dist_s2s.sharded.tables import resharding
-from dist_s2s.sharded.tables.resharding import gather_whole, reshard, scatter_from_first
+from dist_s2s.sharded.tables.resharding import gather_whole, reorder, reshard, scatter_whole
 from dist_s2s.sharded.transport.collective import CollectiveTransport
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from tests.rank_pool import RankPool
@@ -48,7 +48,7 @@ def move(
     group = RankGroup(CollectiveTransport(process_group, CPU), CPU, process_group)
     with patch.object(resharding, "PIECE_BYTES", piece_bytes), recorded_messages() as sizes:
         shard = whole.new_full((old.shard_size(group.rank), *whole.shape[1:]), -1)
-        scatter_from_first(whole if group.rank == 0 else whole.to("meta"), shard, old, group)
+        scatter_whole(whole if group.rank == 0 else whole.to("meta"), shard, old, group)
         everywhere = gather_whole(shard, old, group)
         on_last = gather_whole(shard, old, group, dst=group.size - 1)
         moved = reshard(shard, old, new, group, FILL)
@@ -97,11 +97,41 @@ def test_rows_arrive_where_the_partitions_say(
         assert max(of_rank) <= max(piece_bytes, row_bytes)
 
 
+def put_in_order(
+    process_group: dist.ProcessGroup, whole: Tensor, saved: RowPartition, new: RowPartition, piece_bytes: int
+) -> tuple[Tensor, Tensor]:
+    """The shard from rows that were saved by position, and one that the last rank has scattered."""
+    group = RankGroup(CollectiveTransport(process_group, CPU), CPU, process_group)
+    first, end = new.offset(group.rank), new.offset(group.rank + 1)
+    with patch.object(resharding, "PIECE_BYTES", piece_bytes):
+        shard = reorder(whole[saved.ids_at(torch.arange(first, end))], saved, new, group)
+        scattered = torch.zeros_like(shard)
+        scatter_whole(whole if group.rank == group.size - 1 else None, scattered, new, group, src=group.size - 1)
+    return shard, scattered
+
+
+@settings(max_examples=20)
+@given(
+    world_size=st.integers(1, 4),
+    rows=st.integers(1, 23),
+    saved_at=st.integers(1, 9),
+    layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+    piece_bytes=st.sampled_from([1, 40, 1 << 24]),
+)
+def test_rows_that_other_ranks_saved_are_put_in_order(
+    ranks: RankPool, world_size: int, rows: int, saved_at: int, layouts: Any, piece_bytes: int
+):
+    whole = random_rows((rows, 3), seed=0)
+    saved, new = RowPartition(rows, saved_at, layouts[0]), RowPartition(rows, world_size, layouts[1])
+    for shards in zip(*ranks.run(put_in_order, whole, saved, new, piece_bytes, world_size=world_size), strict=True):
+        assert torch.equal(assemble(shards, layouts[1]), whole)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_group_rows_stay(layout: Any):
     whole, group = random_rows((7, 3), seed=0), local_group(CPU)
     old, shard = RowPartition(7, 1, layout), torch.zeros(7, 3).double()
-    scatter_from_first(whole, shard, old, group)
+    scatter_whole(whole, shard, old, group)
     assert torch.equal(shard, whole)
     gathered = gather_whole(shard, old, group)
     assert torch.equal(gathered, whole)

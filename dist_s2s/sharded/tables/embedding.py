@@ -21,7 +21,7 @@ from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
 from dist_s2s.sharded.tables.saved_rows import as_saved
 from dist_s2s.sharded.tables.settings import GradReduction, check_settings, checked_padding_idx
 from dist_s2s.sharded.tables.store import RowStore
-from dist_s2s.sharded.tables.weight import adopt, check_weight
+from dist_s2s.sharded.tables.weight import adopt, check_weight, forget_hooks
 from dist_s2s.sharded.tables.wrappers import is_sharded
 from dist_s2s.sharded.transport.making import find_group, find_local_group
 from dist_s2s.sharded.transport.protocol import ExchangeStatistics, Subject, Transport, TransportName
@@ -363,7 +363,10 @@ class DistributedEmbedding(nn.Module):
         return self
 
     def _own_weight(self) -> None:
-        if not (self.owns_weight and is_guarded(self.weight)):  # swap_tensors swaps what was attached, too
+        if self.owns_weight and not is_guarded(self.weight):  # torch.__future__ lets _apply swap it
+            forget_hooks(self.weight)
+            adopt(self)
+        elif not self.owns_weight:
             adopt(self)
             self._owned = (self.weight,)  # in a tuple, lest it be registered as a second parameter
 

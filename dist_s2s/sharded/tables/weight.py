@@ -17,6 +17,11 @@ def adopt(table: TableShard) -> None:
     remember(table)
 
 
+def forget_hooks(weight: Tensor) -> None:
+    """Make room for hooks on a parameter that swap_tensors has changed: torch then calls neither old nor new ones."""
+    weight._post_accumulate_grad_hooks = None  # type: ignore[assignment]
+
+
 def check_weight(weight: object) -> None:
     """Raise TypeError for a DTensor, such as fully_shard makes of every parameter that it isn't told to ignore."""
     if hasattr(weight, "device_mesh"):

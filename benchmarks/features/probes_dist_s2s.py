@@ -79,7 +79,7 @@ class System(TableChecks, OutputChecks):
     make_tables, make_layer = Tables, Layer
     package: ClassVar = sharded
     absent: ClassVar = {
-        "automatic_placement": "(?i)planner",
+        "automatic_placement": "(?i)sharding_?planner",
         "host_memory_cache": "(?i)uvm|unified_?memory|pin_memory",
         "quantised_inference": "(?i)quanti[sz]e|qint8",
         "tensor_parallel_layers": "(?i)parallel_?linear",

@@ -18,7 +18,7 @@ from dist_s2s.sharded.exchange.shard import TableShard, name_of
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
 from dist_s2s.sharded.transport.protocol import Subject
 
-_ROWS, _ROW_BYTES = 4, 128
+_CHUNKS, _CHUNK_BYTES = 4, 128
 _NOTHING = 0  # says nothing, and is equal to none
 _COMPARING = Subject("the comparison of shards that seem to hold the same rows")
 
@@ -56,17 +56,23 @@ def _fingerprint(table: TableShard) -> int:
     num_rows, weight = table.partition.shard_size(table.group.size - 1), table.weight  # all shards have as many
     if table.group.size == 1 or num_rows < 2 or weight.is_meta or not table.owns_weight:
         return _NOTHING
-    count = min(num_rows, _ROWS)
-    rows = _some_rows(weight, count, (num_rows - 1) // (count - 1))
-    return _NOTHING if rows == rows[:1] * count else 1 + crc32(b"".join(rows))
+    row_bytes = weight.shape[1] * weight.element_size()
+    length = min(_CHUNK_BYTES, num_rows * row_bytes)
+    apart = (num_rows * row_bytes - length) // (_CHUNKS - 1)
+    chunks = _read(weight, [number * apart // row_bytes * row_bytes for number in range(_CHUNKS)], length)
+    period = chunks[0][:row_bytes]
+    if all(chunk == (period * (length // len(period) + 1))[:length] for chunk in chunks):
+        return _NOTHING
+    return 1 + crc32(b"".join(chunks))
 
 
-def _some_rows(weight: Tensor, count: int, step: int) -> list[bytes]:
-    """Return the first bytes of some rows; on the CPU without a tensor operation, which takes several microseconds."""
+def _read(weight: Tensor, starts: Sequence[int], length: int) -> list[bytes]:
+    """Return some of the weight's bytes; on the CPU without a tensor operation, which takes several microseconds."""
     if weight.is_cpu and weight.is_contiguous():
-        first, row_bytes = weight.data_ptr(), weight.shape[1] * weight.element_size()
-        return [string_at(first + row * step * row_bytes, min(row_bytes, _ROW_BYTES)) for row in range(count)]
-    return [_bytes(row)[:_ROW_BYTES] for row in weight.detach()[::step][:count]]
+        return [string_at(weight.data_ptr() + start, length) for start in starts]
+    flat = weight.detach().reshape(-1).view(torch.uint8)
+    data = _bytes(torch.cat([flat[start : start + length] for start in starts]))
+    return [data[begin : begin + length] for begin in range(0, len(data), length)]
 
 
 def _digest(table: TableShard) -> int:

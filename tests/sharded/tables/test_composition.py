@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
-from dist_s2s.sharded import DistributedEmbedding, lookup
+from dist_s2s.sharded import DistributedEmbedding, DistributedEmbeddingBag, lookup
 from dist_s2s.sharded.tables import embedding
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS, assemble, random_ids, random_rows
@@ -228,3 +228,31 @@ def test_rows_of_a_padded_batch_match_their_embedding_under_autocast(dtype: torc
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
             (module(ids) @ random_rows((D, 2), seed=0).float()).sum().backward()
     torch.testing.assert_close(table.weight.grad.to_dense(), whole.weight.grad, rtol=0, atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """A table of bags and what comes after it."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        super().__init__()
+        self.bags = DistributedEmbeddingBag(V, D, mode="mean", process_group=group, seed=1, dtype=torch.float64)
+        self.rest = new_rest()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.rest(self.bags(ids)).tanh().square().mean()
+
+
+def compile_bags(group: dist.ProcessGroup, steps: list[list[Tensor]]) -> list[tuple[list[float], Tensor]]:
+    mine, results = [[ids[dist.get_rank(group)]] for ids in steps], []
+    for compiles in (False, True):
+        model = Pooled(group)
+        losses = train(torch.compile(model, backend="aot_eager") if compiles else model, mine)
+        results.append((losses, model.bags.weight.detach()))
+    with pytest.raises(RuntimeError, match="a table of bags cannot be exported; put its to_embedding_bag"):
+        torch.export.export(model, (mine[0][0],))
+    return results
+
+
+def test_compiled_bags_train_as_others_do(ranks: RankPool):
+    for eager, compiled in ranks.run(compile_bags, batches(2), world_size=2, timeout=110):
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-12)

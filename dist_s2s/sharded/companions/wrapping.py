@@ -16,11 +16,15 @@ def exclude_sharded(model: nn.Module) -> set[nn.Parameter]:
 
     DistributedDataParallel, and accelerate, which uses it, read the names of parameters that they are to leave alone
     from an attribute of the module that they wrap. It is set on the model and on each of its modules with a table
-    inside, beside names that are there already. FSDP wants the parameters themselves.
+    inside, beside names that are there already. FSDP wants the parameters themselves. From now on errors call the
+    tables as the model does.
 
     Returns:
         The weights of all tables of which other ranks hold other rows, or replicas.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, DistributedEmbedding):
+            module.name = name or None
     weights = set()
     for module in model.modules():
         names = [

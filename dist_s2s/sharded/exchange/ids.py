@@ -5,13 +5,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dist_s2s.sharded.exchange.shard import TableShard, called
+
 _INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def check_all_ids(ids: Sequence[object], sizes: Sequence[int], rank: int) -> Exception | None:
+def check_all_ids(
+    ids: Sequence[object], sizes: Sequence[int], rank: int, tables: Sequence[TableShard]
+) -> Exception | None:
     """Return the error for the first table with invalid ids, or None; ``sizes`` are the tables' rows."""
-    problems = (check_ids(mine, num_rows, rank) for mine, num_rows in zip(ids, sizes, strict=True))
-    return next((problem for problem in problems if problem is not None), None)
+    for mine, num_rows, table in zip(ids, sizes, tables, strict=True):
+        problem = check_ids(mine, num_rows, rank)
+        if problem is not None:
+            return in_table(problem, table) if len(tables) > 1 or table.name else problem
+    return None
+
+
+def in_table(problem: Exception, table: TableShard) -> Exception:
+    """Return the same error with a text that also says in which table it is."""
+    return type(problem)(f"{problem}, in {called(table)})")
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

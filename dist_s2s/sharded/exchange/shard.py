@@ -20,6 +20,7 @@ class TableShard(Protocol):
         group: the ranks that share the table.
         number: counts the tables of these ranks; the same on each of them.
         copies: 0, or how many copyings ago it was built: a copy has the number of its original.
+        name: what the table is called in its model, for errors; None if nobody knows.
         owns_weight: whether ``weight`` is the table's own, not a tensor that functional_call has put in its place.
         is_in_place: whether all ranks see all rows where they are, as far as they have agreed.
         grad_divisor: what a sum of gradients over all ranks is divided by.
@@ -31,6 +32,7 @@ class TableShard(Protocol):
     group: RankGroup
     number: int
     copies: int
+    name: str | None
     embedding_dim: int
     max_norm: float | None
     norm_type: float
@@ -66,8 +68,15 @@ def subject_of(kind: str, tables: Sequence[TableShard], number: int | None = Non
     return Subject(f"{kind} of {described}" if number is None else f"{kind} {number} of {described}")
 
 
+def called(table: TableShard) -> str:
+    """Return what an error calls a table: as in the model, if that is known; otherwise as ``name_of``."""
+    if table.name is None:
+        return name_of(table)
+    return f"{table.name} ({table.partition.num_rows} x {table.embedding_dim}"
+
+
 def name_of(table: TableShard) -> str:
-    """Return what a table is called in messages, with its size, up to a parenthesis that the caller closes."""
+    """Return what ranks call a table among each other, with its size, up to a parenthesis that the caller closes."""
     original = f"table {table.number} ({table.partition.num_rows} x {table.embedding_dim}"
     return "a copy of " * table.copies + original
 

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dist_s2s.sharded.exchange.shard import TableShard
-from dist_s2s.sharded.tables.fingerprint import check_fingerprints, fingerprints
+from dist_s2s.sharded.exchange.shard import TableShard, called
+from dist_s2s.sharded.tables.fingerprint import MOST_PACKED, check_fingerprints, fingerprints, pack, unpack
 from dist_s2s.sharded.tables.wrappers import wrapper_error
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
-_MOVED, _REPLACED = 1, 2  # what a rank notes of its shards
+_MOVED, _REPLACED, _NOTE_BITS = 1, 2, 2  # what a rank notes of its shards
 _SHARED_AGAIN = Subject("the end of the sharing again of tables' memory")
 _REFUSED = Subject("a lookup that the ranks of another replica have refused")
 
@@ -33,14 +33,16 @@ def prepare(tables: Sequence[TableShard], ids: Sequence[object]) -> tuple[RankGr
         return first.group, ValueError(f"rows that share an exchange must travel in the same dtype, but are {dtypes}")
     if any(table.deduplicate != first.deduplicate for table in tables):
         return first.group, ValueError("tables that share an exchange must have the same deduplicate")
-    if any(not table.owns_weight and _is_transformed(table.weight) for table in tables):
-        raise RuntimeError(
-            "torch.func's transforms (grad, vmap, ...) can't pass through a table; call backward() instead"
-        )
-    if any(table.weight.is_meta for table in tables):
-        return first.group, RuntimeError(
-            'a table is on the meta device, and has no rows; call to_empty(device="cpu") and reset_parameters() first'
-        )
+    for table in tables:
+        if not table.owns_weight and _is_transformed(table.weight):
+            raise RuntimeError(
+                "torch.func's transforms (grad, vmap, ...) can't pass through a table; call backward() instead"
+            )
+        if table.weight.is_meta:
+            return first.group, RuntimeError(
+                f'{called(table)}) is on the meta device, and has no rows; call to_empty(device="cpu") and '
+                "reset_parameters() first"
+            )
     return first.group, wrapper_error(tables)
 
 
@@ -50,9 +52,13 @@ def begin(tables: Sequence[TableShard], subject: Subject, error: Exception | Non
     Shards that have left the memory which the ranks share are put there again, if that can be. One that another tensor
     stands in for, as within functional_call, stays there, but is not read.
     """
-    group = tables[0].group
-    received = group.exchange(subject, error, note=_note(tables), numbers=fingerprints(tables))
-    check_fingerprints(tables, received.numbers)
+    group, marks, count = tables[0].group, fingerprints(tables), len(tables)
+    if count <= MOST_PACKED:  # in the note, since a message without numbers is cheaper
+        received = group.exchange(subject, error, note=_note(tables) | pack(marks) << _NOTE_BITS)
+        check_fingerprints(tables, [unpack(note >> _NOTE_BITS, count) for note in received.notes])
+    else:
+        received = group.exchange(subject, error, note=_note(tables), numbers=marks)
+        check_fingerprints(tables, received.numbers)
     if any(note & _REPLACED for note in received.notes):
         return False
     if any(note & _MOVED for note in received.notes):

@@ -7,28 +7,42 @@ of the shards, as good as certainly; whole shards are compared before anything i
 """
 
 from collections.abc import Sequence
-from ctypes import string_at
+from ctypes import c_char
 from hashlib import blake2b
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from dist_s2s.sharded.exchange.shard import TableShard, name_of
+from dist_s2s.sharded.exchange.shard import TableShard, called
+from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
 from dist_s2s.sharded.transport.protocol import Subject
 
+MOST_PACKED = 3  # fingerprints in an integer of 64 bits, beside a few others
+_BITS, _MASK = 20, (1 << 20) - 1
 _CHUNKS, _CHUNK_BYTES = 4, 128
 _NOTHING = 0  # says nothing, and is equal to none
 _COMPARING = Subject("the comparison of shards that seem to hold the same rows")
 
 
 def fingerprints(tables: Sequence[TableShard]) -> list[int]:
-    """Return a number for each table, made of a few of the shard's rows (local).
+    """Return a number of 20 bits for each table, made of a few of the shard's rows (local).
 
     It is 0 if these rows are all alike, as in a table of zeros, or if the table isn't divided among ranks.
     """
     return [_fingerprint(table) for table in tables]
+
+
+def pack(numbers: Sequence[int]) -> int:
+    """Return as one integer up to MOST_PACKED fingerprints."""
+    return sum(number << _BITS * place for place, number in enumerate(numbers))
+
+
+def unpack(packed: int, count: int) -> list[int]:
+    """Return the fingerprints that ``pack`` has packed."""
+    return [packed >> _BITS * place & _MASK for place in range(count)]
 
 
 def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[int]]) -> None:
@@ -46,33 +60,66 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
         twins = _twins([digest for (digest,) in digests])
         if twins is not None:
             raise RuntimeError(
-                f"the shards of {name_of(table)}) on ranks {twins[0]} and {twins[1]} hold the same numbers, although "
+                f"the shards of {called(table)}) on ranks {twins[0]} and {twins[1]} hold the same numbers, although "
                 "they are different rows: something has broadcast or averaged them as if they were replicas; "
                 f"{HOW_TO_EXCLUDE}, and leave them out where parameters are synchronized by hand"
             )
 
 
+class _Sample:
+    """Some bytes of a shard on the CPU, where they are; tensor operations would take several microseconds each."""
+
+    def __init__(self, weight: Tensor, partition: RowPartition) -> None:
+        self.address, self.partition = weight.data_ptr(), partition
+        self._row_bytes = weight.shape[1] * weight.element_size()
+        starts, length = _places(partition, self._row_bytes)
+        self._chunks = [(c_char * length).from_address(self.address + start) for start in starts]
+        self._crc, self._number = -1, _NOTHING
+
+    def number(self) -> int:
+        """Return the fingerprint, computed anew only if the bytes have changed."""
+        crc = 0
+        for chunk in self._chunks:
+            crc = crc32(chunk, crc)
+        if crc != self._crc:
+            self._crc, self._number = crc, _number(list(map(bytes, self._chunks)), self._row_bytes)
+        return self._number
+
+
+_samples: WeakKeyDictionary[TableShard, _Sample] = WeakKeyDictionary()
+
+
 def _fingerprint(table: TableShard) -> int:
-    num_rows, weight = table.partition.shard_size(table.group.size - 1), table.weight  # all shards have as many
-    if table.group.size == 1 or num_rows < 2 or weight.is_meta or not table.owns_weight:
+    weight, partition = table.weight, table.partition
+    if partition.num_shards == 1 or not table.owns_weight:
         return _NOTHING
-    row_bytes = weight.shape[1] * weight.element_size()
-    length = min(_CHUNK_BYTES, num_rows * row_bytes)
-    apart = (num_rows * row_bytes - length) // (_CHUNKS - 1)
-    chunks = _read(weight, [number * apart // row_bytes * row_bytes for number in range(_CHUNKS)], length)
-    period = chunks[0][:row_bytes]
-    if all(chunk == (period * (length // len(period) + 1))[:length] for chunk in chunks):
+    sample = _samples.get(table)
+    if sample is not None and sample.address == weight.data_ptr() and sample.partition is partition:
+        return sample.number()
+    if weight.is_meta or partition.shard_size(partition.num_shards - 1) < 2:
         return _NOTHING
-    return 1 + crc32(b"".join(chunks))
-
-
-def _read(weight: Tensor, starts: Sequence[int], length: int) -> list[bytes]:
-    """Return some of the weight's bytes; on the CPU without a tensor operation, which takes several microseconds."""
     if weight.is_cpu and weight.is_contiguous():
-        return [string_at(weight.data_ptr() + start, length) for start in starts]
-    flat = weight.detach().reshape(-1).view(torch.uint8)
+        sample = _samples[table] = _Sample(weight, partition)
+        return sample.number()
+    row_bytes, flat = weight.shape[1] * weight.element_size(), weight.detach().reshape(-1).view(torch.uint8)
+    starts, length = _places(partition, row_bytes)
     data = _bytes(torch.cat([flat[start : start + length] for start in starts]))
-    return [data[begin : begin + length] for begin in range(0, len(data), length)]
+    return _number([data[begin : begin + length] for begin in range(0, len(data), length)], row_bytes)
+
+
+def _places(partition: RowPartition, row_bytes: int) -> tuple[list[int], int]:
+    """Return at which bytes of a shard chunks begin, the same in each shard, and how long they are."""
+    size = partition.shard_size(partition.num_shards - 1) * row_bytes  # of the smallest shard
+    length = min(_CHUNK_BYTES, size)
+    return [number * (size - length) // (_CHUNKS - 1) // row_bytes * row_bytes for number in range(_CHUNKS)], length
+
+
+def _number(chunks: list[bytes], row_bytes: int) -> int:
+    period = chunks[0][:row_bytes]
+    constant = (period * (len(chunks[0]) // len(period) + 1))[: len(chunks[0])]
+    if all(chunk == constant for chunk in chunks):
+        return _NOTHING
+    return crc32(b"".join(chunks)) & _MASK or 1
 
 
 def _digest(table: TableShard) -> int:

@@ -98,7 +98,7 @@ def ask_in_group(
         compare_shards: whether to see that shards are still different; where nobody changes them at the same time.
     """
     error = error or prepare(tables, ids)[1]
-    error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank)
+    error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank, tables)
     if error is not None:
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
     ids = [mine.clone() for mine in ids]  # the caller may overwrite them
@@ -144,7 +144,7 @@ def _wanted(table: TableShard, ids: Tensor, partition: RowPartition) -> WantedRo
 
 
 def _ids_error(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:
-    return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank)
+    return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank, tables)
 
 
 def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.function import apply_route
+from dist_s2s.sharded.exchange.ids import in_table
 from dist_s2s.sharded.exchange.route import Route, ask
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.exchange.sums import WantedSums
@@ -64,8 +65,10 @@ def _checked(
     """Return the ids and bags of each table, and what is wrong with them, if anything is; then there are none."""
     asked = [each if isinstance(each, tuple) else (each,) for each in inputs]
     if error is None:
-        problems = (input_error(table, mine) for table, mine in zip(tables, asked, strict=True))
-        error = next((problem for problem in problems if problem is not None), None)
+        problems = ((table, input_error(table, mine)) for table, mine in zip(tables, asked, strict=True))
+        table, error = next((found for found in problems if found[1] is not None), (tables[0], None))
+        if error is not None and (len(tables) > 1 or table.name):
+            error = in_table(error, table)
     if error is not None:
         asked = [(torch.empty(0, 1, dtype=torch.int64, device=tables[0].weight.device),)] * len(tables)
     return [bags_of(table, *mine) for table, mine in zip(tables, asked, strict=True)], error

@@ -29,6 +29,7 @@ class ShardModule(nn.Module):
     group: RankGroup
     number: int
     copies: int
+    name: str | None = None
     num_embeddings: int
     embedding_dim: int
     padding_idx: int | None

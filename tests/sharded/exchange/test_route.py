@@ -124,9 +124,9 @@ def test_nothing_is_read_that_no_peer_has_written(ranks: RankPool, transport: st
             # The ids fit their first messages, and the gradients theirs.
             assert elements == {"torch.float64": rows, "torch.uint8": 2 * 4 * FIRST_BYTES}
         else:
-            words, fingerprints = 4 * 4 * 3, 4 * 4  # the first of a block
-            of_lookup = 0 if in_place else words + rows
-            assert elements == {"mailbox": 8 * (fingerprints + of_lookup + 2 * words + requests + rows)}
+            words = 4 * 4 * 3  # of a block
+            of_lookup = 0 if in_place else 4 * 4 + words + rows  # with a fingerprint of its shard from rank to rank
+            assert elements == {"mailbox": 8 * (of_lookup + 2 * words + requests + rows)}
         assert all(output.isfinite().all() for output in outputs)
         assert sum(gradient.sum() for gradient in gradients) == number * D  # each a sum of ones, so not NaN
 

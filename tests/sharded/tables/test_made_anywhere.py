@@ -57,7 +57,7 @@ def materialize(group: dist.ProcessGroup | None, transport: str, seed: int | Non
         torch.manual_seed(5)  # of which the seed is drawn if there is none
         table = make(group, **settings)
         assert table.weight.is_meta
-        with pytest.raises(RuntimeError, match=r"a table is on the meta device, and has no rows; call to_empty"):
+        with pytest.raises(RuntimeError, match=r"is on the meta device, and has no rows; call to_empty"):
             table(ids)
         table.to_empty(device="cpu")
         table.reset_parameters()

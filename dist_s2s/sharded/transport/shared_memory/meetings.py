@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 READY, NO_MEMORY, _GONE = range(3)
-_MESSAGE = struct.Struct("<iiiqqd")  # of a Message
+_MESSAGE = struct.Struct("<iiqqqd")  # of a Message
 _SPINS = 20  # tries before a rank goes to sleep: waking it up takes longer, where each rank has a core to itself
 
 

@@ -23,7 +23,7 @@ def check_all_ids(
 
 def in_table(problem: Exception, table: TableShard) -> Exception:
     """Return the same error with a text that also says in which table it is."""
-    return type(problem)(f"{problem}, in {called(table)})")
+    return type(problem)(f"{called(table)}): {problem}")
 
 
 def check_ids(ids: object, num_rows: int, rank: int) -> Exception | None:

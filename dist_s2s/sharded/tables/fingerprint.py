@@ -70,11 +70,15 @@ class _Sample:
     """Some bytes of a shard on the CPU, where they are; tensor operations would take several microseconds each."""
 
     def __init__(self, weight: Tensor, partition: RowPartition) -> None:
-        self.address, self.partition = weight.data_ptr(), partition
+        self._weight, self._partition = (weight.data_ptr(), weight.dtype), partition
         self._row_bytes = weight.shape[1] * weight.element_size()
         starts, length = _places(partition, self._row_bytes)
-        self._chunks = [(c_char * length).from_address(self.address + start) for start in starts]
+        self._chunks = [(c_char * length).from_address(weight.data_ptr() + start) for start in starts]
         self._crc, self._number = -1, _NOTHING
+
+    def is_of(self, weight: Tensor, partition: RowPartition) -> bool:
+        """Tell whether the bytes are still those of this weight, which must be alive."""
+        return self._weight == (weight.data_ptr(), weight.dtype) and self._partition is partition
 
     def number(self) -> int:
         """Return the fingerprint, computed anew only if the bytes have changed."""
@@ -94,7 +98,7 @@ def _fingerprint(table: TableShard) -> int:
     if partition.num_shards == 1 or not table.owns_weight:
         return _NOTHING
     sample = _samples.get(table)
-    if sample is not None and sample.address == weight.data_ptr() and sample.partition is partition:
+    if sample is not None and sample.is_of(weight, partition):
         return sample.number()
     if weight.is_meta or partition.shard_size(partition.num_shards - 1) < 2:
         return _NOTHING

@@ -147,7 +147,7 @@ OTHER_PARTITIONS = "ValueError: the plan on rank 1 is of {}, which are not the p
 BAD_CALLS: dict[str, tuple[Callable[[Tables, bool], object], str]] = {
     "an id beyond the second table": (
         lambda tables, is_wrong: lookup(tables, [GOOD[0], torch.tensor([30])] if is_wrong else GOOD),
-        f"IndexError: id 30 at position (0,) on rank 1 is outside [0, 30), in table 1 (30 x {D})",
+        f"IndexError: table 1 (30 x {D}): id 30 at position (0,) on rank 1 is outside [0, 30)",
     ),
     "too few ids": (lambda tables, is_wrong: lookup(tables, GOOD[is_wrong:]), f"{WRONG_NUMBER}1"),
     "too many ids": (lambda tables, is_wrong: lookup(tables, GOOD + GOOD[:is_wrong]), f"{WRONG_NUMBER}3"),

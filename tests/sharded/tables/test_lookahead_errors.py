@@ -1,5 +1,6 @@
 """What goes wrong on one rank while the next batch is prepared ends the loop on every rank, with one reason."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -87,7 +88,8 @@ def steps_and_error(steps: Iterator[object]) -> tuple[int, str, float]:
         for _ in steps:
             done, start = done + 1, time.monotonic()
     except Exception as error:
-        return done, f"{type(error).__name__}: {error}", time.monotonic() - start
+        text = re.sub(rf"^table \d+ \({V} x {D}\): ", "", str(error))  # of which there are two
+        return done, f"{type(error).__name__}: {text}", time.monotonic() - start
     return done, "nothing", 0.0
 
 

@@ -21,7 +21,7 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import TableShard, subject_of
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.background import ENDED, FAILED, READY, InBackground, agree_on_batches
-from dist_s2s.sharded.tables.beginning import replicas_told
+from dist_s2s.sharded.tables.beginning import prepare, replicas_told
 from dist_s2s.sharded.tables.lookup import ask_in_group, follow
 from dist_s2s.sharded.transport.group import RankGroup, local_group
 from dist_s2s.sharded.transport.making import give_back, make_background_group, new_process_group
@@ -120,7 +120,7 @@ class Lookahead(Generic[Batch]):
 
     def _plan(self, ids: Sequence[Tensor], partitions: tuple[RowPartition, ...], number: int) -> ExchangePlan:
         subject = subject_of("the plan ahead of lookup", self.tables, number)
-        parts = ask_in_group(self.tables, ids, partitions, self._group, subject)
+        parts = ask_in_group(self.tables, ids, partitions, self._group, subject, prepare(self.tables, ids)[1])
         return ExchangePlan(number, self.tables[0].group, parts)
 
     def _agree(self, state: int, error: Exception | None) -> None:

@@ -39,8 +39,9 @@ def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePl
     with group.lock:
         if plan is not None:
             return follow(tables, plan, error or _plan_error(plan, tables, ids))
-        number, error = group.begin_lookup(), error or _ids_error(tables, ids)
+        number = group.begin_lookup()
         if is_in_place(tables):
+            error = error or _ids_error(tables, ids, [table.partition for table in tables])
             with replicas_told(tables):
                 in_place = begin(tables, subject_of("lookup", tables, number), error)
             if in_place:
@@ -78,7 +79,7 @@ def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePl
     """
     group, error = prepare(tables, ids)
     with group.lock:
-        return _plan("the plan of lookup", tables, ids, group.begin_lookup(), error or _ids_error(tables, ids))
+        return _plan("the plan of lookup", tables, ids, group.begin_lookup(), error)
 
 
 def ask_in_group(
@@ -94,11 +95,10 @@ def ask_in_group(
 
     Args:
         partitions: those of the tables when this was begun.
-        error: what is wrong on this rank, to be raised on all.
+        error: what ``prepare`` has found wrong on this rank, to be raised on all.
         compare_shards: whether to see that shards are still different; where nobody changes them at the same time.
     """
-    error = error or prepare(tables, ids)[1]
-    error = error or check_all_ids(ids, [partition.num_rows for partition in partitions], group.rank, tables)
+    error = error or _ids_error(tables, ids, partitions)
     if error is not None:
         ids = [torch.empty(0, dtype=torch.int64)] * len(tables)
     ids = [mine.clone() for mine in ids]  # the caller may overwrite them
@@ -143,8 +143,10 @@ def _wanted(table: TableShard, ids: Tensor, partition: RowPartition) -> WantedRo
     return WantedRows.of(ids, partition, table.scale_grad_by_freq, table.deduplicate)
 
 
-def _ids_error(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:
-    return check_all_ids(ids, [table.partition.num_rows for table in tables], tables[0].group.rank, tables)
+def _ids_error(
+    tables: Sequence[TableShard], ids: Sequence[Tensor], partitions: Sequence[RowPartition]
+) -> Exception | None:
+    return check_all_ids(ids, [partition.num_rows for partition in partitions], tables[0].group.rank, tables)
 
 
 def _plan_error(plan: ExchangePlan, tables: Sequence[TableShard], ids: Sequence[Tensor]) -> Exception | None:

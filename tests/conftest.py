@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where tests/sharded/test_device.py runs")
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where tests/sharded/device runs")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -27,11 +27,6 @@ V, D, TOKENS = 131, 6, 24
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
 
 
-@pytest.fixture(scope="module")
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.config.getoption("--device"))
-
-
 @pytest.fixture(scope="module", params=[None, *TRANSPORTS])
 def transport(request: pytest.FixtureRequest, device: torch.device) -> str | None:
     """None: without a group."""

@@ -118,7 +118,7 @@ class Route:
         """Get the rows from their owners."""
         assert self.requested is not None
         for table, asked in zip(self.tables, self.requested, strict=True):
-            if table.max_norm is not None:
+            if table.max_norm is not None and asked.rows.numel():  # of none, CUDA's kernel cannot be launched
                 torch.embedding_renorm_(table.weight.detach(), asked.rows, table.max_norm, table.norm_type)
         dtype = wire_dtype(self.tables) or self.tables[0].weight.dtype
         received = self._group.exchange(

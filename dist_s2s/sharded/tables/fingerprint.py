@@ -18,6 +18,7 @@ from torch import Tensor
 from dist_s2s.sharded.exchange.shard import TableShard, called
 from dist_s2s.sharded.rows.partition import RowPartition
 from dist_s2s.sharded.tables.wrappers import HOW_TO_EXCLUDE
+from dist_s2s.sharded.transport.group import AgreedError
 from dist_s2s.sharded.transport.protocol import Subject
 
 MOST_PACKED = 3  # fingerprints in an integer of 64 bits, beside a few others
@@ -46,7 +47,7 @@ def unpack(packed: int, count: int) -> list[int]:
 
 
 def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[int]]) -> None:
-    """Raise RuntimeError on every rank if two shards of a table hold the same rows.
+    """Raise AgreedError on every rank if two shards of a table hold the same rows.
 
     Collective if two of a table's fingerprints are equal, which all ranks see alike.
 
@@ -59,7 +60,7 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
         digests = table.group.agree(_COMPARING, None, [_digest(table)])
         twins = _twins([digest for (digest,) in digests])
         if twins is not None:
-            raise RuntimeError(
+            raise AgreedError(
                 f"the shards of {called(table)}) on ranks {twins[0]} and {twins[1]} hold the same numbers, although "
                 "they are different rows: something has broadcast or averaged them as if they were replicas; "
                 f"{HOW_TO_EXCLUDE}, and leave them out where parameters are synchronized by hand"

@@ -26,11 +26,15 @@ from dist_s2s.sharded.transport.protocol import (
 _ERRORS: tuple[type[Exception], ...] = (IndexError, TypeError, ValueError, RuntimeError)
 
 
-class ExchangeMismatchError(RuntimeError):
+class AgreedError(RuntimeError):
+    """A RuntimeError of any rank that all of them raise alike; plain ones, of the transport say, may be one rank's."""
+
+
+class ExchangeMismatchError(AgreedError):
     """Ranks have come to different exchanges. The text, the same on all of them, says which."""
 
 
-AGREED_ERRORS = (IndexError, TypeError, ValueError, ExchangeMismatchError)  # a caller's mistake, on all ranks alike
+AGREED_ERRORS = (IndexError, TypeError, ValueError, AgreedError)  # a caller's mistake, on all ranks alike
 
 
 class RankGroup:
@@ -97,7 +101,8 @@ class RankGroup:
 
         Raises:
             ExchangeMismatchError: on every rank, if ranks have come to different exchanges; names two of them.
-            Exception: on every rank the ``error`` of the first rank that has one.
+            Exception: on every rank the ``error`` of the first rank that has one, as an AgreedError if it is a plain
+                RuntimeError.
             RuntimeError: in a process that was forked from a rank, such as a data loader's worker.
         """
         if self.size > 1 and os.getpid() != self._process:  # it would speak in the name of the rank
@@ -184,10 +189,13 @@ class RankGroup:
                 f"{texts[other]}; call the tables in the same order on every rank, and run backward on all or on none"
             )
         first = next(rank for rank, status in enumerate(received.statuses) if status)
-        if error is not None and first == self.rank:
+        if error is not None and first == self.rank and isinstance(error, AGREED_ERRORS):
             raise error
-        cause = None if str(error) == texts[first] else error
-        raise _ERRORS[received.statuses[first] - 1](texts[first]) from cause
+        kind = _ERRORS[received.statuses[first] - 1]
+        raised = (AgreedError if kind is RuntimeError else kind)(texts[first])
+        if error is not None and first == self.rank:
+            raise raised.with_traceback(error.__traceback__) from error.__cause__
+        raise raised from None if str(error) == texts[first] else error
 
 
 def local_group(device: torch.device, replicas: RankGroup | None = None) -> RankGroup:

@@ -72,12 +72,12 @@ NOT_GUESSED = (
 MADE_NONE = "rank 1 could not make an empty batch"
 NOT_MADE = "rank 1 could not make its next batch"
 ERRORS = {
-    "uneven batches of which no empty one can be made": [f"RuntimeError: {MADE_NONE}: TypeError: {NOT_GUESSED}"] * 2,
+    "uneven batches of which no empty one can be made": [f"AgreedError: {MADE_NONE}: TypeError: {NOT_GUESSED}"] * 2,
     "none of a type of the user's own": [
         f"TypeError: rank 1 has had no batch, and cannot be told what an empty one is like: {NOT_GUESSED}"
     ]
     * 2,
-    "a function that fails": [f"RuntimeError: {MADE_NONE}: KeyError: 'ids'"] * 2,
+    "a function that fails": [f"AgreedError: {MADE_NONE}: KeyError: 'ids'"] * 2,
     "an error in the middle": [
         "OSError: line 3 is not UTF-8",
         f"RuntimeError: {NOT_MADE}: OSError: line 3 is not UTF-8",

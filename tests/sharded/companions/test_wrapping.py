@@ -246,7 +246,9 @@ def names_excluded(group: dist.ProcessGroup) -> None:
     assert model._ddp_params_and_buffers_to_ignore == names
     assert outer._ddp_params_and_buffers_to_ignore == ["0.inner.frozen.weight", "0.table.weight"]
     for table, name in ((model.table, "0.table"), (model.inner["frozen"], "0.inner.frozen")):
-        with pytest.raises(IndexError, match=rf"^{name} \(132 x 5\): id 132 at position .* on rank 1 is outside"):
+        with pytest.raises(
+            IndexError, match=rf"^table \"{name}\" \(132 x 5\): id 132 at position .* on rank 1 is outside"
+        ):
             table(torch.tensor([0, 132 if table.rank == 1 else 1]))
     alone, _ = dist.new_subgroups_by_enumeration([[0], [1]])
     assert exclude_sharded(nn.Sequential(DistributedEmbedding(4, 2, process_group=alone))) == set()

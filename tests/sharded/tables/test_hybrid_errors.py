@@ -56,3 +56,20 @@ def look_up_a_bad_id(group: dist.ProcessGroup, ahead: bool) -> str:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_bad_id_in_one_replica_is_an_error_in_all(ranks: RankPool, ahead: bool):
     assert ranks.run(look_up_a_bad_id, ahead) == [f"id {V} at position (0,) on rank 0 is outside [0, {V})"] * 4
+
+
+def train_with_equal_shards(group: dist.ProcessGroup) -> str:
+    """The error on each rank, if a broadcast has made the shards of one replica equal."""
+    mesh = mesh_of(GRIDS[0])
+    table = new_table(mesh)
+    if mesh.get_local_rank(0) == 0:
+        shards = mesh.get_group(1)
+        dist.broadcast(table.weight.data[: V // 2], dist.get_global_rank(shards, 0), group=shards)
+    with pytest.raises(RuntimeError) as error:
+        table(torch.tensor([3])).sum().backward()
+    return str(error.value)
+
+
+def test_equal_shards_in_one_replica_are_an_error_in_all(ranks: RankPool):
+    [text] = set(ranks.run(train_with_equal_shards, timeout=20))
+    assert "on ranks 0 and 1 hold the same numbers" in text

@@ -139,7 +139,7 @@ def test_the_first_rank_s_error_is_that_of_all_whatever_they_are_in(ranks: RankP
         "ValueError: trouble of rank 1",
         "TypeError: trouble of rank 2",
         "IndexError: trouble of rank 0",
-        "RuntimeError: trouble of rank 3",
+        "AgreedError: trouble of rank 3",
     ]
     assert ranks.run(in_group, way, be_in_trouble) == [expected] * 4
 

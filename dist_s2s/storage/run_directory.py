@@ -81,7 +81,7 @@ def claim(
     config: Config,
     checkpoint: Path | None,
     lock: RunLock,
-    vocabularies: Mapping[str, str],
+    files: Mapping[str, bytes],
     data: Mapping[str, Mapping[str, object]],
 ) -> None:
     """Make the run directory this run's, and write its small files. For the first rank alone, which holds ``lock``.
@@ -94,7 +94,7 @@ def claim(
         config: written as config.yaml.
         checkpoint: what training goes on from; None to start anew.
         lock: the directory's.
-        vocabularies: text by file name.
+        files: of both sides of the text, by name.
         data: of this run, from ``describe_data``.
     """
     run_dir = config.run_dir
@@ -106,7 +106,7 @@ def claim(
         for other in reversed(list_checkpoints(run_dir / "checkpoints")):  # newest first: a kill leaves no gap
             if read_manifest(other)["step"] >= first:
                 _move_aside(other)
-    write_run_files(run_dir, {CONFIG: config.to_yaml(), **vocabularies}, data)
+    write_run_files(run_dir, {CONFIG: config.to_yaml().encode(), **files}, data)
 
 
 def _move_aside(path: Path) -> None:

@@ -20,16 +20,16 @@ from dist_s2s.storage.durable_files import read_checked_json, sha256_of, write_c
 RUN_MANIFEST = "run.json"
 
 
-def write_run_files(run_dir: Path, files: Mapping[str, str], data: Mapping[str, Mapping[str, object]]) -> None:
+def write_run_files(run_dir: Path, files: Mapping[str, bytes], data: Mapping[str, Mapping[str, object]]) -> None:
     """Write the small files of a run and the manifest that seals them. A kill at any moment leaves a valid run.
 
     Args:
         run_dir: an existing directory; if it holds a run, that has passed ``check_run``.
-        files: text by file name, in the order in which the files are to be written.
+        files: content by name, in the order in which the files are to be written.
         data: what the run is trained on from now on, from ``describe_data``.
     """
     before = {name: _sha256_or_none(run_dir / name) for name in files}
-    after = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    after = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     changing = [name for name in files if before[name] != after[name]]
     if changing:
         allowed = {name: [before[name], after[name]] for name in files}

@@ -5,13 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from dist_s2s.text.tokenizers import Tokenizer
+from dist_s2s.text.tokenizers import Tokenizer, TokenizerName, make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 
 
-def vocabulary_file(name: str) -> str:
-    """Return the name of the file that holds the vocabulary of side ``name``, "source" or "target"."""
-    return f"{name}_vocabulary.txt"
+@dataclass(frozen=True)
+class SideSettings:
+    """What a side is built from, beside its sentences.
+
+    Attributes:
+        tokenizer: its name.
+        max_size: most tokens of the vocabulary, specials included; None for no limit.
+        min_frequency: rarer tokens are left out.
+    """
+
+    tokenizer: TokenizerName
+    max_size: int | None = None
+    min_frequency: int = 1
 
 
 @dataclass(frozen=True)
@@ -22,11 +32,11 @@ class TextSide:
     vocabulary: Vocabulary
 
     @classmethod
-    def build(
-        cls, tokenizer: Tokenizer, sentences: Iterable[str], max_size: int | None = None, min_frequency: int = 1
-    ) -> Self:
-        """Build the vocabulary from the tokens of `sentences`; see `Vocabulary.build`."""
-        return cls(tokenizer, Vocabulary.build(map(tokenizer.tokenize, sentences), max_size, min_frequency))
+    def build(cls, settings: SideSettings, sentences: Iterable[str]) -> Self:
+        """Make the tokenizer, and build the vocabulary from its tokens of `sentences`; see `Vocabulary.build`."""
+        tokenizer = make_tokenizer(settings.tokenizer)
+        tokens = map(tokenizer.tokenize, sentences)
+        return cls(tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
@@ -36,11 +46,29 @@ class TextSide:
         """Return the sentence that `ids` stand for, up to the first EOS."""
         return self.tokenizer.detokenize(self.vocabulary.decode(ids))
 
+    def files(self, name: str) -> dict[str, bytes]:
+        """Return by file name what `load` reads again as side `name`, "source" or "target"."""
+        return {_vocabulary_file(name): self.vocabulary.to_text().encode()}
+
     @classmethod
-    def load(cls, directory: Path, name: str, tokenizer: Tokenizer) -> Self:
-        """Read the vocabulary of side `name`, "source" or "target", from its file in a directory.
+    def load(cls, directory: Path, name: str, settings: SideSettings) -> Self:
+        """Read side `name`, "source" or "target", from its files in a directory.
 
         Raises:
             UserError: as `Vocabulary.load`.
         """
-        return cls(tokenizer, Vocabulary.load(directory / vocabulary_file(name)))
+        return cls(make_tokenizer(settings.tokenizer), Vocabulary.load(directory / _vocabulary_file(name)))
+
+
+def build_sides(
+    source: SideSettings, target: SideSettings, pairs: Sequence[tuple[str, str]]
+) -> tuple[TextSide, TextSide]:
+    """Build both sides from sentence pairs."""
+    return (
+        TextSide.build(source, (sentence for sentence, _ in pairs)),
+        TextSide.build(target, (sentence for _, sentence in pairs)),
+    )
+
+
+def _vocabulary_file(name: str) -> str:
+    return f"{name}_vocabulary.txt"

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from dist_s2s.config import Config
 from dist_s2s.text.corpus import Corpus, encode_pairs, load_pairs
-from dist_s2s.text.side import TextSide
-from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.side import TextSide, build_sides
 from dist_s2s.text.vocabulary import EOS
-from dist_s2s.translation.load import load_text_sides
+from dist_s2s.translation.load import load_text_sides, side_settings
 from dist_s2s.translation.scoring import Pairs
 
 
@@ -39,10 +38,7 @@ def read_data(config: Config, checkpoint: Path | None) -> RunData:
     if checkpoint is not None:
         source, target = load_text_sides(config, checkpoint.parent.parent)
     else:
-        source_tokenizer, target_tokenizer = map(make_tokenizer, (settings.source_tokenizer, settings.target_tokenizer))
-        sources, targets = (source for source, _ in train), (target for _, target in train)
-        source = TextSide.build(source_tokenizer, sources, settings.source_vocabulary_size, settings.min_frequency)
-        target = TextSide.build(target_tokenizer, targets, settings.target_vocabulary_size, settings.min_frequency)
+        source, target = build_sides(*side_settings(config), train)
     examples, dropped = encode_pairs(train, source, target, settings.max_length)
     valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
     return RunData(source, target, examples, valid_examples, valid, test, dropped)

@@ -16,7 +16,6 @@ from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import describe
-from dist_s2s.text.side import vocabulary_file
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -93,9 +92,7 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
             return "", False
         sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
-        sides = {"source": data.source, "target": data.target}
-        vocabularies = {vocabulary_file(name): side.vocabulary.to_text() for name, side in sides.items()}
-        claim(config, checkpoint, lock, vocabularies, sources)
+        claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
         return data_id(sources), is_other
 
     data_hash, is_other = json.loads(ranks.gather_texts(json.dumps(ranks.together(claim_directory)))[0])

@@ -8,8 +8,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
-from dist_s2s.text.side import TextSide
-from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation.translator import Translator
 
 
@@ -39,9 +38,16 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
 
 def load_text_sides(config: Config, run_dir: Path) -> tuple[TextSide, TextSide]:
     """Return the source and target side of a run, from its configuration and its directory."""
+    source, target = side_settings(config)
+    return TextSide.load(run_dir, "source", source), TextSide.load(run_dir, "target", target)
+
+
+def side_settings(config: Config) -> tuple[SideSettings, SideSettings]:
+    """Return what the configuration says of the source and the target side."""
+    data = config.data
     return (
-        TextSide.load(run_dir, "source", make_tokenizer(config.data.source_tokenizer)),
-        TextSide.load(run_dir, "target", make_tokenizer(config.data.target_tokenizer)),
+        SideSettings(data.source_tokenizer, data.source_vocabulary_size, data.min_frequency),
+        SideSettings(data.target_tokenizer, data.target_vocabulary_size, data.min_frequency),
     )
 
 

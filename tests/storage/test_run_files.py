@@ -41,7 +41,7 @@ def test_a_file_of_format_1_needs_no_checksum(tmp_path: Path) -> None:
 def run_dir(tmp_path: Path) -> Path:
     (tmp_path / "train.tsv").write_text("a\tb\n")
     data = describe_data({"data.train": str(tmp_path / "train.tsv"), "data.test": "phrasebook"}, "phrasebook")
-    write_run_files(tmp_path, {"config.yaml": "run_dir: x\n", "source_vocabulary.txt": "<pad>\n"}, data)
+    write_run_files(tmp_path, {"config.yaml": b"run_dir: x\n", "source_vocabulary.txt": b"<pad>\n"}, data)
     return tmp_path
 
 

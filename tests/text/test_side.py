@@ -5,31 +5,33 @@ from pathlib import Path
 import pytest
 
 from dist_s2s import UserError
-from dist_s2s.text.side import TextSide, vocabulary_file
-from dist_s2s.text.tokenizers import CharacterTokenizer, WordTokenizer
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.vocabulary import EOS, UNK
 
 SENTENCES = ["Hello, world.", "Hello, hello, Anna."]
 
 
 def test_text_comes_back_from_ids() -> None:
-    side = TextSide.build(WordTokenizer(), SENTENCES)
+    side = TextSide.build(SideSettings("words"), SENTENCES)
     assert [side.decode(side.encode(text)) for text in SENTENCES] == SENTENCES
     assert side.decode([*side.encode("world"), EOS, 4]) == "world"
     assert side.encode("nobody") == [UNK]
 
 
 def test_the_vocabulary_is_of_the_sides_own_tokens_and_limits() -> None:
-    side = TextSide.build(CharacterTokenizer(), ["你好", "你们"], max_size=5)
+    side = TextSide.build(SideSettings("characters", max_size=5), ["你好", "你们"])
     assert side.vocabulary.tokens[4:] == ("你",)
-    assert TextSide.build(CharacterTokenizer(), ["你好", "你们"], min_frequency=2).vocabulary.tokens[4:] == ("你",)
+    assert TextSide.build(SideSettings("characters", min_frequency=2), ["你好", "你们"]).vocabulary.tokens[4:] == (
+        "你",
+    )
 
 
 def test_saved_and_loaded_under_its_name(tmp_path: Path) -> None:
-    side = TextSide.build(WordTokenizer(), SENTENCES)
-    assert vocabulary_file("target") == "target_vocabulary.txt"
-    (tmp_path / vocabulary_file("target")).write_text(side.vocabulary.to_text(), encoding="utf-8")
-    loaded = TextSide.load(tmp_path, "target", WordTokenizer())
+    side = TextSide.build(SideSettings("words"), SENTENCES)
+    [(name, content)] = side.files("target").items()
+    assert name == "target_vocabulary.txt"
+    (tmp_path / name).write_bytes(content)
+    loaded = TextSide.load(tmp_path, "target", SideSettings("words"))
     assert loaded.vocabulary.tokens == side.vocabulary.tokens
     with pytest.raises(UserError, match="source_vocabulary"):
-        TextSide.load(tmp_path, "source", WordTokenizer())
+        TextSide.load(tmp_path, "source", SideSettings("words"))

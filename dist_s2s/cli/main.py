@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a translator: on a phrasebook, or on the data of a configuration",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
+    "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",
 }
 ON_RANKS = ("train", "translate", "evaluate")

@@ -34,6 +34,7 @@ def expand_path(text: object) -> object:
 
 
 PathText = Annotated[str, BeforeValidator(expand_path)]
+OptionalPath = Annotated[str | None, BeforeValidator(lambda value: expand_path(_none_from_text(value)))]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
@@ -57,6 +58,11 @@ class DataConfig(Section):
     source_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
     target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
     min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>")
+    source_vectors: OptionalPath = Field(
+        default=None,
+        description="word vectors that the source table begins with: word2vec, GloVe or fastText, also .gz",
+    )
+    target_vectors: OptionalPath = Field(default=None, description="the same for the target table")
 
 
 class ModelConfig(Section):
@@ -97,6 +103,16 @@ class EmbeddingConfig(Section):
         description="optimizer of the tables; it touches only the rows that a batch used",
     )
     learning_rate: OptionalFloat = Field(default=None, gt=0, description="of the tables; null: training.learning_rate")
+    vectors_learning_rate: OptionalFloat = Field(
+        default=None, gt=0, description="of tables that begin with word vectors; null: embedding.learning_rate"
+    )
+    freeze_vectors: bool = Field(default=False, description="rows that word vectors cover are never updated")
+    project_vectors: bool = Field(
+        default=False, description="allow word vectors of another dimension than model.embedding_dim"
+    )
+    uncovered_std: OptionalFloat = Field(
+        default=None, ge=0, description="scale of rows that word vectors do not cover; null: that of those they do"
+    )
 
 
 class TrainingConfig(Section):
@@ -165,6 +181,14 @@ class Config(Section):
             )
         if model.tie_embeddings and model.output == "replicated":
             raise ValueError("model.tie_embeddings needs model.output sharded or sampled, but it is replicated")
+        return self
+
+    @model_validator(mode="after")
+    def _vectors(self) -> Self:
+        names = ("vectors_learning_rate", "freeze_vectors", "project_vectors", "uncovered_std")
+        given = [f"embedding.{name}" for name in names if getattr(self.embedding, name) not in (None, False)]
+        if given and self.data.source_vectors is None and self.data.target_vectors is None:
+            raise ValueError(f"{' and '.join(given)} need data.source_vectors or data.target_vectors")
         return self
 
     def to_yaml(self) -> str:

@@ -27,6 +27,7 @@ from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator, validation_loss
+from dist_s2s.training.vectors import read_vectors
 from dist_s2s.translation.load import best_checkpoint
 from dist_s2s.translation.output import choose_output
 from dist_s2s.translation.scoring import corpus_scores, translate_pairs
@@ -34,6 +35,7 @@ from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10
 _DATA_KEYS = ("train", "valid", "test")
+_VECTOR_KEYS = ("source_vectors", "target_vectors")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         log.parameters(translator.core, translator.tables, verbose)
         trainer = Trainer(config, start.data.train, translator, accelerator)
         begin(trainer, start, log)
+        frozen = read_vectors(config, translator, log.say, resuming=start.checkpoint is not None)
+        trainer.listeners += [] if frozen is None else [frozen]
         log.start_trackers(config.model_dump(mode="json"), trainer.progress)
         fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
@@ -90,7 +94,9 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     def claim_directory() -> tuple[str, bool]:
         if not ranks.is_first:
             return "", False
-        sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
+        keys = _DATA_KEYS + (_VECTOR_KEYS if config.embedding.freeze_vectors else ())  # others are read only once
+        files = {f"data.{key}": getattr(config.data, key) for key in keys}
+        sources = describe_data({key: file for key, file in files.items() if file is not None}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
         claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
         return data_id(sources), is_other

@@ -47,11 +47,12 @@ class Trainer:
         self.tables = list(translator.tables.values())
         self.core = accelerator.prepare(translator.core)  # DDP; the tables stay outside
         core_optimizer = Adam(translator.core.parameters(), lr=config.training.learning_rate, fused=True)
-        table_optimizer = make_table_optimizer(config, self.tables)
+        table_optimizer = make_table_optimizer(config, translator.tables)
         self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
         self.progress = Progress()
         self.listeners: list[Listener] = []
-        self._peaks = (config.training.learning_rate, table_optimizer.param_groups[0]["lr"])
+        groups = [*core_optimizer.param_groups, *table_optimizer.param_groups]
+        self._peaks = [group["lr"] for group in groups]
         first_epoch = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch=0)
         self.batches_in_epoch = len(first_epoch)
         self.interrupted = False
@@ -138,9 +139,10 @@ class Trainer:
             progress.skipped_steps += 1
         else:
             fraction = self.fraction
-            for optimizer, peak in zip(optimizers, self._peaks, strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(peak, progress.step, training.warmup_steps, fraction)
+            groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+            for group, peak in zip(groups, self._peaks, strict=True):
+                group["lr"] = learning_rate(peak, progress.step, training.warmup_steps, fraction)
+            for optimizer in optimizers:
                 optimizer.step()
         for optimizer in optimizers:
             optimizer.zero_grad()

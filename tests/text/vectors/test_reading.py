@@ -1,0 +1,101 @@
+"""Files of word vectors: every form, and what is wrong with them."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from dist_s2s import UserError
+from dist_s2s.text.vectors.reading import VectorFile
+from dist_s2s.text.vectors.writing import write_word2vec
+
+WORDS = ["the", "喝茶", "café", "1", "naïve"]
+ROWS = np.random.default_rng(0).normal(size=(len(WORDS), 4)).astype(np.float32)
+
+
+def text_of(header: bool, separator: str = " ", end: str = "\n") -> bytes:
+    lines = [separator.join([word, *row.astype(str)]) for word, row in zip(WORDS, ROWS, strict=True)]
+    return end.join([*([f"{len(WORDS)} 4"] if header else []), *lines, ""]).encode()
+
+
+def binary(newline: bytes) -> bytes:
+    records = [word.encode() + b" " + row.tobytes() + newline for word, row in zip(WORDS, ROWS, strict=True)]
+    return f"{len(WORDS)} 4\n".encode() + b"".join(records)
+
+
+FORMS: dict[str, bytes] = {
+    "word2vec": text_of(header=True),
+    "word2vec with a space at line ends": text_of(header=True, end=" \n"),
+    "GloVe": text_of(header=False),
+    "tabs": text_of(header=False, separator="\t"),
+    "carriage returns": text_of(header=True, end="\r\n"),
+    "binary": binary(b"\n"),
+    "binary without newlines": binary(b""),
+}
+
+
+def rows_of(path: Path) -> dict[str, list[float]]:
+    file = VectorFile(path)
+    return {record.word.decode(): file.parse(record).tolist() for record in file.records()}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_recognised(tmp_path: Path, form: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "vectors"
+    path.write_bytes(pack(FORMS[form]))
+    assert rows_of(path) == dict(zip(WORDS, ROWS.tolist(), strict=True))
+
+
+def test_words_with_spaces_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "glove.txt"
+    path.write_text("a 1 2 3 4\n. . . 5 6 7 8\n\nb 1 1 1 1\n", encoding="utf-8")
+    assert list(rows_of(path)) == ["a", "b"]
+
+
+@given(rows=st_numpy.arrays(np.float32, (3, 2), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_what_is_written_is_read_bit_by_bit(
+    tmp_path_factory: pytest.TempPathFactory, as_bytes: bool, rows: object
+) -> None:
+    path = tmp_path_factory.mktemp("vectors") / "file"
+    assert isinstance(rows, np.ndarray)
+    write_word2vec(path, ["a", "b", "c"], 2, iter([rows[:2], rows[2:]]), as_bytes)
+    file = VectorFile(path)
+    again = np.stack([file.parse(record) for record in file.records()])
+    assert again.tobytes() == rows.tobytes()
+
+
+WRONG = {
+    "too few numbers": (b"a 1 2 3\nb 1 2\n", "line 2: the word 'b' has 2 numbers, where the first has 3"),
+    "no number": (b"a 1 2 3\nb 1 x 3\n", "line 2: the word 'b' has something that is not a number: '1 x 3'"),
+    "nan": (b"2 2\na 1 2\nb nan 2\n", "line 3: the word 'b' has nan as number 1 of its vector"),
+    "infinity": (b"2 2\na 1 2\nb 1 1e99\n", "line 3: the word 'b' has inf as number 2 of its vector"),
+    "text": (b"once upon a time\n", "line 1 is neither COUNT DIM nor WORD NUMBER"),
+    "empty": (b"", "line 1 is neither COUNT DIM"),
+    "no dimension": (b"3 0\n", "line 1 tells of vectors of 0 numbers"),
+    "cut off": (binary(b"\n")[:-9], "ends at word 5, within a vector, but its first line tells of 5 words"),
+    "half a gzip file": (gzip.compress(text_of(header=True))[:-20], "is damaged"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_told(tmp_path: Path, what: str) -> None:
+    content, message = WRONG[what]
+    path = tmp_path / "vectors"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        rows_of(path)
+    assert str(error.value).startswith(f"{path}")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere cannot be read: No such file"):
+        VectorFile(tmp_path / "nowhere")

@@ -87,7 +87,7 @@ def _write_keyed_vectors(path: Path, tokens: Sequence[str], dim: int, rows: Rows
         from gensim.models import KeyedVectors
     except ImportError:
         raise UserError("--format keyedvectors needs the extra \"gensim\": pip install 'dist-s2s[gensim]'") from None
-    vectors = KeyedVectors(dim, count=len(tokens))
+    vectors = KeyedVectors(dim)
     vectors.add_vectors(list(tokens), np.concatenate(list(rows)))
     vectors.save(str(path))
 

@@ -15,14 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
-from dist_s2s.sharded import DistributedEmbedding, RowPartition
+from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.storage.durable_files import (
     check_sha256,
@@ -31,11 +29,11 @@ from dist_s2s.storage.durable_files import (
     sync_directory,
     write_checked_json,
 )
+from dist_s2s.storage.table_rows import load_rows, shard_file
 from dist_s2s.storage.training_state import TrainingState, load_optimizer, replicated_tensors, saved_state, scalars
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of the manifest itself
-_ROWS_AT_A_TIME = 1 << 16
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
@@ -127,7 +125,7 @@ def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, Distrib
     manifest = read_manifest(checkpoint)
     _load_core(checkpoint, core, _core_file(checkpoint, manifest))
     for name, table in tables.items():
-        _load_rows(checkpoint, manifest, name, table, only_weight=True)
+        load_rows(checkpoint, manifest, name, table, only_weight=True)
 
 
 def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
@@ -139,16 +137,11 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
     load_optimizer(state.core_optimizer, core_state)
     table_state = saved_state("table_optimizer", tensors, manifest["scalars"])
     for number, (name, table) in enumerate(state.tables.items()):
-        rows = _load_rows(checkpoint, manifest, name, table, only_weight=False)
+        rows = load_rows(checkpoint, manifest, name, table, only_weight=False)
         if rows:
             table_state.setdefault(number, {}).update(rows)
     load_optimizer(state.table_optimizer, table_state)
     return manifest
-
-
-def shard_file(name: str, rank: int, world_size: int) -> str:
-    """Return the file name of one rank's rows of a table."""
-    return f"{name}-{rank}-of-{world_size}.safetensors"
 
 
 def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -157,42 +150,6 @@ def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) ->
     except RuntimeError as error:
         reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"{checkpoint} holds another model: {reasons}") from None
-
-
-@torch.no_grad()
-def _load_rows(
-    checkpoint: Path, manifest: dict[str, Any], name: str, table: DistributedEmbedding, only_weight: bool
-) -> dict[str, Tensor]:
-    """Copy this rank's rows into the table, block by block, from whatever shards hold them.
-
-    Returns this rank's rows of the optimizer's state, unless only_weight.
-    """
-    saved = manifest["tables"][name]
-    size = (table.num_embeddings, table.embedding_dim)
-    if (saved["num_embeddings"], saved["embedding_dim"]) != size:
-        raise UserError(
-            f"{checkpoint}: {name} is {saved['num_embeddings']} x {saved['embedding_dim']}, not {size[0]} x {size[1]}"
-        )
-    old, new = RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"]), table.partition
-    first, end = new.offset(table.rank), new.offset(table.rank + 1)
-    local = {"weight": table.weight.detach()}
-    for owner in [table.rank] if old == new else range(old.num_shards):
-        file = checkpoint / shard_file(name, owner, old.num_shards)
-        check_sha256(file, manifest["sha256"].get(file.name))
-        with safe_open(file, framework="pt") as shard:
-            for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
-                stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
-                places = new.positions(old.ids(owner, start, stop)) - first
-                mine = (places >= 0) & (places < end - first)
-                if not mine.any():
-                    continue
-                for key in ["weight"] if only_weight else shard.keys():
-                    block = shard.get_slice(key)[start:stop]
-                    if key not in local:
-                        local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
-                    local[key][places[mine]] = block[mine].to(local[key])  # device and dtype
-    del local["weight"]
-    return local
 
 
 def _core_file(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:

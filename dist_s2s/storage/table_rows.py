@@ -1,43 +1,85 @@
-"""The rows of a table in a checkpoint, in the order of their ids, whatever ranks and layout they were saved by."""
+"""The rows of a table in a checkpoint, whatever ranks and layout they were saved by."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.sharded import RowPartition
-from dist_s2s.storage.checkpoint import read_manifest, shard_file
+from dist_s2s.sharded import DistributedEmbedding, RowPartition
 from dist_s2s.storage.durable_files import check_sha256
 
-_ROWS_AT_A_TIME = 1 << 14
+_ROWS_AT_A_TIME = 1 << 16
 
 
-def table_size(checkpoint: Path, name: str) -> tuple[int, int]:
-    """Return rows and columns of a table.
+def shard_file(name: str, rank: int, world_size: int) -> str:
+    """Return the file name of one rank's rows of a table."""
+    return f"{name}-{rank}-of-{world_size}.safetensors"
+
+
+@torch.no_grad()
+def load_rows(
+    checkpoint: Path,
+    manifest: dict[str, Any],
+    name: str,
+    table: DistributedEmbedding,
+    *,
+    only_weight: bool,
+    new_ids: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Copy this rank's rows into the table, block by block, from whatever shards hold them. Calls no collectives.
+
+    Args:
+        manifest: that of the checkpoint.
+        only_weight: leave the optimizer's state.
+        new_ids: where each row of the checkpoint belongs, int64 [its rows], -1 for nowhere; the table may then have
+            another number of rows, and those that none belongs to stay as they are. By default all stay in place.
+
+    Returns:
+        This rank's rows of the optimizer's state, zeros where there were none.
 
     Raises:
-        UserError: if the checkpoint is damaged, or has no such table.
+        UserError: for a table of another size, or a file that is missing or damaged.
     """
-    tables = read_manifest(checkpoint)["tables"]
-    if name not in tables:
-        raise UserError(f"{checkpoint} has no {name}, but {', '.join(tables)}")
-    return tables[name]["num_embeddings"], tables[name]["embedding_dim"]
+    old, new, saved = _partition(manifest, name), table.partition, manifest["tables"][name]
+    sizes = [(saved["num_embeddings"], saved["embedding_dim"]), (table.num_embeddings, table.embedding_dim)]
+    if sizes[0][1] != sizes[1][1] or (new_ids is None and sizes[0] != sizes[1]):
+        there, here = (f"{rows} x {columns}" for rows, columns in sizes)
+        raise UserError(f"{checkpoint}: {name} is {there}, not {here}")
+    first, end = new.offset(table.rank), new.offset(table.rank + 1)
+    local = {"weight": table.weight.detach()}
+    for owner in [table.rank] if old == new and new_ids is None else range(old.num_shards):
+        file = checkpoint / shard_file(name, owner, old.num_shards)
+        check_sha256(file, manifest["sha256"].get(file.name))
+        with safe_open(file, framework="pt") as shard:
+            for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
+                stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
+                ids = old.ids(owner, start, stop)
+                ids = ids if new_ids is None else new_ids[ids]
+                places = new.positions(ids.clamp(min=0)) - first
+                mine = (ids >= 0) & (places >= 0) & (places < end - first)
+                if not mine.any():
+                    continue
+                for key in ["weight"] if only_weight else shard.keys():
+                    block = shard.get_slice(key)[start:stop]
+                    if key not in local:
+                        local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
+                    local[key][places[mine]] = block[mine].to(local[key])  # device and dtype
+    del local["weight"]
+    return local
 
 
-def table_rows(checkpoint: Path, name: str, count: int) -> Iterator[Tensor]:
+def read_rows(checkpoint: Path, manifest: dict[str, Any], name: str, count: int) -> Iterator[Tensor]:
     """Yield the rows of the ids 0 … count - 1 in blocks [N, D], as they were saved. Calls no collectives.
 
     Raises:
-        UserError: as ``table_size``, or if a file is missing or damaged.
+        UserError: if a file is missing or damaged.
     """
-    num_rows, _ = table_size(checkpoint, name)
-    manifest = read_manifest(checkpoint)
-    saved = manifest["tables"][name]
-    partition = RowPartition(num_rows, saved["world_size"], saved["layout"])
+    partition = _partition(manifest, name)
     with ExitStack() as stack:
         shards = []
         for owner in range(partition.num_shards):
@@ -46,14 +88,16 @@ def table_rows(checkpoint: Path, name: str, count: int) -> Iterator[Tensor]:
             shards.append(stack.enter_context(safe_open(file, framework="pt")).get_slice("weight"))
         for start in range(0, count, _ROWS_AT_A_TIME):
             ids = torch.arange(start, min(start + _ROWS_AT_A_TIME, count))
-            positions = partition.positions(ids)
-            block = torch.empty(0)
+            parts, places = [], []
             for owner, shard in enumerate(shards):
-                places = positions - partition.offset(owner)
-                mine = (places >= 0) & (places < partition.shard_size(owner))
-                if mine.any():  # the rows of a run of ids are a run of rows on each owner
-                    first, last = int(places[mine][0]), int(places[mine][-1])
-                    rows = shard[first : last + 1]
-                    block = rows.new_empty(len(ids), rows.shape[1]) if not len(block) else block
-                    block[mine] = rows
-            yield block
+                rows = partition.positions(ids) - partition.offset(owner)
+                mine = ((rows >= 0) & (rows < partition.shard_size(owner))).nonzero()[:, 0]
+                if len(mine):  # a run of ids is a run of rows on each owner
+                    parts.append(shard[int(rows[mine[0]]) : int(rows[mine[-1]]) + 1])
+                    places.append(mine)
+            yield torch.cat(parts)[torch.cat(places).argsort()]
+
+
+def _partition(manifest: dict[str, Any], name: str) -> RowPartition:
+    saved = manifest["tables"][name]
+    return RowPartition(saved["num_embeddings"], saved["world_size"], saved["layout"])

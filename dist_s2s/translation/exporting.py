@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from dist_s2s import UserError
 from dist_s2s.config import load_config
+from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
-from dist_s2s.storage.table_rows import table_rows, table_size
+from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
 from dist_s2s.translation.load import best_checkpoint, load_text_sides
 
@@ -52,9 +53,9 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
         raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
     sides = dict(zip(("source", "target"), load_text_sides(load_config(run_dir / CONFIG, {}), run_dir), strict=True))
     tokens = sides[side].vocabulary.tokens
-    table = f"{side}_table"
-    dim = table_size(checkpoint, table)[1]
-    rows = (block.float().numpy() for block in table_rows(checkpoint, table, len(tokens)))
+    table, manifest = f"{side}_table", read_manifest(checkpoint)
+    dim = manifest["tables"][table]["embedding_dim"]
+    rows = (block.float().numpy() for block in read_rows(checkpoint, manifest, table, len(tokens)))
     partial = output.with_name(f".{output.name}.partial")
     _remove(partial)
     try:

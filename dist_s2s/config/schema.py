@@ -39,6 +39,21 @@ OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
 
+def _list_from_text(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _rates_from_text(value: object) -> object:
+    """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR."""
+    if not isinstance(value, str):
+        return value
+    return dict(part.strip().rpartition("=")[::2] for part in value.split(",") if part.strip())
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
+Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
+
+
 class Section(BaseModel):
     """One section of the YAML file: immutable, without room for unknown keys."""
 
@@ -58,6 +73,10 @@ class DataConfig(Section):
     source_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
     target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
     min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>")
+    vocabulary: Literal["build", "keep", "extend"] = Field(
+        default="build",
+        description="build: from the training pairs; keep: that of training.init_from; extend: that, and new tokens",
+    )
     source_vectors: OptionalPath = Field(
         default=None,
         description="word vectors that the source table begins with: word2vec, GloVe or fastText, also .gz",
@@ -143,6 +162,15 @@ class TrainingConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
     patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
+    init_from: OptionalPath = Field(
+        default=None, description="a run or one of its checkpoints, whose weights this run begins with: fine-tuning"
+    )
+    frozen: Patterns = Field(
+        default=(), description="parts that do not learn, as parameters.txt names them: source_table, encoder.*"
+    )
+    part_learning_rates: Rates = Field(
+        default={}, description="factors of the learning rate by part: {source_table: 0.1, encoder.*: 0.5}"
+    )
     resume: PathText = Field(
         default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path"
     )
@@ -184,11 +212,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _vectors(self) -> Self:
+    def _beginnings(self) -> Self:
         names = ("vectors_learning_rate", "freeze_vectors", "project_vectors", "uncovered_std")
         given = [f"embedding.{name}" for name in names if getattr(self.embedding, name) not in (None, False)]
         if given and self.data.source_vectors is None and self.data.target_vectors is None:
             raise ValueError(f"{' and '.join(given)} need data.source_vectors or data.target_vectors")
+        if self.training.init_from is not None and (self.data.source_vectors or self.data.target_vectors):
+            raise ValueError("training.init_from already says what the tables begin with; leave out the vectors")
+        if self.data.vocabulary != "build" and self.training.init_from is None:
+            raise ValueError(f"data.vocabulary: {self.data.vocabulary} needs training.init_from")
         return self
 
     def to_yaml(self) -> str:

@@ -123,7 +123,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
     """Load the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
-    _load_core(checkpoint, core, _core_file(checkpoint, manifest))
+    _load_core(checkpoint, core, core_tensors(checkpoint, manifest))
     for name, table in tables.items():
         load_rows(checkpoint, manifest, name, table, only_weight=True)
 
@@ -131,7 +131,7 @@ def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, Distrib
 def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any]:
     """Load the model and its optimizers, on any number of ranks; return the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
-    tensors = _core_file(checkpoint, manifest)
+    tensors = core_tensors(checkpoint, manifest)
     _load_core(checkpoint, state.core, tensors)
     core_state = saved_state("core_optimizer", tensors, manifest["scalars"])
     load_optimizer(state.core_optimizer, core_state)
@@ -152,7 +152,8 @@ def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) ->
         raise UserError(f"{checkpoint} holds another model: {reasons}") from None
 
 
-def _core_file(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+def core_tensors(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of the replicated part, see ``replicated_tensors``. Raises UserError for a damaged file."""
     check_sha256(checkpoint / "core.safetensors", manifest["sha256"].get("core.safetensors"))
     return load_file(checkpoint / "core.safetensors")
 

@@ -38,6 +38,11 @@ class TextSide:
         tokens = map(tokenizer.tokenize, sentences)
         return cls(tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency))
 
+    def extended(self, other: "TextSide") -> "TextSide":
+        """Return this side with those tokens of another after its own that it does not have."""
+        new = [token for token in other.vocabulary.tokens if token in other.vocabulary and token not in self.vocabulary]
+        return TextSide(self.tokenizer, Vocabulary([*self.vocabulary.tokens, *new]))
+
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
         return self.vocabulary.encode(self.tokenizer.tokenize(text))

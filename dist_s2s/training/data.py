@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.text.corpus import Corpus, encode_pairs, load_pairs
 from dist_s2s.text.side import TextSide, build_sides
 from dist_s2s.text.vocabulary import EOS
+from dist_s2s.training.origin import Origin
 from dist_s2s.translation.load import load_text_sides, side_settings
 from dist_s2s.translation.scoring import Pairs
 
@@ -27,10 +29,13 @@ class RunData:
     dropped: int
 
 
-def read_data(config: Config, checkpoint: Path | None) -> RunData:
+def read_data(config: Config, checkpoint: Path | None, origin: Origin | None = None) -> RunData:
     """Read all data files. Calls no collectives.
 
     A run that goes on keeps the vocabularies of its checkpoint's run.
+
+    Raises:
+        UserError: for a file that cannot be used, or words of the origin that do not fit.
     """
     settings = config.data
     train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
@@ -38,10 +43,32 @@ def read_data(config: Config, checkpoint: Path | None) -> RunData:
     if checkpoint is not None:
         source, target = load_text_sides(config, checkpoint.parent.parent)
     else:
-        source, target = build_sides(*side_settings(config), train)
+        source, target = new_sides(config, train, origin)
     examples, dropped = encode_pairs(train, source, target, settings.max_length)
     valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
     return RunData(source, target, examples, valid_examples, valid, test, dropped)
+
+
+def new_sides(config: Config, train: Pairs, origin: Origin | None) -> tuple[TextSide, TextSide]:
+    """Return both sides as ``data.vocabulary`` says: built from the training pairs, or the origin's.
+
+    Raises:
+        UserError: if the origin cuts text into other tokens.
+    """
+    choice, settings = config.data.vocabulary, side_settings(config)
+    if origin is None or choice == "build":
+        return build_sides(*settings, train)
+    old = origin.source, origin.target
+    for name, mine, theirs in zip(("source", "target"), settings, side_settings(origin.config), strict=True):
+        if mine.tokenizer != theirs.tokenizer:
+            raise UserError(
+                f"data.vocabulary: {choice} needs the tokenizers of {origin.checkpoint}: data.{name}_tokenizer is "
+                f"{theirs.tokenizer} there, {mine.tokenizer} here"
+            )
+    if choice == "keep":
+        return old
+    source, target = (mine.extended(new) for mine, new in zip(old, build_sides(*settings, train), strict=True))
+    return source, target
 
 
 def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:

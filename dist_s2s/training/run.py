@@ -20,8 +20,10 @@ from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
 from dist_s2s.training.events import Listener
+from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
+from dist_s2s.training.origin import Origin, check_models_fit, read_origin
 from dist_s2s.training.schedule import warmup_warning
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trackers import RunLog, counted
@@ -48,6 +50,7 @@ class Start:
     data_id: str  # a hash of the data files' content
     has_other_data: bool  # than the run of the checkpoint
     precision_before: str | None  # of that run
+    origin: Origin | None  # what a new run begins with
 
 
 def run_training(config: Config, verbose: bool = False, listeners: Sequence[Listener] = ()) -> None:
@@ -86,8 +89,9 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     model = config.model
     precision = settle_precision(config.training.precision, ranks, model.embedding_dim, model.hidden_size)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-    data = ranks.together(lambda: read_data(config, checkpoint))
-    config = ranks.together(lambda: settle_output(config, checkpoint, data, ranks.world_size))
+    origin = ranks.together(lambda: find_origin(config, checkpoint))
+    data = ranks.together(lambda: read_data(config, checkpoint, origin))
+    config = ranks.together(lambda: settle_output(config, checkpoint, origin, data, ranks.world_size))
 
     precision_before = ranks.together(lambda: _config_of(checkpoint).training.precision if checkpoint else None)
 
@@ -102,28 +106,40 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
         return data_id(sources), is_other
 
     data_hash, is_other = json.loads(ranks.gather_texts(json.dumps(ranks.together(claim_directory)))[0])
-    return Start(config, data, checkpoint, data_hash, is_other, precision_before)
+    return Start(config, data, checkpoint, data_hash, is_other, precision_before, origin)
 
 
-def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_size: int) -> Config:
-    """Decide what ``model.output: auto`` means: what it did in the checkpoint's run, or by the layer's size.
+def find_origin(config: Config, checkpoint: Path | None) -> Origin | None:
+    """Return what ``training.init_from`` names, for a run that does not go on from a checkpoint of its own."""
+    path = config.training.init_from
+    return None if path is None or checkpoint is not None else read_origin(Path(path))
+
+
+def settle_output(
+    config: Config, checkpoint: Path | None, origin: Origin | None, data: RunData, world_size: int
+) -> Config:
+    """Decide what ``model.output: auto`` means: what it did in the checkpoint's or the origin's run, or by its size.
 
     Raises:
-        UserError: if the tables are to have fewer rows than a vocabulary has tokens.
+        UserError: if the tables are to have fewer rows than a vocabulary has tokens, or the origin has another model.
     """
     tokens, rows = max(len(data.source.vocabulary), len(data.target.vocabulary)), config.embedding.num_embeddings
     if rows is not None and rows < tokens:
         raise UserError(
             f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
         )
-    if config.model.output != "auto":
-        return config
-    if checkpoint is not None:
+    model = config.model
+    output = model.output
+    if output == "auto" and origin is not None:
+        output = origin.config.model.output
+    elif output == "auto" and checkpoint is not None:
         output = _config_of(checkpoint).model.output
-    else:
-        model = config.model
+    elif output == "auto":
         output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
-    return config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
+    config = config.model_copy(update={"model": model.model_copy(update={"output": output})})
+    if origin is not None:
+        check_models_fit(origin, config)
+    return config
 
 
 def _config_of(checkpoint: Path) -> Config:
@@ -150,6 +166,8 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
         trainer.progress.data = start.data_id
         counts = target_counts(start.data.train, len(start.data.target.vocabulary))
         trainer.translator.output.start_from(counts)
+        if start.origin is not None:
+            log.say("\n".join(start_from(trainer, start.origin)))
         warning = warmup_warning(config.training, trainer.batches_in_epoch)
         if warning is not None:
             log.say(warning)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
 
 from dist_s2s import UserError
 from dist_s2s.config import Config
@@ -21,7 +20,7 @@ from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
-from dist_s2s.training.optimizers import make_table_optimizer
+from dist_s2s.training.optimizers import freeze, make_core_optimizer, make_table_optimizer
 from dist_s2s.training.schedule import Progress, learning_rate
 from dist_s2s.training.steps import Step, training_steps
 from dist_s2s.translation.translator import Translator
@@ -45,8 +44,9 @@ class Trainer:
         self.config, self.corpus, self.translator = config, corpus, translator
         self.ranks = translator.ranks
         self.tables = list(translator.tables.values())
+        freeze(config, translator.core, translator.tables)
         self.core = accelerator.prepare(translator.core)  # DDP; the tables stay outside
-        core_optimizer = Adam(translator.core.parameters(), lr=config.training.learning_rate, fused=True)
+        core_optimizer = make_core_optimizer(config, translator.core)
         table_optimizer = make_table_optimizer(config, translator.tables)
         self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
         self.progress = Progress()

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import Corpus, encode_pairs, load_pairs
-from dist_s2s.text.side import TextSide, build_sides
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS
-from dist_s2s.translation.load import load_text_sides, side_settings
+from dist_s2s.training.sides import make_sides
 from dist_s2s.translation.scoring import Pairs
 
 
@@ -27,21 +28,29 @@ class RunData:
     dropped: int
 
 
-def read_data(config: Config, checkpoint: Path | None) -> RunData:
-    """Read all data files. Calls no collectives.
+def read_data(config: Config, checkpoint: Path | None, ranks: Ranks) -> RunData:
+    """Read all data files (collective).
 
     A run that goes on keeps the vocabularies of its checkpoint's run.
     """
     settings = config.data
-    train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
-    test = load_pairs(settings.test, "test")
-    if checkpoint is not None:
-        source, target = load_text_sides(config, checkpoint.parent.parent)
-    else:
-        source, target = build_sides(*side_settings(config), train)
-    examples, dropped = encode_pairs(train, source, target, settings.max_length)
-    valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
-    return RunData(source, target, examples, valid_examples, valid, test, dropped)
+
+    def read() -> tuple[Pairs, Pairs, Pairs]:
+        return (
+            load_pairs(settings.train, "train"),
+            load_pairs(settings.valid, "valid"),
+            load_pairs(settings.test, "test"),
+        )
+
+    train, valid, test = ranks.together(read)
+    source, target = make_sides(config, checkpoint, train, ranks)
+
+    def encode() -> RunData:
+        examples, dropped = encode_pairs(train, source, target, settings.max_length)
+        valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
+        return RunData(source, target, examples, valid_examples, valid, test, dropped)
+
+    return ranks.together(encode)
 
 
 def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:

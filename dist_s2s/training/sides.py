@@ -1,0 +1,37 @@
+"""How a run comes to the two sides of its text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.side import TextSide, build_sides
+from dist_s2s.translation.load import load_text_sides, side_settings
+
+
+def make_sides(
+    config: Config, checkpoint: Path | None, pairs: Sequence[tuple[str, str]], ranks: Ranks
+) -> tuple[TextSide, TextSide]:
+    """Return the sides of the run that goes on from a checkpoint, or build them from the training pairs (collective).
+
+    The first rank alone builds them, and sends their files to the others: learning subwords takes all cores, and its
+    floating-point sums may differ from one processor to the next.
+
+    Raises:
+        UserError: on every rank, as ``TextSide.load`` or ``build_sides``.
+    """
+    if checkpoint is not None:
+        return ranks.together(lambda: load_text_sides(config, checkpoint.parent.parent))
+    settings = side_settings(config)
+
+    def build() -> dict[str, bytes]:
+        if not ranks.is_first:
+            return {}
+        source, target = build_sides(*settings, pairs)
+        return source.files("source") | target.files("target")
+
+    files = ranks.together(build)
+    names = ranks.share("\n".join(files).encode()).decode().split("\n")
+    files = {name: ranks.share(files.get(name, b"")) for name in names}
+    source, target = settings
+    return TextSide.from_files(files, "source", source), TextSide.from_files(files, "target", target)

@@ -9,12 +9,14 @@ SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")  # the first tokens of every voc
 
 
 def _tags_from_text(value: object) -> object:
-    """Return a list from the words of a text, as the command line gives it.
+    """Return a list from the words of a text, as the command line gives it; ``[]`` has none.
 
     Raises:
         ValueError: if a tag could be taken for a word or a special token, or is given twice.
     """
-    tags = [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
+    tags = value
+    if isinstance(value, str):
+        tags = [word for word in re.split(r"[\s,]+", value) if word and value != "[]"]
     if not isinstance(tags, list | tuple):
         return tags
     for number, tag in enumerate(map(str, tags)):

@@ -75,6 +75,9 @@ class DataConfig(Section):
     byte_fallback: bool = Field(
         default=True, description="subwords: spell rare characters in bytes, so that none becomes <unk>"
     )
+    bpe_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the merges that bpe skips in training, drawn anew each epoch"
+    )
     tags: Tags = Field(
         default=(), description="tokens such as <2en> that a source sentence may begin with; separated by commas"
     )
@@ -93,6 +96,11 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.target_segmentation {self.target_segmentation} needs data.target_tokenizer whitespace, but "
                 f"it is {self.target_tokenizer}"
+            )
+        if self.bpe_dropout > 0 and "bpe" not in (self.source_tokenizer, self.target_tokenizer):
+            raise ValueError(
+                "data.bpe_dropout needs data.source_tokenizer or data.target_tokenizer bpe, but they are "
+                f"{self.source_tokenizer} and {self.target_tokenizer}"
             )
         reserved = len(SPECIALS) + len(self.tags)
         if self.source_vocabulary_size is not None and self.source_vocabulary_size <= reserved:

@@ -11,7 +11,7 @@ from dist_s2s.text.normalization import Normalization, normalize
 from dist_s2s.text.segmentation import Segmentation, detect, undo
 from dist_s2s.text.tokenizers import SubwordTokenizer, Tokenizer, TokenizerName, make_tokenizer
 from dist_s2s.text.tokenizers.subwords import MOST_SENTENCES, train
-from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
+from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,15 @@ class TextSide:
         else:
             ids = [self.vocabulary.encode(self.tokenizer.tokenize(text)) for text in texts]
         return [head + tail for head, tail in zip(numbers, ids, strict=True)] if tags else ids
+
+    def resample(self, ids: list[int], dropout: float, seed: int) -> list[int]:
+        """Return a sentence of BPE subwords cut anew; see `SubwordTokenizer.resample`. Tags stay."""
+        assert isinstance(self.tokenizer, SubwordTokenizer)
+        if UNK in ids:  # what it stands for is lost
+            return ids
+        first = len(SPECIALS) + len(self.vocabulary.tags)
+        text = next((position for position, number in enumerate(ids) if number >= first), len(ids))
+        return ids[:text] + self.tokenizer.resample(ids[text:], dropout, seed)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the sentence that `ids` stand for, up to the first EOS, as `readable` would give it."""

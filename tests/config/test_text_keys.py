@@ -32,7 +32,11 @@ def test_tags_from_the_command_line_and_from_a_file(tmp_path: Path) -> None:
             "^data.joint_vocabulary needs data.source_tokenizer = data.target_tokenizer, but they are characters and w",
         ),
         (
-            {"data.joint_vocabulary": "true", "data.target_tokenizer": "characters", "data.target_vocabulary_size": "9"},
+            {
+                "data.joint_vocabulary": "true",
+                "data.target_tokenizer": "characters",
+                "data.target_vocabulary_size": "9",
+            },
             "needs data.source_vocabulary_size = data.target_vocabulary_size, but they are null and 9",
         ),
         (
@@ -43,6 +47,7 @@ def test_tags_from_the_command_line_and_from_a_file(tmp_path: Path) -> None:
             {"data.tags": "<a> <b>", "data.source_vocabulary_size": "6"},
             "^data.source_vocabulary_size is 6, of which 6 are special tokens and data.tags; give at least 7$",
         ),
+        ({"data.bpe_dropout": "0.1"}, "needs data.source_tokenizer or data.target_tokenizer bpe, but they are char"),
         ({"data.normalization": "nfd"}, "data.normalization must be one of none, NFC or NFKC, but is 'nfd'"),
     ],
 )

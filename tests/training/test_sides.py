@@ -17,6 +17,7 @@ def test_subwords_with_tags_and_text_in_pieces_train_on_two_ranks(tmp_path: Path
         "data__source_tokenizer": "bpe",
         "data__source_vocabulary_size": 5000,
         "data__tags": "<2en>,<2de>",
+        "data__bpe_dropout": 0.5,
         "data__target_tokenizer": "whitespace",
         "training__max_steps": 2,
     }

@@ -56,6 +56,19 @@ class SubwordTokenizer:
         numbers: list[list[int]] = self._processor.encode(list(map(_plain, texts)), num_threads=1)
         return numbers
 
+    def resample(self, numbers: list[int], dropout: float, seed: int) -> list[int]:
+        """Cut a sentence of a BPE model anew, skipping each merge with a probability; the same for the same seed.
+
+        Args:
+            numbers: of the sentence's tokens, from `encode_all`; all are known.
+            dropout: the probability.
+            seed: at least 0 and less than 2^32.
+        """
+        _sentencepiece().set_random_generator_seed(seed)
+        text = self._processor.decode(numbers)
+        drawn: list[int] = self._processor.encode(text, enable_sampling=True, alpha=dropout, nbest_size=-1)
+        return drawn
+
     def detokenize(self, tokens: list[str]) -> str:
         """Join the tokens; bytes that spell no character become U+FFFD."""
         text: str = self._processor.decode_pieces(tokens)

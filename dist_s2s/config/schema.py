@@ -9,8 +9,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from dist_s2s.config.tags import SPECIALS, Tags
+
 # What the parts of the translator call themselves; a type checker compares these names with theirs.
-TokenizerName = Literal["whitespace", "words", "characters"]
+TokenizerName = Literal["whitespace", "words", "characters", "jieba", "bpe", "unigram"]
 AttentionName = Literal["none", "dot", "general", "additive"]
 
 
@@ -70,9 +72,31 @@ class DataConfig(Section):
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
     batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
     max_length: int = Field(default=100, gt=0, description="tokens; longer training pairs are dropped and counted")
-    source_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
-    target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="most tokens kept, specials included")
-    min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>")
+    normalization: Literal["none", "NFC", "NFKC"] = Field(
+        default="NFC", description="Unicode form of both sides, in training, translating and scoring"
+    )
+    target_segmentation: Literal["auto", "none", "subword-nmt", "sentencepiece"] = Field(
+        default="auto",
+        description="marks by which text for the whitespace tokenizer was cut into subwords before, which output and "
+        "scores undo; auto: as its tokens tell",
+    )
+    source_vocabulary_size: OptionalInt = Field(
+        default=None,
+        ge=5,
+        description="most tokens kept, specials included; null: all, or of subwords what fits the text",
+    )
+    target_vocabulary_size: OptionalInt = Field(default=None, ge=5, description="the same for the target side")
+    joint_vocabulary: bool = Field(default=False, description="both sides have one vocabulary, of the tokens of both")
+    min_frequency: int = Field(default=1, ge=1, description="rarer tokens become <unk>; subwords never do")
+    byte_fallback: bool = Field(
+        default=True, description="subwords: spell rare characters in bytes, so that none becomes <unk>"
+    )
+    bpe_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the merges that bpe skips in training, drawn anew each epoch"
+    )
+    tags: Tags = Field(
+        default=(), description="tokens such as <2en> that a source sentence may begin with; separated by commas"
+    )
     vocabulary: Literal["build", "keep", "extend"] = Field(
         default="build",
         description="build: from the training pairs; keep: that of training.init_from; extend: that, and new tokens",
@@ -82,6 +106,34 @@ class DataConfig(Section):
         description="word vectors that the source table begins with: word2vec, GloVe or fastText, also .gz",
     )
     target_vectors: OptionalPath = Field(default=None, description="the same for the target table")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.joint_vocabulary:
+            for key in ("tokenizer", "vocabulary_size"):
+                source, target = (getattr(self, f"{side}_{key}") for side in ("source", "target"))
+                if source != target:
+                    raise ValueError(
+                        f"data.joint_vocabulary needs data.source_{key} = data.target_{key}, but they are "
+                        f"{as_text(source)} and {as_text(target)}"
+                    )
+        if self.target_segmentation not in ("auto", "none") and self.target_tokenizer != "whitespace":
+            raise ValueError(
+                f"data.target_segmentation {self.target_segmentation} needs data.target_tokenizer whitespace, but "
+                f"it is {self.target_tokenizer}"
+            )
+        if self.bpe_dropout > 0 and "bpe" not in (self.source_tokenizer, self.target_tokenizer):
+            raise ValueError(
+                "data.bpe_dropout needs data.source_tokenizer or data.target_tokenizer bpe, but they are "
+                f"{self.source_tokenizer} and {self.target_tokenizer}"
+            )
+        reserved = len(SPECIALS) + len(self.tags)
+        if self.source_vocabulary_size is not None and self.source_vocabulary_size <= reserved:
+            raise ValueError(
+                f"data.source_vocabulary_size is {self.source_vocabulary_size}, of which {reserved} are special tokens "
+                f"and data.tags; give at least {reserved + 1}"
+            )
+        return self
 
 
 class ModelConfig(Section):
@@ -277,4 +329,6 @@ def as_text(value: object) -> str:
     """Return a value in YAML's words, such as null and true."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
     return str(value)

@@ -66,6 +66,19 @@ class Ranks:
                 "all ranks must see the same files"
             )
 
+    def share(self, content: bytes) -> bytes:
+        """Return the first rank's bytes, on every rank (two broadcasts)."""
+        if self.group is None:
+            return content
+        size = torch.tensor([len(content)], device=self.device)
+        dist.broadcast(size, group=self.group, group_src=0)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        if self.is_first and content:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        data = data.to(self.device)
+        dist.broadcast(data, group=self.group, group_src=0)
+        return data.cpu().numpy().tobytes()
+
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each rank; all have the same shape and dtype."""
         gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]

@@ -1,7 +1,7 @@
 """Parallel corpora: from a TSV file, or the phrasebook, to pairs of sentences and pairs of id lists."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -92,7 +92,7 @@ def describe(name: str) -> str:
 
 
 def encode_pairs(
-    pairs: Iterable[tuple[str, str]], source_side: TextSide, target_side: TextSide, max_length: int | None
+    pairs: Sequence[tuple[str, str]], source_side: TextSide, target_side: TextSide, max_length: int | None
 ) -> tuple[ExampleList, int]:
     """Turn sentence pairs into examples, dropping those with an empty or too long side.
 
@@ -107,8 +107,10 @@ def encode_pairs(
     """
     examples = ExampleList()
     dropped = 0
-    for source_text, target_text in pairs:
-        example = Example(source_side.encode(source_text), target_side.encode(target_text))
+    sources = source_side.encode_all([source for source, _ in pairs])
+    targets = target_side.encode_all([target for _, target in pairs])
+    for source, target in zip(sources, targets, strict=True):
+        example = Example(source, target)
         longest = max(len(example.source), len(example.target))
         if not example.source or not example.target or (max_length is not None and longest > max_length):
             dropped += 1

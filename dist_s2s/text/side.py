@@ -1,12 +1,17 @@
 """One side of a translation: between its text and token ids."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from dist_s2s.text.tokenizers import Tokenizer, TokenizerName, make_tokenizer
-from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s import UserError
+from dist_s2s.text.normalization import Normalization, normalize
+from dist_s2s.text.segmentation import Segmentation, detect, undo
+from dist_s2s.text.tokenizers import SubwordTokenizer, Tokenizer, TokenizerName, make_tokenizer
+from dist_s2s.text.tokenizers.subwords import MOST_SENTENCES, train
+from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -15,65 +20,197 @@ class SideSettings:
 
     Attributes:
         tokenizer: its name.
-        max_size: most tokens of the vocabulary, specials included; None for no limit.
-        min_frequency: rarer tokens are left out.
+        max_size: most tokens of the vocabulary, specials included; None for no limit, or of subwords as many as fit
+            the text, see `subwords.train`.
+        min_frequency: rarer tokens are left out, except subwords.
+        normalization: the Unicode form of the text.
+        byte_fallback: of subwords, see `subwords.train`.
+        tags: tokens of the vocabulary that no text spells.
+        reads_tags: whether tags are read at the beginning of a sentence.
+        segmentation: how the text was cut into subwords before, which is undone for readers; auto: as its tokens tell.
+        joint: whether both sides have the tokens of both.
     """
 
     tokenizer: TokenizerName
     max_size: int | None = None
     min_frequency: int = 1
+    normalization: Normalization = "NFC"
+    byte_fallback: bool = True
+    tags: tuple[str, ...] = ()
+    reads_tags: bool = True
+    segmentation: Literal["auto"] | Segmentation = "auto"
+    joint: bool = False
 
 
 @dataclass(frozen=True)
 class TextSide:
-    """A tokenizer with its vocabulary."""
+    """A tokenizer with its vocabulary, and what is done to the text before and after.
+
+    Attributes:
+        normalization, reads_tags: see SideSettings.
+        segmentation: what `decode` and `readable` undo.
+    """
 
     tokenizer: Tokenizer
     vocabulary: Vocabulary
+    normalization: Normalization = "NFC"
+    reads_tags: bool = True
+    segmentation: Segmentation = "none"
 
     @classmethod
     def build(cls, settings: SideSettings, sentences: Iterable[str]) -> Self:
-        """Make the tokenizer, and build the vocabulary from its tokens of `sentences`; see `Vocabulary.build`."""
-        tokenizer = make_tokenizer(settings.tokenizer)
-        tokens = map(tokenizer.tokenize, sentences)
-        return cls(tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency))
+        """Make the tokenizer and build the vocabulary, or learn both, from `sentences`.
+
+        Raises:
+            UserError: as `Vocabulary.build` and `subwords.train`; or there is no token.
+        """
+        tags = settings.tags
+        texts = (_cut_tags(normalize(sentence, settings.normalization), tags)[1] for sentence in sentences)
+        model = None
+        if settings.tokenizer in ("bpe", "unigram"):
+            model = train(texts, settings.tokenizer, settings.max_size, settings.byte_fallback, tags)
+        tokenizer = make_tokenizer(settings.tokenizer, model)
+        if isinstance(tokenizer, SubwordTokenizer):
+            return cls._of(settings, tokenizer, Vocabulary(tokenizer.pieces, tags))
+        tokens = map(tokenizer.tokenize, texts)
+        return cls._of(settings, tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency, tags))
+
+    @classmethod
+    def _of(cls, settings: SideSettings, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Self:
+        segmentation = settings.segmentation
+        if segmentation == "auto":
+            segmentation = detect(vocabulary.tokens) if settings.tokenizer == "whitespace" else "none"
+        return cls(tokenizer, vocabulary, settings.normalization, settings.reads_tags, segmentation)
 
     def extended(self, other: "TextSide") -> "TextSide":
         """Return this side with those tokens of another after its own that it does not have."""
         new = [token for token in other.vocabulary.tokens if token in other.vocabulary and token not in self.vocabulary]
-        return TextSide(self.tokenizer, Vocabulary([*self.vocabulary.tokens, *new]))
+        return replace(self, vocabulary=Vocabulary([*self.vocabulary.tokens, *new], self.vocabulary.tags))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
-        return self.vocabulary.encode(self.tokenizer.tokenize(text))
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each sentence, without SOS and EOS; for subwords much faster than one by one."""
+        texts = [normalize(text, self.normalization) for text in texts]
+        tags = self.vocabulary.tags if self.reads_tags else ()
+        numbers: list[list[int]] = []
+        if tags:
+            parts = [_cut_tags(text, tags) for text in texts]
+            numbers, texts = [number for number, _ in parts], [text for _, text in parts]
+        if isinstance(self.tokenizer, SubwordTokenizer):
+            ids = self.tokenizer.encode_all(texts)
+        else:
+            ids = [self.vocabulary.encode(self.tokenizer.tokenize(text)) for text in texts]
+        return [head + tail for head, tail in zip(numbers, ids, strict=True)] if tags else ids
+
+    def resample(self, ids: list[int], dropout: float, seed: int) -> list[int]:
+        """Return a sentence of BPE subwords cut anew; see `SubwordTokenizer.resample`. Tags stay."""
+        assert isinstance(self.tokenizer, SubwordTokenizer)
+        if UNK in ids:  # what it stands for is lost
+            return ids
+        first = len(SPECIALS) + len(self.vocabulary.tags)
+        text = next((position for position, number in enumerate(ids) if number >= first), len(ids))
+        return ids[:text] + self.tokenizer.resample(ids[text:], dropout, seed)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the sentence that `ids` stand for, up to the first EOS."""
-        return self.tokenizer.detokenize(self.vocabulary.decode(ids))
+        """Return the sentence that `ids` stand for, up to the first EOS, as `readable` would give it."""
+        return self.readable(self.tokenizer.detokenize(self.vocabulary.decode(ids)))
+
+    def readable(self, text: str) -> str:
+        """Return the text of a sentence as a translation would give it: normalized, and not cut into subwords."""
+        return undo(normalize(text, self.normalization), self.segmentation)
 
     def files(self, name: str) -> dict[str, bytes]:
         """Return by file name what `load` reads again as side `name`, "source" or "target"."""
-        return {_vocabulary_file(name): self.vocabulary.to_text().encode()}
+        files = {_vocabulary_file(name): self.vocabulary.to_text().encode()}
+        if isinstance(self.tokenizer, SubwordTokenizer):
+            files[_model_file(name)] = self.tokenizer.model
+        return files
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], name: str, settings: SideSettings) -> Self:
+        """Return the side whose `files(name)` these are; they may be among others."""
+        lines = files[_vocabulary_file(name)].decode().split("\n")[:-1]
+        tokenizer = make_tokenizer(settings.tokenizer, files.get(_model_file(name)))
+        return cls._of(settings, tokenizer, Vocabulary(lines, settings.tags))
 
     @classmethod
     def load(cls, directory: Path, name: str, settings: SideSettings) -> Self:
         """Read side `name`, "source" or "target", from its files in a directory.
 
         Raises:
-            UserError: as `Vocabulary.load`.
+            UserError: as `Vocabulary.load`; or the subwords' model is none, or another vocabulary's.
         """
-        return cls(make_tokenizer(settings.tokenizer), Vocabulary.load(directory / _vocabulary_file(name)))
+        path, model_path = directory / _vocabulary_file(name), directory / _model_file(name)
+        vocabulary = Vocabulary.load(path, settings.tags)
+        model = _read(model_path) if settings.tokenizer in ("bpe", "unigram") else None
+        try:
+            tokenizer = make_tokenizer(settings.tokenizer, model)
+        except ValueError as error:
+            raise UserError(f"{model_path} {error}; put back the file of the run") from None
+        if isinstance(tokenizer, SubwordTokenizer):
+            line = _first_difference(tokenizer.pieces, vocabulary.tokens)
+            if line is not None:
+                raise UserError(
+                    f"{model_path} and {path} do not belong together: they differ from line {line} of the vocabulary "
+                    "on; put back both files of the run"
+                )
+        return cls._of(settings, tokenizer, vocabulary)
 
 
 def build_sides(
     source: SideSettings, target: SideSettings, pairs: Sequence[tuple[str, str]]
 ) -> tuple[TextSide, TextSide]:
-    """Build both sides from sentence pairs."""
-    return (
-        TextSide.build(source, (sentence for sentence, _ in pairs)),
-        TextSide.build(target, (sentence for _, sentence in pairs)),
-    )
+    """Build both sides from sentence pairs; subwords from every n-th pair, if there are more than a million.
+
+    Raises:
+        UserError: as `TextSide.build`; the side is named.
+    """
+
+    def side(name: str, settings: SideSettings, *columns: int) -> TextSide:
+        step = 1
+        if settings.tokenizer in ("bpe", "unigram"):
+            step = -(-len(pairs) * len(columns) // MOST_SENTENCES)
+        numbers = range(0, len(pairs), max(1, step))
+        try:
+            return TextSide.build(settings, (pairs[number][column] for column in columns for number in numbers))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+
+    if source.joint:
+        both = side("joint vocabulary", source, 0, 1)
+        tokens = both.tokenizer, both.vocabulary
+        return both, TextSide._of(target, *tokens)
+    return side("source side", source, 0), side("target side", target, 1)
+
+
+def _cut_tags(text: str, tags: Sequence[str]) -> tuple[list[int], str]:
+    """Cut the tags off the beginning of a sentence; return their ids, and the rest."""
+    numbers: list[int] = []
+    while (found := max((tag for tag in tags if text.startswith(tag)), key=len, default=None)) is not None:
+        numbers.append(len(SPECIALS) + tags.index(found))
+        text = text.removeprefix(found).lstrip()
+    return numbers, text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; put back the file of the run") from None
+
+
+def _first_difference(pieces: Sequence[str], tokens: Sequence[str]) -> int | None:
+    """Return the first line of a vocabulary, counting from 1, that is not a model's; None if all are."""
+    lines = enumerate(zip_longest(pieces, tokens), start=1)
+    return next((number for number, (piece, token) in lines if piece != token), None)
 
 
 def _vocabulary_file(name: str) -> str:
     return f"{name}_vocabulary.txt"
+
+
+def _model_file(name: str) -> str:
+    return f"{name}_subwords.model"

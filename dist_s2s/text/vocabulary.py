@@ -16,46 +16,60 @@ SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
 class Vocabulary:
     """An immutable list of tokens; the id of a token is its position.
 
-    The four special tokens come first and stand for ids only: a text that spells `<eos>` must not end a
-    sentence, so `encode` treats the four strings as unknown words, and `in` answers False for them.
+    The four special tokens come first, then the tags, such as `<2en>`. Both stand for ids only: a text that spells
+    `<eos>` must not end a sentence, so `encode` treats these strings as unknown words, and `in` answers False for them.
 
     Args:
-        tokens: all tokens in id order, the four specials first.
+        tokens: all tokens in id order, the four specials first, then `tags`.
+        tags: tokens that no text spells, and that `decode` leaves out.
 
     Raises:
-        ValueError: the specials are missing, a token is repeated, empty, or contains a line break.
+        ValueError: the specials or tags are missing, a token is repeated, empty, or contains a line break.
     """
 
-    def __init__(self, tokens: Sequence[str]) -> None:
+    def __init__(self, tokens: Sequence[str], tags: Sequence[str] = ()) -> None:
         self.tokens: tuple[str, ...] = tuple(tokens)
-        if self.tokens[: len(SPECIALS)] != SPECIALS:
-            first = " ".join(self.tokens[: len(SPECIALS)])
-            raise ValueError(f"must begin with {' '.join(SPECIALS)}, one on a line, but begins with {first!r}")
+        self.tags: tuple[str, ...] = tuple(tags)
         self._ids = {token: index for index, token in enumerate(self.tokens)}
-        _check_tokens(self.tokens, self._ids)
-        for special in SPECIALS:
-            del self._ids[special]
+        _check_tokens(self.tokens, self._ids, (*SPECIALS, *tags))
+        for reserved in (*SPECIALS, *tags):
+            del self._ids[reserved]
 
     @classmethod
-    def build(cls, sentences: Iterable[Sequence[str]], max_size: int | None = None, min_frequency: int = 1) -> Self:
+    def build(
+        cls,
+        sentences: Iterable[Sequence[str]],
+        max_size: int | None = None,
+        min_frequency: int = 1,
+        tags: Sequence[str] = (),
+    ) -> Self:
         """Count the tokens of `sentences`: the most frequent first, equally frequent ones in string order.
 
         Args:
             sentences: tokenized sentences.
-            max_size: largest `len()` of the result, specials included; None for no limit.
+            max_size: largest `len()` of the result, specials and tags included; None for no limit.
             min_frequency: tokens seen less often are left out.
+            tags: see the class.
 
         Raises:
-            ValueError: `max_size` leaves no room for the specials.
+            ValueError: `max_size` leaves no room for the specials and tags.
+            UserError: there are tokens, and all are rarer than `min_frequency`.
         """
-        if max_size is not None and max_size < len(SPECIALS):
-            raise ValueError(f"max_size must be at least {len(SPECIALS)} (the special tokens), got {max_size}")
+        reserved = [*SPECIALS, *tags]
+        if max_size is not None and max_size < len(reserved):
+            raise ValueError(f"max_size must be at least {len(reserved)} (the special tokens), got {max_size}")
         counts = Counter(chain.from_iterable(sentences))
-        for special in SPECIALS:
-            counts.pop(special, None)
+        for token in reserved:
+            counts.pop(token, None)
         frequent = [(-count, token) for token, count in counts.items() if count >= min_frequency]
+        if counts and not frequent:
+            token, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
+            raise UserError(
+                f"no token occurs min_frequency = {min_frequency:,} times: the most frequent, {token!r}, occurs "
+                f"{count:,} {'time' if count == 1 else 'times'}; lower data.min_frequency"
+            )
         words = [token for _, token in sorted(frequent)]
-        return cls([*SPECIALS, *words][:max_size])
+        return cls([*reserved, *words][:max_size], tags)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Return the id of each token, `UNK` for those not in the vocabulary. Adds neither SOS nor EOS."""
@@ -63,7 +77,7 @@ class Vocabulary:
         return [ids.get(token, UNK) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Return the tokens of `ids` up to the first EOS, without PAD and SOS; UNK becomes `<unk>`.
+        """Return the tokens of `ids` up to the first EOS, without PAD, SOS and tags; UNK becomes `<unk>`.
 
         Raises:
             ValueError: an id is negative or not below `len(self)`.
@@ -74,7 +88,7 @@ class Vocabulary:
                 break
             if not 0 <= index < len(self.tokens):
                 raise ValueError(f"id {index} is outside the vocabulary: ids run from 0 to {len(self) - 1}")
-            if index not in (PAD, SOS):
+            if index == UNK or index >= len(SPECIALS) + len(self.tags):
                 tokens.append(self.tokens[index])
         return tokens
 
@@ -83,14 +97,18 @@ class Vocabulary:
         return "".join(f"{token}\n" for token in self.tokens)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], tags: Sequence[str] = ()) -> Self:
         """Read a UTF-8 file that holds what `to_text` returns.
+
+        Args:
+            path: the file.
+            tags: of the vocabulary that was saved.
 
         Raises:
             UserError: the file cannot be read as UTF-8 text, or is no vocabulary; the line is named.
         """
         try:
-            return cls(read_lines(path))
+            return cls(read_lines(path), tags)
         except ValueError as error:
             raise UserError(f"{path} is not a vocabulary: {error}") from None
 
@@ -104,11 +122,15 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tokens)"
 
 
-def _check_tokens(tokens: Sequence[str], last_index: dict[str, int]) -> None:
-    """Raise ValueError unless every token fits on a line of its own and occurs once.
+def _check_tokens(tokens: Sequence[str], last_index: dict[str, int], reserved: Sequence[str]) -> None:
+    """Raise ValueError unless `reserved` come first, and every token fits on a line of its own and occurs once.
 
     `last_index` maps each token to its last position. Lines count from 1, as in the text of `to_text`.
     """
+    for index, expected in enumerate(reserved):
+        if tokens[index : index + 1] != (expected,):
+            found = f"holds {tokens[index]!r}" if index < len(tokens) else "is missing"
+            raise ValueError(f"line {index + 1} {found}; a vocabulary begins with {' '.join(reserved)}, one on a line")
     for index, token in enumerate(tokens):
         if not token.strip() or "\n" in token or token.endswith("\r"):
             raise ValueError(f"line {index + 1} holds {token!r}: a token has visible characters and no line end")

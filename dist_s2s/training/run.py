@@ -90,7 +90,7 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     precision = settle_precision(config.training.precision, ranks, model.embedding_dim, model.hidden_size)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     origin = ranks.together(lambda: find_origin(config, checkpoint))
-    data = ranks.together(lambda: read_data(config, checkpoint, origin))
+    data = read_data(config, checkpoint, ranks, origin)
     config = ranks.together(lambda: settle_output(config, checkpoint, origin, data, ranks.world_size))
 
     precision_before = ranks.together(lambda: _config_of(checkpoint).training.precision if checkpoint else None)
@@ -157,6 +157,12 @@ def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
         f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
         f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}"
     )
+    for name, tokenizer, size, side in (
+        ("source", config.data.source_tokenizer, config.data.source_vocabulary_size, data.source),
+        ("target", config.data.target_tokenizer, config.data.target_vocabulary_size, data.target),
+    ):
+        if tokenizer in ("bpe", "unigram") and size is not None and len(side.vocabulary) < size:
+            log.say(f"the training pairs have no more subwords than that: data.{name}_vocabulary_size is {size:,}")
 
 
 def begin(trainer: Trainer, start: Start, log: RunLog) -> None:

@@ -9,6 +9,7 @@ from dist_s2s.config import Config
 from dist_s2s.sharded import SampledIds
 from dist_s2s.text.batches import Batch, global_batches, rank_batch
 from dist_s2s.text.corpus import Corpus
+from dist_s2s.text.resampled import ResampledCorpus
 from dist_s2s.training.schedule import Progress
 from dist_s2s.translation.translator import Translator
 
@@ -35,8 +36,9 @@ def training_steps(config: Config, corpus: Corpus, translator: Translator, start
     epoch, first = start.epoch, start.position
     while True:
         batches = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch)
+        examples = _examples_of_epoch(config, corpus, translator, epoch)
         for position in range(first, len(batches)):
-            batch = rank_batch(corpus, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
+            batch = rank_batch(examples, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
             is_last = position + 1 == len(batches)
             yield Step(
                 batch,
@@ -46,3 +48,13 @@ def training_steps(config: Config, corpus: Corpus, translator: Translator, start
             )
             number += 1
         epoch, first = epoch + 1, 0
+
+
+def _examples_of_epoch(config: Config, corpus: Corpus, translator: Translator, epoch: int) -> Corpus:
+    """Return the corpus, with subwords drawn for this epoch if ``data.bpe_dropout`` asks for it."""
+    data = config.data
+    if data.bpe_dropout == 0:
+        return corpus
+    source = translator.source if data.source_tokenizer == "bpe" else None
+    target = translator.target if data.target_tokenizer == "bpe" else None
+    return ResampledCorpus(corpus, source, target, data.bpe_dropout, config.training.seed, epoch)

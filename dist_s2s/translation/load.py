@@ -1,5 +1,6 @@
 """From a run directory to its translator."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from dist_s2s import UserError
@@ -45,10 +46,24 @@ def load_text_sides(config: Config, run_dir: Path) -> tuple[TextSide, TextSide]:
 def side_settings(config: Config) -> tuple[SideSettings, SideSettings]:
     """Return what the configuration says of the source and the target side."""
     data = config.data
-    return (
-        SideSettings(data.source_tokenizer, data.source_vocabulary_size, data.min_frequency),
-        SideSettings(data.target_tokenizer, data.target_vocabulary_size, data.min_frequency),
+    source = SideSettings(
+        data.source_tokenizer,
+        data.source_vocabulary_size,
+        data.min_frequency,
+        normalization=data.normalization,
+        byte_fallback=data.byte_fallback,
+        tags=data.tags,
+        joint=data.joint_vocabulary,
     )
+    target = replace(
+        source,
+        tokenizer=data.target_tokenizer,
+        max_size=data.target_vocabulary_size,
+        tags=data.tags if data.joint_vocabulary else (),
+        reads_tags=False,
+        segmentation=data.target_segmentation,
+    )
+    return source, target
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:

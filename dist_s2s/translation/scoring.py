@@ -30,9 +30,15 @@ def translate_pairs(
     options: SearchOptions = _GREEDY,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Return (source, reference, hypothesis) of each pair, on every rank (collective); see ``Translator.search``."""
+    """Return (source, reference, hypothesis) of each pair, on every rank (collective); see ``Translator.search``.
+
+    References are made ``readable``, as hypotheses are, so that both are in the same Unicode form and in whole words.
+    """
     hypotheses = translator.translate([source for source, _ in pairs], options, after_batch)
-    return [(*pair, hypothesis) for pair, hypothesis in zip(pairs, hypotheses, strict=True)]
+    readable = translator.target.readable
+    return [
+        (source, readable(target), hypothesis) for (source, target), hypothesis in zip(pairs, hypotheses, strict=True)
+    ]
 
 
 def bleu_score(rows: Sequence[Row]) -> float:

@@ -96,7 +96,7 @@ class Translator:
             options: how to search.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
-        sources = list(map(self.source.encode, sentences))
+        sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
         mine: list[tuple[int, list[int], float]] = []
         with self.evaluating():

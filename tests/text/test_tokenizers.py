@@ -1,12 +1,22 @@
+from unittest import mock
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dist_s2s import UserError
-from dist_s2s.text.tokenizers import CharacterTokenizer, WhitespaceTokenizer, WordTokenizer, make_tokenizer
+from dist_s2s.text.tokenizers import (
+    CharacterTokenizer,
+    JiebaTokenizer,
+    WhitespaceTokenizer,
+    WordTokenizer,
+    make_tokenizer,
+)
 
-NAMES = ["whitespace", "words", "characters"]
-any_text = st.text() | st.text(alphabet=" a1.,'\u2019-_￭■▁\t我。é“")
+NAMES = ["whitespace", "words", "characters", "jieba"]
+with mock.patch("marshal.load") as READ_CACHE, mock.patch("marshal.dump") as WRITTEN_CACHE:
+    TOKENIZERS = {name: make_tokenizer(name) for name in NAMES}
+any_text = st.text() | st.text(alphabet=" a1.,'\u2019-_￭■▁\t我。é“\u0301\u200c\u200dनि्สี🚀\u0600")
 any_tokens = st.lists(st.text(alphabet="a.￭▁我", min_size=1))
 
 
@@ -24,6 +34,13 @@ any_tokens = st.lists(st.text(alphabet="a.￭▁我", min_size=1))
         ("a - b", ["a", "-", "b"]),
         ("dogs' tails", ["dogs", "￭'", "tails"]),
         ("我爱你。", ["我爱你", "￭。"]),
+        ("नमस्ते दुनिया।", ["नमस्ते", "दुनिया", "￭।"]),
+        ("தமிழ் வாழ்க!", ["தமிழ்", "வாழ்க", "￭!"]),
+        ("cafe\u0301, nai\u0308ve", ["cafe\u0301", "￭,", "nai\u0308ve"]),
+        ("سلام\u200cها؟", ["سلام\u200cها", "￭؟"]),
+        ("ไทย ที่นี่", ["ไทย", "ที่นี่"]),
+        ("שָׁלוֹם, צה״ל.", ["שָׁלוֹם", "￭,", "צה״ל", "￭."]),
+        ("👩🏽\u200d🚀👩🏽\u200d🚀!", ["👩🏽\u200d🚀", "￭👩🏽\u200d🚀", "￭!"]),
         ("", []),
         ("  \t ", []),
     ],
@@ -56,6 +73,8 @@ def test_words_leave_no_joiner_in_text(tokens):
         ("한국 사람", list("한국▁사람")),
         ("x ▁ y", list("x▁_▁y")),
         ("𠀀 𠀁", list("𠀀𠀁")),
+        ("cafe\u0301 நி", ["c", "a", "f", "e\u0301", "▁", "நி"]),
+        ("👩🏽\u200d🚀🇩🇪", ["👩🏽\u200d🚀", "🇩🇪"]),
         ("", []),
     ],
 )
@@ -75,9 +94,9 @@ def test_characters_round_trip_text_that_has_spaces(text):
     assert tokenizer.detokenize(tokenizer.tokenize(text)) == " ".join(text.split())
 
 
+@pytest.mark.parametrize("tokenizer", [TOKENIZERS["characters"], TOKENIZERS["jieba"]], ids=["characters", "jieba"])
 @given(any_text)
-def test_characters_lose_nothing_but_whitespace(text):
-    tokenizer = CharacterTokenizer()
+def test_characters_and_jieba_lose_nothing_but_whitespace(tokenizer, text):
     back = tokenizer.detokenize(tokenizer.tokenize(text))
     assert "".join(back.split()) == "".join(text.replace("▁", "_").split())
     assert tokenizer.tokenize(back) == tokenizer.tokenize(text)
@@ -93,14 +112,24 @@ def test_whitespace_round_trip(text):
 @pytest.mark.parametrize("name", NAMES)
 @given(any_text)
 def test_tokens_are_never_empty_and_hold_no_whitespace(name, text):
-    assert all(token.split() == [token] for token in make_tokenizer(name).tokenize(text))
+    assert all(token.split() == [token] for token in TOKENIZERS[name].tokenize(text))
 
 
 def test_make_tokenizer_returns_the_named_one():
-    kinds = [type(make_tokenizer(name)) for name in NAMES]
-    assert kinds == [WhitespaceTokenizer, WordTokenizer, CharacterTokenizer]
+    kinds = [type(tokenizer) for tokenizer in TOKENIZERS.values()]
+    assert kinds == [WhitespaceTokenizer, WordTokenizer, CharacterTokenizer, JiebaTokenizer]
 
 
 def test_make_tokenizer_lists_the_names_it_knows():
-    with pytest.raises(UserError, match="tokenizer 'bpe' is unknown: choose one of whitespace, words, characters"):
-        make_tokenizer("bpe")
+    with pytest.raises(UserError, match=r"tokenizer 'spaces' is unknown: choose one of whitespace, words, .*unigram"):
+        make_tokenizer("spaces")
+
+
+def test_jieba_finds_words_and_keeps_the_rest_whole():
+    tokens = TOKENIZERS["jieba"].tokenize("我来到北京 清华大学, Python 3.5 isn't cafe\u0301")
+    assert tokens == ["我", "来到", "北京", "清华大学", ",", "▁", "Python", "▁", "3.5", "▁", "isn't", "▁", "cafe\u0301"]
+
+
+def test_jieba_reads_and_writes_no_cache_that_could_be_anyones():
+    assert not READ_CACHE.called
+    assert not WRITTEN_CACHE.called

@@ -25,6 +25,21 @@ def test_build_drops_what_is_rarer_than_min_frequency():
     assert Vocabulary.build([["x", "x", "y"]], min_frequency=2).tokens == (*SPECIALS, "x")
 
 
+def test_a_vocabulary_of_specials_alone_is_refused_with_the_largest_frequency() -> None:
+    with pytest.raises(UserError, match=r"no token occurs min_frequency = 1,000 times: .* 'b', occurs 3 times; lower"):
+        Vocabulary.build([["b", "a", "b"], ["b", "<eos>"]], min_frequency=1000)
+
+
+def test_tags_follow_the_specials_and_belong_to_no_text() -> None:
+    vocabulary = Vocabulary.build([["a", "<2en>", "<2en>"]], max_size=6, tags=["<2en>"])
+    assert vocabulary.tokens == (*SPECIALS, "<2en>", "a")
+    assert vocabulary.encode(["<2en>", "a"]) == [UNK, 5]
+    assert vocabulary.decode([SOS, 4, 5, UNK]) == ["a", "<unk>"]
+    assert "<2en>" not in vocabulary
+    with pytest.raises(ValueError, match=r"line 5 holds '<2en>'; a vocabulary begins with .* <unk> <2de>"):
+        Vocabulary(vocabulary.tokens, tags=["<2de>"])
+
+
 def test_build_refuses_a_size_without_room_for_the_specials():
     with pytest.raises(ValueError, match=r"max_size must be at least 4 .* got 3"):
         Vocabulary.build([["a"]], max_size=3)
@@ -79,7 +94,8 @@ def test_a_saved_vocabulary_is_plain_text_one_token_a_line():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\nb\n", "v.txt is not a vocabulary: must begin with <pad> <sos> <eos> <unk>"),
+        ("a\nb\n", "v.txt is not a vocabulary: line 1 holds 'a'; a vocabulary begins with <pad> <sos> <eos> <unk>"),
+        ("<pad>\n<sos>\n<eos>\n", "v.txt is not a vocabulary: line 4 is missing; a vocabulary begins with <pad>"),
         (
             "<pad>\n<sos>\n<eos>\n<unk>\na\nb\na\n",
             "v.txt is not a vocabulary: line 7 repeats the token 'a' of line 5",

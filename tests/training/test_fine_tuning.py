@@ -150,7 +150,7 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
     for name, value, message in (
         ("training.init_from", tmp_path / "nowhere", "is neither a run directory nor a checkpoint of one"),
         ("training.frozen", "encodr.*", "training.frozen: no part is called 'encodr.*'; there are source_table"),
-        ("data.source_tokenizer", "words", "data.source_tokenizer is characters there, words here"),
+        ("data.source_tokenizer", "words", "the source side's tokenizer is characters there, words here"),
     ):
         wrong = [*settings, f"--run_dir={tmp_path / name}", f"--{name}={value}"]
         finished = run("dist_s2s.train", *wrong, status=2)

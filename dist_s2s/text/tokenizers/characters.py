@@ -1,29 +1,29 @@
 """Characters, for scripts written without spaces."""
 
-import re
+import regex
 
-SPACE = "▁"  # U+2581, a space as a token
-SPACE_LOOKALIKE = "_"
+from dist_s2s.text.tokenizers.spaces import join_marked, mark_spaces
 
-# Scripts written without spaces: radicals, CJK punctuation, kana, bopomofo, ideographs; their compatibility,
-# vertical and full-width forms. Korean is left out because its spaces separate words.
-_UNSPACED = "\u2e80-\u312f\u3190-\ua4cf\U00020000-\U0003ffff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\uffe0-\uffe6"
-_NEEDLESS_SPACE = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
+# What a reader takes for one character: a letter with its marks, an emoji of several parts. A sign that precedes
+# numbers in Arabic and other scripts would take its number along, and stands alone.
+_CHARACTER = regex.compile(r"\p{Grapheme_Cluster_Break=Prepend}|\X")
 
 
 class CharacterTokenizer:
-    """Every character is a token; the default for Chinese. No Unicode normalization is applied.
+    """Every character is a token; the default for Chinese.
+
+    A character is a grapheme cluster (Unicode Standard Annex 29), so that no mark is cut off its letter.
 
     Whitespace beside a character of a script written without spaces (Chinese, Japanese) is dropped, so that
     spaced and unspaced Chinese give the same tokens; other whitespace becomes the token `SPACE`. A `SPACE` in
-    the text itself is read as `SPACE_LOOKALIKE`, lest it come back as a space.
+    the text itself is read as `SPACE_LOOKALIKE`.
     """
 
     def tokenize(self, text: str) -> list[str]:
         """Return the characters, and `SPACE` for whitespace that separates words."""
-        text = " ".join(text.replace(SPACE, SPACE_LOOKALIKE).split())
-        return list(_NEEDLESS_SPACE.sub("", text).replace(" ", SPACE))
+        characters: list[str] = _CHARACTER.findall(mark_spaces(text))
+        return characters
 
     def detokenize(self, tokens: list[str]) -> str:
         """Join without spaces; `SPACE` becomes a space."""
-        return "".join(tokens).replace(SPACE, " ")
+        return join_marked(tokens)

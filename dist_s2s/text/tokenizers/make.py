@@ -4,18 +4,25 @@ from typing import Literal, get_args
 
 from dist_s2s import UserError
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
+from dist_s2s.text.tokenizers.chinese_words import JiebaTokenizer
+from dist_s2s.text.tokenizers.subwords import SubwordKind, SubwordTokenizer
 from dist_s2s.text.tokenizers.tokenizer import Tokenizer
 from dist_s2s.text.tokenizers.whitespace import WhitespaceTokenizer
 from dist_s2s.text.tokenizers.words import WordTokenizer
 
-TokenizerName = Literal["whitespace", "words", "characters"]
+TokenizerName = Literal["whitespace", "words", "characters", "jieba", SubwordKind]
 
 
-def make_tokenizer(name: TokenizerName) -> Tokenizer:
+def make_tokenizer(name: TokenizerName, model: bytes | None = None) -> Tokenizer:
     """Return the tokenizer that a configuration names.
 
+    Args:
+        name: the configuration's.
+        model: of subwords, which are learnt from text; see `subwords.train`.
+
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or it is not installed.
+        ValueError: `model` is not one.
     """
     match name:
         case "whitespace":
@@ -24,4 +31,8 @@ def make_tokenizer(name: TokenizerName) -> Tokenizer:
             return WordTokenizer()
         case "characters":
             return CharacterTokenizer()
+        case "jieba":
+            return JiebaTokenizer()
+        case "bpe" | "unigram":
+            return SubwordTokenizer(model or b"")
     raise UserError(f"tokenizer {name!r} is unknown: choose one of {', '.join(get_args(TokenizerName))}")

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dist_s2s.text.tokenizers.characters import SPACE
+from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
 from dist_s2s.text.vocabulary import SPECIALS
 

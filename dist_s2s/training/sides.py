@@ -35,3 +35,13 @@ def make_sides(
     files = {name: ranks.share(files.get(name, b"")) for name in names}
     source, target = settings
     return TextSide.from_files(files, "source", source), TextSide.from_files(files, "target", target)
+
+
+def size_notes(config: Config, source: TextSide, target: TextSide) -> list[str]:
+    """Return a line for each side whose text has fewer subwords than its vocabulary size asks for."""
+    notes = []
+    for name, side, settings in zip(("source", "target"), (source, target), side_settings(config), strict=True):
+        size, tokens = settings.max_size, len(side.vocabulary)
+        if settings.tokenizer in ("bpe", "unigram") and size is not None and tokens < size:
+            notes.append(f"data.{name}_vocabulary_size is {size:,}, but the training pairs give {tokens:,} subwords")
+    return notes

@@ -16,7 +16,7 @@ TESTED = ["tests/sharded", "tests/models", "tests/training", "tests/storage", "t
 def test_the_newest_versions_work(tmp_path: Path) -> None:
     python = str(tmp_path / "newest" / "bin" / "python")
     run([sys.executable, "-m", "venv", str(tmp_path / "newest")])
-    run([python, "-m", "pip", "-qq", "install", f"{ROOT}[train,dev]"])
+    run([python, "-m", "pip", "-qq", "install", f"{ROOT}[train,dev,subwords]"])
     print(run([python, "-c", "import torch, numpy; print('torch', torch.__version__, 'numpy', numpy.__version__)"]))
     # The repository's files are what is tested, so that tests and library are of the same version.
     print(run([python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", *TESTED]).splitlines()[-1])

@@ -25,6 +25,7 @@ from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.origin import Origin, check_models_fit, read_origin
 from dist_s2s.training.schedule import warmup_warning
+from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
@@ -157,12 +158,8 @@ def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
         f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
         f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}"
     )
-    for name, tokenizer, size, side in (
-        ("source", config.data.source_tokenizer, config.data.source_vocabulary_size, data.source),
-        ("target", config.data.target_tokenizer, config.data.target_vocabulary_size, data.target),
-    ):
-        if tokenizer in ("bpe", "unigram") and size is not None and len(side.vocabulary) < size:
-            log.say(f"the training pairs have no more subwords than that: data.{name}_vocabulary_size is {size:,}")
+    for note in size_notes(config, data.source, data.target):
+        log.say(note)
 
 
 def begin(trainer: Trainer, start: Start, log: RunLog) -> None:

@@ -61,3 +61,13 @@ def _new_sides(config: Config, pairs: Sequence[tuple[str, str]], origin: Origin 
         raise UserError("data.vocabulary: extend adds words, but subwords spell new words already; use keep")
     source, target = build_sides(*settings, pairs)
     return origin.source.extended(source), origin.target.extended(target)
+
+
+def size_notes(config: Config, source: TextSide, target: TextSide) -> list[str]:
+    """Return a line for each side whose text has fewer subwords than its vocabulary size asks for."""
+    notes = []
+    for name, side, settings in zip(("source", "target"), (source, target), side_settings(config), strict=True):
+        size, tokens = settings.max_size, len(side.vocabulary)
+        if settings.tokenizer in ("bpe", "unigram") and size is not None and tokens < size:
+            notes.append(f"data.{name}_vocabulary_size is {size:,}, but the training pairs give {tokens:,} subwords")
+    return notes

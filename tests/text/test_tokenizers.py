@@ -1,3 +1,4 @@
+import unicodedata
 from unittest import mock
 
 import pytest
@@ -17,6 +18,8 @@ NAMES = ["whitespace", "words", "characters", "jieba"]
 with mock.patch("marshal.load") as READ_CACHE, mock.patch("marshal.dump") as WRITTEN_CACHE:
     TOKENIZERS = {name: make_tokenizer(name) for name in NAMES}
 any_text = st.text() | st.text(alphabet=" a1.,'\u2019-_￭■▁\t我。é“\u0301\u200c\u200dनि्สี🚀\u0600")
+letters_and_marks = st.text(st.characters(categories=["L", "M"]))
+any_text |= letters_and_marks
 any_tokens = st.lists(st.text(alphabet="a.￭▁我", min_size=1))
 
 
@@ -55,6 +58,17 @@ def test_words(text, tokens):
 def test_words_round_trip_exactly_but_for_the_kind_of_whitespace(text):
     tokenizer = WordTokenizer()
     assert tokenizer.detokenize(tokenizer.tokenize(text)) == " ".join(text.split()).replace("￭", "■")
+
+
+@given(st.characters(categories=["L"]), letters_and_marks)
+def test_no_word_of_any_script_is_cut(letter, rest):
+    assert WordTokenizer().tokenize(letter + rest) == [letter + rest]
+
+
+@given(any_text)
+def test_no_mark_is_cut_off_its_character(text):
+    tokens = CharacterTokenizer().tokenize(text)
+    assert not any(unicodedata.category(token[0]) == "Mn" for token in tokens[1:])
 
 
 @given(any_tokens)

@@ -6,7 +6,7 @@ from dist_s2s.text.tokenizers.spaces import join_marked, mark_spaces
 
 # What a reader takes for one character: a letter with its marks, an emoji of several parts. A sign that precedes
 # numbers in Arabic and other scripts would take its number along, and stands alone.
-_CHARACTER = regex.compile(r"\p{Grapheme_Cluster_Break=Prepend}|\X")
+_CHARACTER = regex.compile(r"\p{Grapheme_Cluster_Break=Prepend}\p{M}*|\X")
 
 
 class CharacterTokenizer:

@@ -19,7 +19,7 @@ def word_pattern(letter: str) -> str:
 
 
 # Everything else visible is a token by itself, with its marks; see CharacterTokenizer for what precedes a number.
-OTHER = r"\p{Grapheme_Cluster_Break=Prepend}|(?! )\X"
+OTHER = r"\p{Grapheme_Cluster_Break=Prepend}\p{M}*|(?! )\X"
 _WORD = word_pattern(r"\w")
 _TOKEN = regex.compile(f"(?P<word>{_WORD})|{OTHER}")
 

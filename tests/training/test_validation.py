@@ -51,7 +51,7 @@ def validate(group: dist.ProcessGroup, counts: list[int]) -> list[float]:
 
 
 def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> list[Row]:
-    return translate_pairs(make_translator(group), pairs)
+    return translate_pairs(make_translator(group), pairs).rows
 
 
 @torch.no_grad()

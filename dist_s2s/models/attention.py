@@ -1,5 +1,6 @@
 """How the decoder looks at the source: a context vector for each of its states."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from dist_s2s.models.encoder import Encoding
 # Shapes: B sentences, T target positions, S source positions, H hidden_size.
 
 AttentionName = Literal["none", "dot", "general", "additive"]
+NUMBERS_AT_A_TIME = 1 << 24  # in the largest tensor of an attention, unless gradients need all of it
 
 
 class GlobalAttention(nn.Module):
@@ -21,8 +23,8 @@ class GlobalAttention(nn.Module):
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]."""
-        scores_BTS = query_BTH @ self.key(encoding.memory_BSH).transpose(1, 2)
-        return _weighted_sum(scores_BTS, encoding)
+        key_BHS = self.key(encoding.memory_BSH).transpose(1, 2)
+        return _in_parts(query_BTH, encoding.mask_BS.numel(), lambda part: _weighted_sum(part @ key_BHS, encoding))
 
 
 class AdditiveAttention(nn.Module):
@@ -35,11 +37,15 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Return contexts, [B, T, H]; takes memory for B·T·S·H values."""
-        query_BT1H = self.query(query_BTH)[:, :, None]
+        """Return contexts, [B, T, H]; takes memory for B·T·S·H values where there are gradients."""
         key_B1SH = self.key(encoding.memory_BSH)[:, None]
-        scores_BTS = self.score(torch.tanh(query_BT1H + key_B1SH)).squeeze(-1)
-        return _weighted_sum(scores_BTS, encoding)
+
+        def contexts(part_BtH: Tensor) -> Tensor:
+            query_Bt1H = self.query(part_BtH)[:, :, None]
+            scores_BtS = self.score(torch.tanh(query_Bt1H + key_B1SH)).squeeze(-1)
+            return _weighted_sum(scores_BtS, encoding)
+
+        return _in_parts(query_BTH, key_B1SH.numel(), contexts)
 
 
 class ContextVector(nn.Module):
@@ -57,6 +63,19 @@ def make_attention(name: AttentionName, hidden_size: int) -> nn.Module:
     if name == "additive":
         return AdditiveAttention(hidden_size)
     return GlobalAttention(hidden_size, name)
+
+
+def _in_parts(query_BTH: Tensor, numbers: int, contexts: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the contexts of all target positions, of as many at a time as NUMBERS_AT_A_TIME allows.
+
+    Args:
+        numbers: in the largest tensor for each target position.
+        contexts: from states of some target positions to their contexts.
+    """
+    size = max(1, NUMBERS_AT_A_TIME // numbers)
+    if torch.is_grad_enabled() or query_BTH.shape[1] <= size:  # with gradients everything is kept anyway
+        return contexts(query_BTH)
+    return torch.cat([contexts(part_BtH) for part_BtH in query_BTH.split(size, dim=1)], dim=1)
 
 
 def _weighted_sum(scores_BTS: Tensor, encoding: Encoding) -> Tensor:

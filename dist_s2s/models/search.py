@@ -36,10 +36,12 @@ class Hypothesis:
     Attributes:
         ids: tokens, without start and end.
         score: log-probability divided by length, in nats, the end token counted in both; 0 for no step at all.
+        is_cut: it has reached its maximum length, of at least 1, without an end.
     """
 
     ids: list[int]
     score: float
+    is_cut: bool = False
 
 
 @torch.no_grad()
@@ -157,9 +159,12 @@ def _grow(
 
 def _hypotheses(tokens_BT: Tensor, scores_B: Tensor, end_id: int, max_lengths_B: Tensor) -> list[Hypothesis]:
     """Cut each row at its ``end_id`` or its maximum length."""
+    found = []
     rows = zip(tokens_BT.tolist(), scores_B.tolist(), max_lengths_B.tolist(), strict=True)
-    return [Hypothesis(_until(row, end_id)[:limit], score) for row, score, limit in rows]
-
-
-def _until(row: list[int], end_id: int) -> list[int]:
-    return row[: row.index(end_id)] if end_id in row else row
+    for row, score, limit in rows:
+        ids = row[:limit]
+        ends = end_id in ids
+        if ends:
+            ids = ids[: ids.index(end_id)]
+        found.append(Hypothesis(ids, score, is_cut=limit > 0 and not ends))
+    return found

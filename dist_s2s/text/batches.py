@@ -17,6 +17,7 @@ from dist_s2s.text.vocabulary import EOS, PAD, SOS
 # tenth of all source and target positions is padding, also where lengths differ as much as in software messages.
 POOL_BATCHES = 200
 BUCKETS_PER_DOUBLING = 4  # target lengths of a bucket differ by a fifth
+SOURCES_PER_TARGET = 8  # most source positions of a global batch for each of its target tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,8 @@ def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> 
 
     Args:
         batch_tokens: most target tokens of a batch, over all ranks, EOS counted. An example that is longer by
-            itself is a batch of its own.
+            itself is a batch of its own. Source positions, padding counted, are at most `SOURCES_PER_TARGET` times as
+            many, so that long sources with short targets do not fill the memory.
 
     Raises:
         ValueError: `batch_tokens` is not positive.
@@ -94,12 +96,14 @@ def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> 
     length_key = torch.where(pool % 2 == 0, length_key, span - 1 - length_key)
     order = order[torch.argsort(pool * span + length_key, stable=True)]
 
+    sources = source_lengths[order] + 1
     ends = target_lengths[order].cumsum(0).tolist()
     numbers = order.tolist()
     batches: list[list[int]] = []
     begin = used = 0
     while begin < len(numbers):
         end = max(bisect_right(ends, used + batch_tokens, lo=begin), begin + 1)
+        end = _within_sources(sources, begin, end, SOURCES_PER_TARGET * batch_tokens)
         batches.append(numbers[begin:end])
         begin, used = end, ends[end - 1]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
@@ -144,25 +148,53 @@ def rank_batch(corpus: Corpus, batch: list[int], rank: int, world_size: int) -> 
     return collate(corpus, shard_batch(batch, rank, world_size), target_tokens)
 
 
-def evaluation_batches(corpus: Corpus, batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
+def evaluation_batches(
+    corpus: Corpus,
+    rank: int,
+    world_size: int,
+    *,
+    max_rows: int,
+    max_tokens: int,
+    target_lengths_N: Tensor | None = None,
+) -> Iterator[Batch]:
     """Yield batches that cover each example exactly once over all ranks, longest sources first.
 
     Every rank gets the same number of batches, with the row that counts for nothing where one would be empty.
     No collective is called.
 
     Args:
-        batch_size: most rows of a batch on one rank.
+        max_rows: most rows of a batch on one rank.
+        max_tokens: most source and target positions of a batch on one rank, EOS and padding counted. An example that
+            has more by itself is a batch of its own on its rank.
+        target_lengths_N: int64 positions of each example's target; None: those of the corpus, and EOS.
 
     Raises:
-        ValueError: `batch_size` is not positive, or as `shard_batch`.
+        ValueError: `max_rows` or `max_tokens` is not positive, or as `shard_batch`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    order = corpus.lengths[:, 0].argsort(descending=True, stable=True).tolist()
-    rows = batch_size * world_size
-    for begin in range(0, len(order), rows):
-        batch = order[begin : begin + rows]
-        yield rank_batch(corpus, batch, rank, world_size)
+    if max_rows < 1 or max_tokens < 1:
+        raise ValueError(f"max_rows and max_tokens must be at least 1, got {max_rows} and {max_tokens}")
+    source_N, target_N = (corpus.lengths + 1).unbind(1)
+    if target_lengths_N is not None:
+        target_N = target_lengths_N
+    order = source_N.argsort(descending=True, stable=True)
+    rows_of_a_rank = 1 + torch.arange(max_rows * world_size) // world_size
+    begin = 0
+    while begin < len(order):
+        taken = order[begin : begin + len(rows_of_a_rank)]
+        positions = source_N[taken[0]] + target_N[taken].cummax(0).values
+        fitting = int((rows_of_a_rank[: len(taken)] * positions <= max_tokens).sum())  # a prefix: the product grows
+        end = begin + min(len(taken), max(fitting, world_size))
+        yield rank_batch(corpus, order[begin:end].tolist(), rank, world_size)
+        begin = end
+
+
+def _within_sources(sources: Tensor, begin: int, end: int, most: int) -> int:
+    """Return how far from `begin` towards `end` rows go that have at most `most` positions, padded; one always fits."""
+    taken = sources[begin:end]
+    if int(taken.max()) * len(taken) <= most:
+        return end
+    positions = taken.cummax(0).values * torch.arange(1, len(taken) + 1)
+    return begin + max(1, int((positions <= most).sum()))
 
 
 def _mix(seed: int, epoch: int) -> int:

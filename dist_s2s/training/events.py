@@ -93,8 +93,11 @@ class Validation:
         epoch: complete epochs so far.
         minutes: of training so far, validations included.
         loss: mean negative log-likelihood of a target token, in nats.
-        bleu: 0 … 100.
+        bleu, chrf: 0 … 100.
         rows: (source, reference, hypothesis) of each pair.
+        signature: sacreBLEU's, of the BLEU.
+        cut: translations that have reached their longest length without an end.
+        warning: what the user must know of the scores; empty if nothing.
     """
 
     step: int
@@ -102,7 +105,11 @@ class Validation:
     minutes: float
     loss: float
     bleu: float
+    chrf: float
     rows: Sequence[tuple[str, str, str]]
+    signature: str
+    cut: int = 0
+    warning: str = ""
 
 
 @dataclass(frozen=True)

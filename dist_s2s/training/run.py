@@ -1,19 +1,17 @@
 """A training run from its configuration to summary.json."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dist_s2s import UserError
-from dist_s2s.config import Config, load_config
+from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.storage.lock import RunLock
-from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
+from dist_s2s.storage.run_directory import checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import describe
 from dist_s2s.training.accelerator import make_accelerator
@@ -23,8 +21,9 @@ from dist_s2s.training.events import Listener
 from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
-from dist_s2s.training.origin import Origin, check_models_fit, read_origin
-from dist_s2s.training.schedule import warmup_warning
+from dist_s2s.training.origin import Origin
+from dist_s2s.training.schedule import METRIC_NAMES, warmup_warning
+from dist_s2s.training.settle import config_of, find_origin, score_warning, settle
 from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.trackers import RunLog, counted
@@ -32,8 +31,8 @@ from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
 from dist_s2s.translation.load import best_checkpoint
-from dist_s2s.translation.output import choose_output
-from dist_s2s.translation.scoring import corpus_scores, translate_pairs
+from dist_s2s.translation.scoring import Scorer, translate_pairs
+from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10
@@ -92,13 +91,10 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     origin = ranks.together(lambda: find_origin(config, checkpoint))
     data = read_data(config, checkpoint, ranks, origin)
-    config = ranks.together(lambda: settle_output(config, checkpoint, origin, data, ranks.world_size))
-
-    precision_before = ranks.together(lambda: _config_of(checkpoint).training.precision if checkpoint else None)
+    config = settle(config, checkpoint, origin, data, ranks)
+    precision_before = ranks.together(lambda: config_of(checkpoint).training.precision if checkpoint else None)
 
     def claim_directory() -> tuple[str, bool]:
-        if not ranks.is_first:
-            return "", False
         keys = _DATA_KEYS + (_VECTOR_KEYS if config.embedding.freeze_vectors else ())  # others are read only once
         files = {f"data.{key}": getattr(config.data, key) for key in keys}
         sources = describe_data({key: file for key, file in files.items() if file is not None}, "phrasebook")
@@ -106,45 +102,8 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
         claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
         return data_id(sources), is_other
 
-    data_hash, is_other = json.loads(ranks.gather_texts(json.dumps(ranks.together(claim_directory)))[0])
+    data_hash, is_other = ranks.on_first(claim_directory)
     return Start(config, data, checkpoint, data_hash, is_other, precision_before, origin)
-
-
-def find_origin(config: Config, checkpoint: Path | None) -> Origin | None:
-    """Return what ``training.init_from`` names, for a run that does not go on from a checkpoint of its own."""
-    path = config.training.init_from
-    return None if path is None or checkpoint is not None else read_origin(Path(path))
-
-
-def settle_output(
-    config: Config, checkpoint: Path | None, origin: Origin | None, data: RunData, world_size: int
-) -> Config:
-    """Decide what ``model.output: auto`` means: what it did in the checkpoint's or the origin's run, or by its size.
-
-    Raises:
-        UserError: if the tables are to have fewer rows than a vocabulary has tokens, or the origin has another model.
-    """
-    tokens, rows = max(len(data.source.vocabulary), len(data.target.vocabulary)), config.embedding.num_embeddings
-    if rows is not None and rows < tokens:
-        raise UserError(
-            f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
-        )
-    model = config.model
-    output = model.output
-    if output == "auto" and origin is not None:
-        output = origin.config.model.output
-    elif output == "auto" and checkpoint is not None:
-        output = _config_of(checkpoint).model.output
-    elif output == "auto":
-        output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
-    config = config.model_copy(update={"model": model.model_copy(update={"output": output})})
-    if origin is not None:
-        check_models_fit(origin, config)
-    return config
-
-
-def _config_of(checkpoint: Path) -> Config:
-    return load_config(checkpoint.parent.parent / CONFIG, {})
 
 
 def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
@@ -156,17 +115,27 @@ def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
         f"{counted(len(data.valid_pairs), 'pair')} for validation, {len(data.test_pairs):,} for the test\n"
         f"{counted(len(data.source.vocabulary), 'source token')}, "
         f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
-        f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}"
+        f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}\n"
+        f"translations of at most {SearchOptions.of(config).longest} tokens; the best by {_chosen_by(config)}"
     )
     for note in size_notes(config, data.source, data.target):
         log.say(note)
+    warning = score_warning(config, data) if ranks.is_first else None
+    if warning is not None:
+        log.say(f"warning: {warning}")
+
+
+def _chosen_by(config: Config) -> str:
+    """Say what chooses the best checkpoint."""
+    metric = config.training.metric
+    return METRIC_NAMES[metric] + (f" (tokenizer {config.training.bleu_tokenizer})" if metric == "bleu" else "")
 
 
 def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
     """Go on from the checkpoint, or start anew (collective)."""
-    config, checkpoint = start.config, start.checkpoint
+    config, checkpoint, chosen_by = start.config, start.checkpoint, _chosen_by(start.config)
     if checkpoint is None:
-        trainer.progress.data = start.data_id
+        trainer.progress.data, trainer.progress.chosen_by = start.data_id, chosen_by
         counts = target_counts(start.data.train, len(start.data.target.vocabulary))
         trainer.translator.output.start_from(counts)
         if start.origin is not None:
@@ -183,7 +152,13 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
     if start.has_other_data or trainer.progress.data not in ("", start.data_id):
         trainer.progress.forget_best()
         log.say("with other data than before; the best score so far no longer counts")
-    trainer.progress.data = start.data_id
+    if trainer.progress.chosen_by != chosen_by:
+        log.say(
+            f"the best checkpoint is chosen by {chosen_by}, and was by {trainer.progress.chosen_by}; "
+            "the best so far no longer counts"
+        )
+        trainer.progress.forget_best()
+    trainer.progress.data, trainer.progress.chosen_by = start.data_id, chosen_by
 
 
 def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listener] = ()) -> None:
@@ -208,18 +183,25 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
             load_weights(best, translator.core, translator.tables)
 
     translator.ranks.together(load_best)
-    rows = translate_pairs(translator, data.test_pairs)
-    scores = corpus_scores(rows)
-    shown = rows[:SAMPLES_AT_END]
+    found = translate_pairs(translator, data.test_pairs)
+    scorer = Scorer(config.training.bleu_tokenizer, (reference for _, reference in data.test_pairs))
+    scores = translator.ranks.on_first(lambda: scorer.all_scores(found.rows))
+    shown = found.rows[:SAMPLES_AT_END]
     log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)
-    log.write_translations(rows)
+    log.write_translations(found.rows)
     return {
-        "bleu": round(scores.bleu, 2),
-        "chrf": round(scores.chrf, 2),
-        "signature": scores.bleu_signature,
+        "bleu": round(scores["bleu"], 2),
+        "chrf": round(scores["chrf"], 2),
+        "ter": round(scores["ter"], 2),
+        "signature": scores["signature"],
+        "chrf_signature": scores["chrf_signature"],
+        "ter_signature": scores["ter_signature"],
+        "translations_cut": found.cut,
         "test_data": describe(config.data.test),
         "valid_loss": round(validation_loss(translator, data.valid), 4),
         "valid_bleu": round(progress.best_bleu, 2),
+        "valid_chrf": round(progress.best_chrf, 2),
+        "metric": config.training.metric,
         "best_step": progress.best_step,
         "steps": progress.step,
         "epochs": progress.epoch,

@@ -1,8 +1,11 @@
 """How far a run has come, and the learning rate that follows from it."""
 
+import math
 from dataclasses import dataclass
 
-from dist_s2s.config.schema import TrainingConfig
+from dist_s2s.config.schema import Metric, TrainingConfig
+
+METRIC_NAMES: dict[Metric, str] = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss"}
 
 
 @dataclass
@@ -13,6 +16,10 @@ class Progress:
     seconds: training time so far, validation included, by the first rank's clock when the ranks last compared notes.
     target_tokens, step_seconds: what the training steps alone have seen and taken.
     skipped_steps: those of them that changed nothing, because a gradient was not finite.
+    best_bleu, best_chrf, best_loss: of the best validation so far; that is at step ``best_step``.
+    chosen_by: the metric that says which is the best, and for BLEU its tokenizer.
+    validations: since when the best counts.
+    metric_varied: the metric was not the same at all of them.
     data: hash of the data that the best score was measured on, and training goes on with.
     """
 
@@ -24,14 +31,21 @@ class Progress:
     step_seconds: float = 0.0
     skipped_steps: int = 0
     best_bleu: float = -1.0
+    best_chrf: float = -1.0
+    best_loss: float | None = None
     best_step: int = 0
+    chosen_by: str = "BLEU (tokenizer 13a)"  # as it was before there was a choice
+    validations: int = 0
+    metric_varied: bool = False
     validated_step: int = -1
     validations_since_best: int = 0
     data: str = ""
 
     def forget_best(self) -> None:
         """Let the next validation be the best so far."""
-        self.best_bleu, self.best_step, self.validated_step, self.validations_since_best = -1.0, 0, -1, 0
+        self.best_bleu, self.best_chrf, self.best_loss = -1.0, -1.0, None
+        self.best_step, self.validated_step, self.validations_since_best = 0, -1, 0
+        self.validations, self.metric_varied = 0, False
 
     def advance(self, next_epoch: int, next_position: int, target_tokens: int) -> None:
         """Count a step."""
@@ -39,12 +53,19 @@ class Progress:
         self.epoch, self.position = next_epoch, next_position
         self.target_tokens += target_tokens
 
-    def note_validation(self, bleu: float) -> None:
-        """Remember that this step was validated, and whether it is the best so far."""
+    def note_validation(self, bleu: float, chrf: float, loss: float, metric: Metric) -> None:
+        """Remember that this step was validated, and whether it is the best so far, by the metric and then the loss."""
+        first = self.best_bleu < 0
+        best_loss = math.inf if self.best_loss is None else self.best_loss
+        values = {"bleu": (bleu, self.best_bleu), "chrf": (chrf, self.best_chrf), "loss": (-loss, -best_loss)}
+        value, best = values[metric]
         self.validated_step = self.step
+        self.validations += 1
         self.validations_since_best += 1
-        if bleu > self.best_bleu:
-            self.best_bleu, self.best_step, self.validations_since_best = bleu, self.step, 0
+        self.metric_varied |= not first and value != best
+        if first or value > best or (value == best and loss < best_loss):
+            self.best_bleu, self.best_chrf, self.best_loss = bleu, chrf, loss
+            self.best_step, self.validations_since_best = self.step, 0
 
     def end_reason(self, limits: TrainingConfig) -> str | None:
         """Return which limit is reached, or that patience is at its end; None if training goes on."""
@@ -55,7 +76,8 @@ class Progress:
         if limits.max_epochs is not None and self.epoch >= limits.max_epochs:
             return f"training.max_epochs = {limits.max_epochs} is reached"
         if limits.patience and self.validations_since_best >= limits.patience:
-            return f"stopping early: no better BLEU in {limits.patience} validation{'s' * (limits.patience > 1)}"
+            name = METRIC_NAMES[limits.metric]
+            return f"stopping early: no better {name} in {limits.patience} validation{'s' * (limits.patience > 1)}"
         return None
 
     def fraction(self, limits: TrainingConfig, batches_in_epoch: int) -> float:

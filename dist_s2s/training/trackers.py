@@ -68,15 +68,27 @@ class RunLog:
             case Report(step, values, fraction):
                 self.metrics(step, values)
                 self.progress(values, fraction)
-            case Validation(step, epoch, minutes, loss, bleu, rows):
-                values = {"epoch": epoch, "valid_loss": loss, "valid_bleu": bleu, "minutes": minutes}
-                self.metrics(step, values)
-                title = f"step {step} · epoch {epoch + 1} · {minutes:.1f} min · valid loss {loss:.4f} · "
-                self.samples(f"{title}valid BLEU {bleu:.2f} on {self._valid_data}", rows[:SAMPLES_AT_VALIDATION])
+            case Validation():
+                self._validation(event)
             case RunEnd(step, interrupted=True):
                 self.say(f"stopped at step {step}, and saved; the same command goes on from here")
             case RunEnd(step, reason):
                 self.say(f"finished at step {step}: {reason}")
+
+    def _validation(self, event: Validation) -> None:
+        values = {"epoch": event.epoch, "valid_loss": event.loss, "valid_bleu": event.bleu, "valid_chrf": event.chrf}
+        self.metrics(event.step, values | {"valid_cut": event.cut, "minutes": event.minutes})
+        title = (
+            f"step {event.step} · epoch {event.epoch + 1} · {event.minutes:.1f} min · valid loss {event.loss:.4f} · "
+            f"valid BLEU {event.bleu:.2f} · chrF {event.chrf:.2f} on {self._valid_data} ({event.signature})"
+        )
+        self.samples(title, event.rows[:SAMPLES_AT_VALIDATION])
+        if event.cut:
+            self.say(
+                f"  {event.cut:,} of {counted(len(event.rows), 'translation')} reached the longest length and were cut"
+            )
+        if event.warning:
+            self.say(f"warning: {event.warning}")
 
     def start_trackers(self, config: Mapping[str, Any], progress: schedule.Progress) -> None:
         """Open TensorBoard's files, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""

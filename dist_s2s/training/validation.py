@@ -9,9 +9,12 @@ from dist_s2s.sharded import lookup
 from dist_s2s.text.batches import evaluation_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, StepEnd, StepsEnd, Validation, ValidationBatch
+from dist_s2s.training.schedule import METRIC_NAMES
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.scoring import Pairs, bleu_score, translate_pairs
-from dist_s2s.translation.translator import SENTENCES_PER_BATCH, Translator
+from dist_s2s.translation.scoring import Pairs, Scorer, Scores, translate_pairs
+from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
+
+_VALIDATIONS_BEFORE_WARNING = 3  # a metric that was the same at all of them
 
 
 class Validator:
@@ -20,6 +23,7 @@ class Validator:
     def __init__(self, trainer: Trainer, corpus: Corpus, pairs: Pairs) -> None:
         """Take the validation data: ``pairs``, and as ids ``corpus``."""
         self._trainer, self._corpus, self._pairs = trainer, corpus, pairs
+        self._scorer = Scorer(trainer.config.training.bleu_tokenizer, (reference for _, reference in pairs))
 
     def __call__(self, event: Event) -> None:
         """Validate if it is time (collective)."""
@@ -29,7 +33,7 @@ class Validator:
                     self._validate()
             case StepsEnd(step):
                 if not self._trainer.interrupted and self._trainer.progress.validated_step != step:
-                    self._validate()
+                    self._validate(is_last=True)
 
     def catch_up(self) -> None:
         """Validate where a run goes on from a step at which it was stopped instead (collective)."""
@@ -38,16 +42,43 @@ class Validator:
         if due and progress.validated_step != progress.step:
             self._validate()
 
-    def _validate(self) -> None:
+    def _validate(self, is_last: bool = False) -> None:
         """Translate and score; without a result if training is interrupted meanwhile."""
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused(), suppress(_Interrupted):
             loss = validation_loss(trainer.translator, self._corpus, self._after_batch)
-            rows = translate_pairs(trainer.translator, self._pairs, after_batch=self._after_batch)
-            bleu = bleu_score(rows)
-            progress.note_validation(bleu)
-            minutes = round(progress.seconds / 60, 3)
-            trainer.tell(Validation(progress.step, progress.epoch, minutes, loss, bleu, rows))
+            found = translate_pairs(trainer.translator, self._pairs, after_batch=self._after_batch)
+            scores = trainer.ranks.on_first(lambda: self._scorer.scores(found.rows))
+            progress.note_validation(scores["bleu"], scores["chrf"], loss, trainer.config.training.metric)
+            trainer.tell(
+                Validation(
+                    progress.step,
+                    progress.epoch,
+                    round(progress.seconds / 60, 3),
+                    loss,
+                    scores["bleu"],
+                    scores["chrf"],
+                    found.rows,
+                    scores["signature"],
+                    found.cut,
+                    self._warning(scores, loss, is_last),
+                )
+            )
+
+    def _warning(self, scores: Scores, loss: float, is_last: bool) -> str:
+        """Say once, after some validations or at the end, that the metric cannot tell them apart; else nothing."""
+        progress, metric = self._trainer.progress, self._trainer.config.training.metric
+        is_time = progress.validations == _VALIDATIONS_BEFORE_WARNING or (
+            is_last and 1 < progress.validations < _VALIDATIONS_BEFORE_WARNING
+        )
+        if progress.metric_varied or not is_time:
+            return ""
+        value = {"bleu": scores["bleu"], "chrf": scores["chrf"], "loss": loss}[metric]
+        return (
+            f"the {METRIC_NAMES[metric]} was {value:.2f} at all {progress.validations} validations, so it cannot tell "
+            f"which is the best; the {'first one counts' if metric == 'loss' else 'loss decides'}. See training.metric "
+            "and training.bleu_tokenizer"
+        )
 
     def _after_batch(self) -> None:
         self._trainer.tell(ValidationBatch())
@@ -70,7 +101,9 @@ def validation_loss(translator: Translator, corpus: Corpus, after_batch: Callabl
     """
     ranks, total, tokens = translator.ranks, 0.0, 0
     with translator.evaluating():
-        for batch in evaluation_batches(corpus, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
+        for batch in evaluation_batches(
+            corpus, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
+        ):
             batch = batch.to(ranks.device)
             source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
             states = translator.decoder_states(translator.core, batch, source, target)

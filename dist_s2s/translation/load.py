@@ -67,7 +67,7 @@ def side_settings(config: Config) -> tuple[SideSettings, SideSettings]:
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint with the best validation BLEU, or the newest if none was validated; None without any."""
+    """Return the checkpoint of the best validation, or the newest if none was validated; None without any."""
     found = list_checkpoints(run_dir / "checkpoints")
     if not found:
         return None

@@ -1,55 +1,125 @@
-"""BLEU and chrF by sacreBLEU, always with the signature that says which BLEU it is."""
+"""BLEU, chrF and TER by sacreBLEU, always with the signature that says which BLEU it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypedDict
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 
+from dist_s2s import UserError
+from dist_s2s.translation.bleu_tokenizer import NEEDED, choose_bleu_tokenizer, is_installed
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 Pairs = Sequence[tuple[str, str]]
 Row = tuple[str, str, str]  # source, reference, hypothesis
-_GREEDY = SearchOptions()
+_LONGEST_NGRAM = 4
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Corpus scores, 0 … 100, and the sacreBLEU signature of each."""
+class TranslatedPairs:
+    """What a translator makes of sentence pairs: (source, reference, hypothesis), and how many it had to cut."""
 
-    bleu: float
-    chrf: float
-    bleu_signature: str
-    chrf_signature: str
+    rows: list[Row]
+    cut: int
 
 
 def translate_pairs(
     translator: Translator,
     pairs: Pairs,
-    options: SearchOptions = _GREEDY,
+    options: SearchOptions | None = None,
     after_batch: Callable[[], None] = lambda: None,
-) -> list[Row]:
-    """Return (source, reference, hypothesis) of each pair, on every rank (collective); see ``Translator.search``.
+) -> TranslatedPairs:
+    """Translate the source of each pair, on every rank (collective); see ``Translator.search``.
 
     References are made ``readable``, as hypotheses are, so that both are in the same Unicode form and in whole words.
     """
-    hypotheses = translator.translate([source for source, _ in pairs], options, after_batch)
+    found = translator.translate([source for source, _ in pairs], options, after_batch)
     readable = translator.target.readable
-    return [
-        (source, readable(target), hypothesis) for (source, target), hypothesis in zip(pairs, hypotheses, strict=True)
-    ]
+    rows = [(source, readable(target), mine.text) for (source, target), mine in zip(pairs, found, strict=True)]
+    return TranslatedPairs(rows, sum(translation.is_cut for translation in found))
 
 
-def bleu_score(rows: Sequence[Row]) -> float:
-    """Return corpus BLEU, 0 … 100, of detokenized hypotheses against one reference each."""
-    return float(BLEU().corpus_score([row[2] for row in rows], [[row[1] for row in rows]]).score)
+class Scores(TypedDict):
+    """Corpus scores, and the sacreBLEU signatures that say which they are."""
+
+    bleu: float
+    chrf: float
+    signature: str
+    chrf_signature: str
 
 
-def corpus_scores(rows: Sequence[Row]) -> Scores:
-    """Return BLEU and chrF of detokenized hypotheses against one reference each."""
-    hypotheses, references = [row[2] for row in rows], [[row[1] for row in rows]]
-    bleu, chrf = BLEU(), CHRF()
-    bleu_value = bleu.corpus_score(hypotheses, references).score
-    chrf_value = chrf.corpus_score(hypotheses, references).score
-    return Scores(bleu_value, chrf_value, str(bleu.get_signature()), str(chrf.get_signature()))
+class AllScores(Scores):
+    """TER too, of which less is better, and which can be above 100."""
+
+    ter: float
+    ter_signature: str
+
+
+class Scorer:
+    """Corpus scores, 0 … 100, of detokenized hypotheses against one reference each. Calls no collectives.
+
+    Attributes:
+        tokenizer: sacreBLEU's for BLEU.
+    """
+
+    def __init__(self, tokenizer: str, references: Iterable[str]) -> None:
+        """Take the tokenizer of that name, or with ``auto`` the one that suits the script of the references."""
+        self.tokenizer = choose_bleu_tokenizer(references) if tokenizer == "auto" else tokenizer
+
+    def can_tell(self, references: Iterable[str]) -> bool:
+        """Tell whether BLEU can be above 0: not if no reference has a 4-gram.
+
+        Raises:
+            UserError: if the tokenizer is not installed here.
+        """
+        return any(len(self._bleu.tokenizer(text).split()) >= _LONGEST_NGRAM for text in references)
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        """Return BLEU and chrF.
+
+        Raises:
+            UserError: if the tokenizer is not installed here.
+        """
+        hypotheses, references = [row[2] for row in rows], [[row[1] for row in rows]]
+        bleu, chrf = self._bleu, CHRF()
+        return {
+            "bleu": float(bleu.corpus_score(hypotheses, references).score),
+            "chrf": float(chrf.corpus_score(hypotheses, references).score),
+            "signature": str(bleu.get_signature()),
+            "chrf_signature": str(chrf.get_signature()),
+        }
+
+    def all_scores(self, rows: Sequence[Row]) -> AllScores:
+        """Return BLEU, chrF and TER; raises what ``scores`` does.
+
+        TER needs words too: Chinese and Japanese are cut as sacreBLEU's TER does for Asian text. What BLEU cuts into
+        characters is cut so for TER, and its signature says ``pretok:char``.
+        """
+        asian, characters = self.tokenizer in ("zh", "ja-mecab"), self.tokenizer == "char"
+        ter = TER(normalized=asian, asian_support=asian)
+        cut = " ".join if characters else str
+        score = ter.corpus_score([cut(row[2]) for row in rows], [[cut(row[1]) for row in rows]]).score
+        signature = f"{ter.get_signature()}{'|pretok:char' if characters else ''}"
+        return {**self.scores(rows), "ter": float(score), "ter_signature": signature}
+
+    @cached_property
+    def _bleu(self) -> BLEU:
+        name = self.tokenizer
+        if not is_installed(name):
+            raise UserError(
+                f"BLEU's tokenizer {name} is not installed: pip install 'sacrebleu[{NEEDED[name][1]}]', or choose "
+                "another training.bleu_tokenizer, such as char"
+            )
+        try:
+            return BLEU(tokenize=name, force=True)  # force: no advice to detokenize, which it gives at each score
+        except ImportError:
+            raise UserError(f"BLEU's tokenizer {name} needs SentencePiece: pip install sentencepiece") from None
+        except (OSError, SystemExit) as error:
+            raise UserError(
+                f"BLEU's tokenizer {name} cannot be had: sacreBLEU downloads its model at first use, and that failed "
+                f"({error}); choose another training.bleu_tokenizer, such as char"
+            ) from None

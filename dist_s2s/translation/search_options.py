@@ -1,8 +1,11 @@
 """How translations are searched for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
+
+from dist_s2s.config import Config
 
 
 @dataclass(frozen=True)
@@ -12,12 +15,12 @@ class SearchOptions:
     Attributes:
         beam_size: hypotheses kept for a sentence; 1 is greedy search.
         length_factor, extra_length: a translation has at most ``length_factor`` · source tokens + ``extra_length``
-            tokens, EOS counted on both sides.
+            tokens, EOS counted on both sides. The defaults are for runs that have not measured their training pairs.
     """
 
     beam_size: int = 1
-    length_factor: int = 2
-    extra_length: int = 10
+    length_factor: float = 6.0
+    extra_length: int = 50
 
     def __post_init__(self) -> None:
         """Refuse what no search can do."""
@@ -29,6 +32,24 @@ class SearchOptions:
                 f"{self.length_factor} and {self.extra_length}"
             )
 
+    @classmethod
+    def of(cls, config: Config, beam_size: int = 1) -> Self:
+        """Return the limits of a run's translations, or the defaults if it has none."""
+        limits = config.translation
+        if limits.length_factor is None or limits.extra_length is None:  # both are, says the configuration
+            return cls(beam_size)
+        return cls(beam_size, limits.length_factor, limits.extra_length)
+
+    def with_limits(self, length_factor: float | None, extra_length: int | None) -> Self:
+        """Return the same with other limits, each of them kept where it is None."""
+        factor = self.length_factor if length_factor is None else length_factor
+        return replace(self, length_factor=factor, extra_length=extra_length or self.extra_length)
+
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""
-        return self.length_factor * source_lengths_B + self.extra_length
+        return (self.length_factor * source_lengths_B.double()).ceil().long() + self.extra_length
+
+    @property
+    def longest(self) -> str:
+        """Say in words how long a translation may become."""
+        return f"{self.length_factor:g} · source tokens + {self.extra_length}"

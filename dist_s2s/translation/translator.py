@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,16 @@ from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.tables import make_table, parameter_dtype
 
-SENTENCES_PER_BATCH = 64  # a rank
-_GREEDY = SearchOptions()
+# What a rank works on at a time when it does not train: sentences, and source and target positions with their padding,
+# so that memory does not follow from the longest sentence.
+EVALUATION_ROWS, EVALUATION_TOKENS = 64, 16_384
+
+
+class Translation(NamedTuple):
+    """A translated sentence; ``is_cut``: it has reached the longest length that it may have, and may lack its end."""
+
+    text: str
+    is_cut: bool
 
 
 class Translator:
@@ -36,7 +45,7 @@ class Translator:
     """
 
     def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks) -> None:
-        self.source, self.target, self.ranks = source, target, ranks
+        self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
         num_classes, model = len(target.vocabulary), config.model
@@ -78,13 +87,20 @@ class Translator:
             self.core.train(was_training)
 
     def translate(
-        self, sentences: Sequence[str], options: SearchOptions = _GREEDY, after_batch: Callable[[], None] = lambda: None
-    ) -> list[str]:
+        self,
+        sentences: Sequence[str],
+        options: SearchOptions | None = None,
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> list[Translation]:
         """Return the best translation of each sentence, on every rank (collective); see ``search``."""
-        return [self.target.decode(hypothesis.ids) for hypothesis in self.search(sentences, options, after_batch)]
+        found = self.search(sentences, options, after_batch)
+        return [Translation(self.target.decode(hypothesis.ids), hypothesis.is_cut) for hypothesis in found]
 
     def search(
-        self, sentences: Sequence[str], options: SearchOptions = _GREEDY, after_batch: Callable[[], None] = lambda: None
+        self,
+        sentences: Sequence[str],
+        options: SearchOptions | None = None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> list[Hypothesis]:
         """Return the best hypothesis for each sentence, on every rank (collective).
 
@@ -93,19 +109,20 @@ class Translator:
 
         Args:
             sentences: text.
-            options: how to search.
+            options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
+        options = SearchOptions.of(self.config) if options is None else options
         sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
-        mine: list[tuple[int, list[int], float]] = []
+        mine: list[tuple[int, list[int], float, bool]] = []
         with self.evaluating():
             for number, found in self._search(examples, options, after_batch):
-                mine.append((number, found.ids, found.score))
+                mine.append((number, found.ids, found.score, found.is_cut))
         by_number = {
-            number: Hypothesis(ids, score)
+            number: Hypothesis(ids, score, is_cut)
             for part in self.ranks.gather_texts(json.dumps(mine))
-            for number, ids, score in json.loads(part)
+            for number, ids, score, is_cut in json.loads(part)
         }
         numbers = iter(range(len(examples)))
         return [by_number[next(numbers)] if source else Hypothesis([], 0.0) for source in sources]
@@ -115,7 +132,15 @@ class Translator:
     ) -> Iterator[tuple[int, Hypothesis]]:
         """Yield this rank's share, each with the number of its example."""
         ranks = self.ranks
-        for batch in evaluation_batches(examples, SENTENCES_PER_BATCH, ranks.rank, ranks.world_size):
+        batches = evaluation_batches(
+            examples,
+            ranks.rank,
+            ranks.world_size,
+            max_rows=EVALUATION_ROWS,
+            max_tokens=max(1, EVALUATION_TOKENS // options.beam_size),  # every hypothesis keeps the source beside it
+            target_lengths_N=options.max_lengths(examples.lengths[:, 0] + 1),
+        )
+        for batch in batches:
             found = self._search_batch(batch.to(ranks.device), options)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()

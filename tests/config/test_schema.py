@@ -37,7 +37,14 @@ def test_to_yaml_round_trips(tmp_path: Path) -> None:
     for written in (config, Config()):
         (tmp_path / "config.yaml").write_text(written.to_yaml(), encoding="utf-8")
         assert load_config(tmp_path / "config.yaml", {}) == written
-    assert list(yaml.safe_load(config.to_yaml())) == ["run_dir", "data", "model", "embedding", "training"]
+    assert list(yaml.safe_load(config.to_yaml())) == [
+        "run_dir",
+        "data",
+        "model",
+        "embedding",
+        "training",
+        "translation",
+    ]
 
 
 def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
@@ -60,7 +67,7 @@ def test_differences_name_the_keys_that_a_resumed_run_may_not_change() -> None:
 def test_resumable_keys_may_change() -> None:
     assert set(KEYS) > RESUMABLE_KEYS
     words = {"training.nonfinite_gradient": "skip", "embedding.transport": "collective"}
-    words |= {"training.resume_with_other_data": "true"}
+    words |= {"training.resume_with_other_data": "true", "training.metric": "chrf", "training.bleu_tokenizer": "zh"}
     changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77") | words)
     assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
     assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dist_s2s.models import attention as attention_module
 from dist_s2s.models.attention import AttentionName, make_attention
 from dist_s2s.models.encoder import Encoding
 
@@ -61,3 +62,27 @@ def test_without_attention_every_state_sees_the_encoders_last_states() -> None:
     encoding = make_encoding()
     contexts = make_attention("none", H)(torch.randn(B, T, H, dtype=torch.float64), encoding)
     assert torch.equal(contexts, torch.stack([encoding.summary_BH] * T, dim=1))
+
+
+@pytest.mark.parametrize("kind", ["dot", "general", "additive"])
+def test_without_gradients_long_targets_are_looked_at_in_parts(
+    kind: AttentionName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    attention, query = make_attention(kind, 8).double(), torch.randn(2, 11, 8, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    encoding = Encoding(torch.randn(2, 5, 8, dtype=torch.float64), mask, torch.zeros(2, 8, dtype=torch.float64))
+    whole = attention(query, encoding)
+    monkeypatch.setattr("dist_s2s.models.attention.NUMBERS_AT_A_TIME", 35 if kind != "additive" else 35 * 8)
+    sizes: list[int] = []
+    weighted_sum = attention_module._weighted_sum
+
+    def spy(scores: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+        sizes.append(scores.shape[1])
+        return weighted_sum(scores, encoding)
+
+    monkeypatch.setattr(attention_module, "_weighted_sum", spy)
+    with torch.no_grad():
+        parts = attention(query, encoding)
+    assert torch.allclose(parts, whole, rtol=0, atol=1e-14)
+    assert sizes == [3, 3, 3, 2]

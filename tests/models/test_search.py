@@ -147,12 +147,15 @@ def test_a_score_is_the_log_probability_divided_by_the_length(search: Search, se
 @pytest.mark.parametrize("search", SEARCHES)
 def test_maximum_lengths_are_each_sentences_own(search: Search) -> None:
     setting = Setting(0, end_bias=-100.0)
-    assert [len(row) for row in setting.search(search, [7, 0, 3, 1])] == [7, 0, 3, 1]
+    found = setting.hypotheses(search, [7, 0, 3, 1])
+    assert [len(hypothesis.ids) for hypothesis in found] == [7, 0, 3, 1]
+    assert [hypothesis.is_cut for hypothesis in found] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_an_immediate_end_is_an_empty_sentence(search: Search) -> None:
-    assert Setting(0, end_bias=100.0).search(search, [7, 0, 3, 1]) == [[]] * 4
+    found = Setting(0, end_bias=100.0).hypotheses(search, [7, 0, 3, 1])
+    assert [(hypothesis.ids, hypothesis.is_cut) for hypothesis in found] == [([], False)] * 4
 
 
 @pytest.mark.parametrize("search", SEARCHES)

@@ -1,4 +1,5 @@
 import random
+from functools import partial
 from itertools import chain
 
 import pytest
@@ -6,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_s2s.text.batches import collate, evaluation_batches, global_batches, rank_batch, shard_batch
+from dist_s2s.text.batches import (
+    SOURCES_PER_TARGET,
+    collate,
+    evaluation_batches,
+    global_batches,
+    rank_batch,
+    shard_batch,
+)
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.vocabulary import EOS, PAD, SOS
 
@@ -153,24 +161,50 @@ def test_global_batches_refuse_impossible_numbers():
         global_batches(random_examples(3), 0, 0, 0)
 
 
-@given(lengths, st.integers(1, 20), worlds)
-def test_evaluation_covers_each_example_once_in_equal_steps(sizes, batch_size, world_size):
+@given(lengths, st.integers(1, 20), st.integers(1, 100), worlds)
+def test_evaluation_covers_each_example_once_in_equal_steps(sizes, rows, tokens, world_size):
     examples = make_examples(sizes)
-    by_rank = [list(evaluation_batches(examples, batch_size, r, world_size)) for r in range(world_size)]
+    plan = partial(evaluation_batches, examples, world_size=world_size, max_rows=rows, max_tokens=tokens)
+    by_rank = [list(plan(r)) for r in range(world_size)]
     assert_ranks_agree(examples, by_rank)
-    assert all(len(batch.indices) <= batch_size for batches in by_rank for batch in batches)
+    for batch in chain.from_iterable(by_rank):
+        assert len(batch.indices) <= rows
+        assert len(batch.indices) <= 1 or batch.source.numel() + batch.target_in.numel() <= tokens
+
+
+def test_one_long_example_does_not_widen_the_others():
+    sizes = [(2, 3)] * 200 + [(3000, 2), (2, 2900)]
+    batches = list(evaluation_batches(make_examples(sizes), 0, 1, max_rows=64, max_tokens=16384))
+    assert [len(batch.indices) for batch in batches][:2] == [5, 64]  # with a source of 3,000, five fit
+    assert all(batch.source.numel() + batch.target_in.numel() <= 16384 for batch in batches)
+    assert sum(batch.source.numel() + batch.target_in.numel() for batch in batches) < 40_000
+
+
+def test_lengths_of_targets_that_are_yet_to_be_found_count():
+    examples = make_examples([(5, 0)] * 12)
+    limits = torch.full((12,), 14)
+    batches = evaluation_batches(examples, 0, 1, max_rows=64, max_tokens=100, target_lengths_N=limits)
+    assert [len(batch.indices) for batch in batches] == [5, 5, 2]
+
+
+def test_long_sources_with_short_targets_do_not_fill_a_training_batch():
+    examples = make_examples([(99, 1)] * 1000 + [(5, 4)] * 10)
+    batches = global_batches(examples, 2000, 0, 0)
+    assert max(sum(len(examples[i].source) + 1 for i in batch) for batch in batches) <= SOURCES_PER_TARGET * 2000
+    assert sorted(chain.from_iterable(batches)) == list(range(1010))
+    assert len(batches) < 10
 
 
 def test_evaluation_takes_the_longest_sources_first():
     examples = random_examples(100)
-    order = [i for batch in evaluation_batches(examples, 8, 0, 1) for i in batch.indices]
+    order = [i for batch in evaluation_batches(examples, 0, 1, max_rows=8, max_tokens=10_000) for i in batch.indices]
     sources = [len(examples[i].source) for i in order]
     assert sources == sorted(sources, reverse=True)
 
 
 def test_evaluation_refuses_an_empty_batch():
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        next(evaluation_batches(random_examples(3), 0, 0, 1))
+    with pytest.raises(ValueError, match="max_rows and max_tokens must be at least 1, got 0 and 9"):
+        next(evaluation_batches(random_examples(3), 0, 1, max_rows=0, max_tokens=9))
 
 
 class Counted:
@@ -198,5 +232,6 @@ def test_any_corpus_will_do_and_planning_an_epoch_reads_no_examples():
     assert batches == global_batches(examples, 200, 0, 0)
     assert corpus.read == 0
     assert torch.equal(rank_batch(corpus, batches[0], 0, 1).source, rank_batch(examples, batches[0], 0, 1).source)
-    pairs = zip(evaluation_batches(corpus, 8, 0, 2), evaluation_batches(examples, 8, 0, 2), strict=True)
+    plan = partial(evaluation_batches, rank=0, world_size=2, max_rows=8, max_tokens=500)
+    pairs = zip(plan(corpus), plan(examples), strict=True)
     assert all(one.indices == other.indices for one, other in pairs)

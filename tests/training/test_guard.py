@@ -22,7 +22,7 @@ def make_guard(**training: object) -> LossGuard:
 
 
 def validation(loss: float) -> Validation:
-    return Validation(20, 0, 1.0, loss, 0.0, [])
+    return Validation(20, 0, 1.0, loss, 0.0, 0.0, [], "")
 
 
 def test_ordinary_losses_pass() -> None:

@@ -1,10 +1,12 @@
+from collections.abc import Sequence
+
 import pytest
 
-from dist_s2s.config.schema import TrainingConfig
+from dist_s2s.config.schema import Metric, TrainingConfig
 from dist_s2s.training.schedule import Progress, learning_rate, warmup_warning
 
 
-def limits(**given: float | None) -> TrainingConfig:
+def limits(**given: float | str | None) -> TrainingConfig:
     return TrainingConfig.model_validate({"max_epochs": None} | given)
 
 
@@ -50,6 +52,8 @@ def test_learning_rate_falls_to_zero_at_the_end() -> None:
         ({"max_epochs": 2}, "training.max_epochs = 2 is reached"),
         ({"max_steps": 11, "patience": 3}, "stopping early: no better BLEU in 3 validations"),
         ({"max_steps": 11, "patience": 1}, "stopping early: no better BLEU in 1 validation"),
+        ({"max_steps": 11, "patience": 2, "metric": "chrf"}, "stopping early: no better chrF in 2 validations"),
+        ({"max_steps": 11, "patience": 3, "metric": "loss"}, "stopping early: no better loss in 3 validations"),
         ({"max_steps": 11, "max_minutes": 3.1, "max_epochs": 3, "patience": 4}, None),
     ],
 )
@@ -58,13 +62,43 @@ def test_why_training_ends(given: dict[str, float], reason: str | None) -> None:
     assert progress.end_reason(limits(**given)) == reason
 
 
-def test_best_validation_is_remembered() -> None:
-    progress = Progress(step=5)
-    for step, bleu in ((5, 0.0), (10, 3.0), (15, 2.0), (20, 3.0)):
-        progress.step = step
-        progress.note_validation(bleu)
-    assert (progress.best_step, progress.best_bleu) == (10, 3.0)
-    assert (progress.validated_step, progress.validations_since_best) == (20, 2)
+def validated(metric: Metric, scores: Sequence[tuple[float, float, float]]) -> Progress:
+    """Progress after validations at steps 5, 10, 15 … of these BLEU, chrF and loss."""
+    progress = Progress()
+    for number, (bleu, chrf, loss) in enumerate(scores, start=1):
+        progress.step = 5 * number
+        progress.note_validation(bleu, chrf, loss, metric)
+    return progress
+
+
+@pytest.mark.parametrize(("metric", "best"), [("bleu", 10), ("chrf", 15), ("loss", 20)])
+def test_best_validation_is_remembered(metric: Metric, best: int) -> None:
+    scores = [(0.0, 8.0, 4.0), (3.0, 9.0, 3.0), (2.0, 9.5, 2.9), (2.5, 9.5, 2.5), (2.0, 7.0, 2.6)]
+    if metric == "chrf":
+        scores[3] = (2.5, 9.5, 3.0)  # a tie that the loss decides for the first
+    progress = validated(metric, scores)
+    assert progress.best_step == best
+    assert (progress.best_bleu, progress.best_chrf, progress.best_loss) == scores[best // 5 - 1]
+    assert (progress.validated_step, progress.validations_since_best) == (25, 5 - best // 5)
+    assert progress.metric_varied
+
+
+def test_a_tie_goes_by_the_loss_and_is_noticed() -> None:
+    """BLEU 0 at all validations: patience does not end a run that learns, and the best is not the first."""
+    progress = validated("bleu", [(0.0, 1.0, 4.0), (0.0, 1.0, 3.0), (0.0, 1.0, 2.0), (0.0, 1.0, 2.5)])
+    assert (progress.best_step, progress.validations_since_best) == (15, 1)
+    assert (progress.validations, progress.metric_varied) == (4, False)
+    progress.forget_best()
+    progress.note_validation(0.0, 0.5, 9.0, "bleu")
+    assert (progress.best_loss, progress.validations, progress.metric_varied) == (9.0, 1, False)
+
+
+def test_a_checkpoint_from_before_there_was_a_choice() -> None:
+    progress = Progress(step=20, best_bleu=3.0, best_step=10, validated_step=15, validations_since_best=1)
+    progress.note_validation(3.0, 30.0, 2.0, "bleu")  # a tie, with a loss that is not known
+    assert (progress.best_step, progress.metric_varied) == (20, False)
+    progress.note_validation(2.9, 30.0, 1.0, "bleu")
+    assert (progress.best_step, progress.metric_varied) == (20, True)
 
 
 @pytest.mark.parametrize(

@@ -173,17 +173,22 @@ def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_what_it_hears_is_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, tracker = make_log(tmp_path)
     log(Report(20, VALUES, 0.5))
-    log(Validation(20, 2, 1.5, loss=0.75, bleu=12.345, rows=[("我", "I", "me")] * 4))
+    scores = {"bleu": 12.345, "chrf": 34.0, "signature": "tok:13a", "cut": 3, "warning": "all equal"}
+    log(Validation(20, 2, 1.5, loss=0.75, rows=[("我", "I", "me")] * 4, **scores))
     log(RunEnd(20, "training.max_steps = 20 is reached", interrupted=False))
     log(RunEnd(20, "interrupted", interrupted=True))
-    validated = {"epoch": 2, "valid_loss": 0.75, "valid_bleu": 12.345, "minutes": 1.5}
+    validated = {"epoch": 2, "valid_loss": 0.75, "valid_bleu": 12.345, "valid_chrf": 34.0, "valid_cut": 3}
+    validated["minutes"] = 1.5
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert list(map(json.loads, lines)) == [{"step": 20, **VALUES}, {"step": 20, **validated}]
     assert tracker.logged == {20: validated}
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "step 20 · epoch 3 · 1.5 min · valid loss 0.7500 · valid BLEU 12.35 on valid.tsv"
+    valid = "valid loss 0.7500 · valid BLEU 12.35 · chrF 34.00 on valid.tsv (tok:13a)"
+    assert shown[0] == f"step 20 · epoch 3 · 1.5 min · {valid}"
     assert shown.count("  source      我") == 3
-    assert shown[-2:] == [
+    assert shown[-4:] == [
+        "  3 of 4 translations reached the longest length and were cut",
+        "warning: all equal",
         "finished at step 20: training.max_steps = 20 is reached",
         "stopped at step 20, and saved; the same command goes on from here",
     ]

@@ -1,15 +1,22 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
 from dist_s2s.config import Config
+from dist_s2s.config.schema import TrainingConfig
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.training.validation import validation_loss
+from dist_s2s.training.events import StepsEnd, Validation
+from dist_s2s.training.schedule import Progress
+from dist_s2s.training.validation import Validator, validation_loss
 from dist_s2s.translation.scoring import Row, translate_pairs
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
@@ -51,7 +58,7 @@ def validate(group: dist.ProcessGroup, counts: list[int]) -> list[float]:
 
 
 def translate(group: dist.ProcessGroup, pairs: list[tuple[str, str]]) -> list[Row]:
-    return translate_pairs(make_translator(group), pairs)
+    return translate_pairs(make_translator(group), pairs).rows
 
 
 @torch.no_grad()
@@ -90,3 +97,33 @@ def test_translations_are_the_same_at_every_world_size(ranks: RankPool) -> None:
     assert len({hypothesis for _, _, hypothesis in alone[0]}) > 1
     for world_size in (2, 3):
         assert ranks.run(translate, pairs, world_size=world_size) == alone * world_size
+
+
+class OneRank:
+    """Stands for a trainer, and takes down what is told."""
+
+    def __init__(self, metric: str) -> None:
+        training = TrainingConfig.model_validate({"metric": metric, "bleu_tokenizer": "13a"})
+        self.translator = make_translator(None)
+        self.config, self.ranks = SimpleNamespace(training=training), self.translator.ranks
+        self.progress, self.interrupted, self.heard = Progress(), False, list[object]()
+        self.paused, self.tell = nullcontext, self.heard.append
+
+    def warnings(self) -> list[str]:
+        return [event.warning for event in self.heard if isinstance(event, Validation)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "validations", "warned"), [("bleu", 5, [2]), ("bleu", 2, [1]), ("bleu", 1, []), ("loss", 3, [2])]
+)
+def test_a_metric_that_cannot_tell_is_told_once(metric: str, validations: int, warned: list[int]) -> None:
+    """An untrained model that stays as it is: everything is equal at all validations, the last of them at the end."""
+    trainer = OneRank(metric)
+    validator = Validator(cast(Any, trainer), make_examples(2), [("w4", "a b c d")])
+    for step in range(1, validations + 1):
+        trainer.progress.step = step
+        validator(StepsEnd(step)) if step == validations else validator._validate()
+    said = trainer.warnings()
+    assert [number for number, warning in enumerate(said) if warning] == warned
+    if warned and metric == "bleu":
+        assert said[warned[0]].startswith(f"the BLEU was 0.00 at all {warned[0] + 1} validations, so it cannot tell")

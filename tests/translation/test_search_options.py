@@ -1,13 +1,26 @@
 import pytest
 import torch
 
+from dist_s2s.config import Config
 from dist_s2s.translation.search_options import SearchOptions
 
 
 def test_longest_translation_of_each_sentence() -> None:
     lengths = torch.tensor([1, 7])
-    assert SearchOptions().max_lengths(lengths).tolist() == [12, 24]
+    assert SearchOptions(length_factor=1.5, extra_length=10).max_lengths(lengths).tolist() == [12, 21]
     assert SearchOptions(length_factor=0, extra_length=3).max_lengths(lengths).tolist() == [3, 3]
+    assert SearchOptions(length_factor=1.5, extra_length=10).longest == "1.5 · source tokens + 10"
+
+
+def test_limits_are_those_of_the_run_unless_others_are_given() -> None:
+    before_there_were_any = Config()
+    assert SearchOptions.of(before_there_were_any, 3) == SearchOptions(beam_size=3)
+    config = Config.model_validate({"translation": {"length_factor": "2.5", "extra_length": "7"}})
+    options = SearchOptions.of(config)
+    assert options == SearchOptions(1, 2.5, 7)
+    assert options.with_limits(None, None) == options
+    assert options.with_limits(0.0, None) == SearchOptions(1, 0.0, 7)
+    assert options.with_limits(None, 9) == SearchOptions(1, 2.5, 9)
 
 
 @pytest.mark.parametrize("options", [{"beam_size": 0}, {"length_factor": -1}, {"extra_length": 0}])

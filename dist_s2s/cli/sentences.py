@@ -1,0 +1,95 @@
+"""Sentences to translate: UTF-8 lines from a file or a pipe, in the groups in which they arrive."""
+
+import os
+import select
+import unicodedata
+from collections.abc import Iterator
+
+from dist_s2s import UserError
+
+_BYTES_AT_A_TIME = 1 << 16
+_PAUSE_SECONDS = 0.02  # a sender that is silent for so long waits for an answer
+_BOM = "\ufeff"
+_COMPRESSED = {b"\x1f\x8b": "gzip -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x28\xb5\x2f\xfd": "zstd -dc"}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> Iterator[list[str]]:
+    """Yield the lines of a file or pipe, without their ends, as groups of at most ``size``.
+
+    Byte order marks at the beginning of a line are dropped. A line without visible characters, such as one of
+    zero-width spaces, becomes an empty one.
+
+    Args:
+        descriptor: of the open file, or of a pipe, socket or terminal.
+        name: what to call it in errors.
+        size: lines of a full group.
+        may_pause: a group ends earlier where nothing more has come for a while, so that a program that waits for an
+            answer gets one. Then groups depend on time.
+
+    Raises:
+        UserError: text that is not UTF-8; its line is named.
+    """
+    unfinished, number, lines = list[bytes](), 0, list[str]()
+    while data := os.read(descriptor, _BYTES_AT_A_TIME):
+        if number == 0 and not unfinished:
+            _check_kind(data, name)
+        *complete, rest = data.split(b"\n")
+        for line in complete:
+            number += 1
+            lines.append(_text(b"".join([*unfinished, line]), name, number))
+            unfinished = []
+            if len(lines) == size:
+                yield lines
+                lines = []
+        unfinished.append(rest)
+        if lines and may_pause and not select.select([descriptor], [], [], _PAUSE_SECONDS)[0]:
+            yield lines
+            lines = []
+    if rest := b"".join(unfinished):
+        lines.append(_text(rest, name, number + 1))
+    if lines:
+        yield lines
+
+
+def _check_kind(beginning: bytes, name: str) -> None:
+    """Raise UserError for what is not text, and for UTF-16 that says what it is."""
+    for magic, program in _COMPRESSED.items():
+        if beginning.startswith(magic):
+            raise UserError(f"{name} is compressed; unpack it on the way: {program} FILE | dist-s2s translate ...")
+    if beginning.startswith(b"PK\x03\x04"):
+        raise UserError(f"{name} is a zip archive; unpack it first, and translate the text file in it")
+    if beginning.startswith(_UTF16):
+        raise UserError(f"{name} is UTF-16, as its byte order mark says; {_convert('UTF-16')}")
+    at_even, at_odd = beginning[::2].count(0), beginning[1::2].count(0)
+    if at_even or at_odd:
+        encoding = "UTF-16LE" if at_odd > at_even else "UTF-16BE"
+        raise UserError(f"{name} looks like UTF-16 without a byte order mark; {_convert(encoding)}")
+
+
+def _text(line: bytes, name: str, number: int) -> str:
+    """Return the text of a line.
+
+    Raises:
+        UserError: it is not UTF-8, or has a NUL character.
+    """
+    if b"\0" in line:
+        raise UserError(f"{name} line {number} has a NUL character, as no text has; is it UTF-8?")
+    try:
+        text = line.decode("utf-8").removesuffix("\r").lstrip(_BOM)
+    except UnicodeDecodeError as error:
+        before = f"the {number - 1:,} lines before it are, so encodings are mixed; " if number > 1 else ""
+        raise UserError(
+            f"{name} line {number} is not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x} "
+            f"({error.reason}); {before}{_convert('ENCODING')}"
+        ) from None
+    return text if _is_visible(text) else ""
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it: iconv -f {encoding} -t UTF-8 FILE | dist-s2s translate ..."
+
+
+def _is_visible(text: str) -> bool:
+    """Tell whether there is more than spaces, controls and zero-width characters."""
+    return any(not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf") for character in text)

@@ -1,0 +1,84 @@
+"""What is read to be translated: when it is handed on, and what it must be."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dist_s2s import UserError
+from dist_s2s.cli import sentences
+from dist_s2s.cli.sentences import read_groups
+
+
+def read(content: bytes, tmp_path: Path, size: int = 100) -> list[list[str]]:
+    (tmp_path / "in.txt").write_bytes(content)
+    with open(tmp_path / "in.txt", "rb") as file:
+        return list(read_groups(file.fileno(), "in.txt", size, may_pause=False))
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 1 << 16])
+def test_lines_in_full_groups(at_a_time: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "_BYTES_AT_A_TIME", at_a_time)
+    text = "一\n\ntwo\r\n \u2028three\u0085\nfour"
+    assert read(text.encode(), tmp_path, size=2) == [["一", ""], ["two", " \u2028three\u0085"], ["four"]]
+    assert read(b"", tmp_path) == []
+    assert read(b"\n\n", tmp_path) == [["", ""]]
+
+
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
+    bom = b"\xef\xbb\xbf"
+    assert read(bom + b"one\n" + bom + b"two\n", tmp_path) == [["one", "two"]]  # as after `cat one.txt two.txt`
+    assert read(bom, tmp_path) == [[""]]
+
+
+@pytest.mark.parametrize("line", ["\u200b", "\u200b \u200d\ufeff", "\u200e\t", "\u00ad", "\x07"])
+def test_a_line_without_visible_characters_is_empty(line: str, tmp_path: Path) -> None:
+    assert read(f"{line}\na{line}\n".encode(), tmp_path) == [["", f"a{line}"]]
+
+
+def test_a_sender_that_waits_gets_what_it_has_sent(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    groups = read_groups(reading, "stdin", 3, may_pause=True)
+    os.write(writing, b"one\ntw")
+    assert next(groups) == ["one"]
+    os.write(writing, b"o\nthree\nfour\nfive\n")
+    assert [next(groups), next(groups)] == [["two", "three", "four"], ["five"]]
+    os.write(writing, b"six")
+    os.close(writing)
+    assert list(groups) == [["six"]]
+
+
+GZIP = b"\x1f\x8b\x08\x00\x00\x00"
+FAULTS = {
+    "gzip": (GZIP, r"in.txt is compressed; unpack it on the way: gzip -dc FILE \| dist-s2s translate"),
+    "xz": (b"\xfd7zXZ\x00\x00", "xz -dc FILE"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x00", "zstd -dc FILE"),
+    "zip": (b"PK\x03\x04\x14\x00", "in.txt is a zip archive; unpack it"),
+    "UTF-16 with its mark": ("我\n".encode("utf-16"), "in.txt is UTF-16, .* iconv -f UTF-16 -t UTF-8"),
+    "UTF-16LE": ("ab\n我们\n".encode("utf-16-le"), "in.txt looks like UTF-16 .* iconv -f UTF-16LE -t UTF-8"),
+    "UTF-16BE, no ASCII but line ends": ("我们\n他\n".encode("utf-16-be"), "iconv -f UTF-16BE"),
+    "Latin-1": ("café\n".encode("latin-1"), r"line 1 is not UTF-8: byte 4 of the line is 0xe9 .*\); convert it"),
+    "mixed": ("我\n二\n".encode() + "三\n".encode("gbk"), "line 3 is not UTF-8: .* the 2 lines before it are, so"),
+    "last line": ("我\n".encode() + b"\xff", "line 2 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_utf8_text_is_told(fault: str, tmp_path: Path) -> None:
+    content, message = FAULTS[fault]
+    with pytest.raises(UserError, match=message):
+        read(content, tmp_path)
+
+
+def test_a_nul_further_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "_BYTES_AT_A_TIME", 4)
+    with pytest.raises(UserError, match=r"in\.txt line 2 has a NUL character"):
+        read(b"one\nt\0o\n", tmp_path)

@@ -29,19 +29,19 @@ def checkpoint_of(config: Config, folder: Path) -> Path:
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
-    settled = settle(Config(), None, make_data(["我看见猫。"]), ALONE)
+    settled = settle(Config(), None, None, make_data(["我看见猫。"]), ALONE)
     assert (settled.model.output, settled.training.bleu_tokenizer) == ("replicated", "zh")
     assert (settled.translation.length_factor, settled.translation.extra_length) == (4.88, 10)
-    again = settle(Config(), checkpoint_of(settled, tmp_path), make_data(["I saw a cat ."]), ALONE)
+    again = settle(Config(), checkpoint_of(settled, tmp_path), None, make_data(["I saw a cat ."]), ALONE)
     assert again.training.bleu_tokenizer == "zh"  # as before
-    before_there_was_a_choice = settle(Config(), checkpoint_of(Config(), tmp_path), make_data(["我看见猫。"]), ALONE)
+    before_there_was_a_choice = settle(Config(), checkpoint_of(Config(), tmp_path), None, make_data(["我看见猫。"]), ALONE)
     assert before_there_was_a_choice.training.bleu_tokenizer == "zh"
 
 
 def test_what_is_given_counts() -> None:
     keys = {"training.bleu_tokenizer": "char", "translation.length_factor": "2", "translation.extra_length": "9"}
     config = load_config(None, keys)
-    settled = settle(config, None, make_data(["我看见猫。"]), ALONE)
+    settled = settle(config, None, None, make_data(["我看见猫。"]), ALONE)
     assert settled.training.bleu_tokenizer == "char"
     assert settled.translation == config.translation
     with pytest.raises(UserError, match=r"set both translation\.length_factor and translation\.extra_length"):

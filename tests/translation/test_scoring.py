@@ -76,7 +76,7 @@ def test_a_tokenizer_whose_model_cannot_be_downloaded_is_told(monkeypatch: pytes
         raise OSError("no route to host")
 
     monkeypatch.setattr("dist_s2s.translation.scoring.BLEU", refuse)
-    with pytest.raises(UserError, match=r"flores200 cannot be had: .* failed .no route to host\."):
+    with pytest.raises(UserError, match=r"flores200 cannot be had: .* failed .no route to host.;"):
         Scorer("flores200", ()).scores(rows(REFERENCES))
 
 

@@ -27,7 +27,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens: tuple[str, ...] = tuple(tokens)
+        self.tokens: Sequence[str] = tuple(tokens)
         if self.tokens[: len(SPECIALS)] != SPECIALS:
             first = " ".join(self.tokens[: len(SPECIALS)])
             raise ValueError(f"must begin with {' '.join(SPECIALS)}, one on a line, but begins with {first!r}")
@@ -56,6 +56,11 @@ class Vocabulary:
         frequent = [(-count, token) for token, count in counts.items() if count >= min_frequency]
         words = [token for _, token in sorted(frequent)]
         return cls([*SPECIALS, *words][:max_size])
+
+    @property
+    def num_ids(self) -> int:
+        """How many rows a table of this vocabulary needs."""
+        return len(self)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Return the id of each token, `UNK` for those not in the vocabulary. Adds neither SOS nor EOS."""
@@ -104,13 +109,18 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tokens)"
 
 
+def fits_on_a_line(token: str) -> bool:
+    """Tell whether a token has visible characters and no line end, so that a file can hold it."""
+    return bool(token.strip()) and "\n" not in token and not token.endswith("\r")
+
+
 def _check_tokens(tokens: Sequence[str], last_index: dict[str, int]) -> None:
     """Raise ValueError unless every token fits on a line of its own and occurs once.
 
     `last_index` maps each token to its last position. Lines count from 1, as in the text of `to_text`.
     """
     for index, token in enumerate(tokens):
-        if not token.strip() or "\n" in token or token.endswith("\r"):
+        if not fits_on_a_line(token):
             raise ValueError(f"line {index + 1} holds {token!r}: a token has visible characters and no line end")
         if last_index[token] != index:
             raise ValueError(f"line {last_index[token] + 1} repeats the token {token!r} of line {index + 1}")

@@ -5,8 +5,8 @@
 ``replaced``: every word of an update is new and frequent enough, so each of them takes the place of another.
 ``stream``: words drawn from a Zipf distribution over five times as many words as there is room for, one occurrence
 after the other; counting them into the update's mapping is part of the time. ``one by one``: replacements by a search
-through all words for each, as in the sketch that the class began as. ``looked up``: new words in a dict of the same size, the
-floor for anything that keeps its words in one. Medians of interleaved repetitions.
+through all words for each, as in the sketch that the class began as. ``looked up``: new words in a dict of the same
+size, the floor for anything that keeps its words in one. Medians of interleaved repetitions.
 """
 
 import argparse

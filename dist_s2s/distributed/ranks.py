@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -45,16 +46,24 @@ class Ranks:
         return self.sum([float(mine)])[0] == self.world_size
 
     def gather_texts(self, text: str) -> list[str]:
-        """Return the text of each rank, on every rank (two all_gathers)."""
-        return [bytes(part).decode() for part in self.gather_numbers(list(text.encode()))]
+        """Return the text of each rank, on every rank (two all_gathers: the lengths, then the bytes)."""
+        return [part.numpy().tobytes().decode() for part in self._gather_uneven(_as_bytes(text))]
 
     def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
         """Return each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
+        return [part.tolist() for part in self._gather_uneven(torch.tensor(numbers, dtype=torch.int64))]
+
+    def text_of_first(self, text: str) -> str:
+        """Return the first rank's text on every rank, whatever the others give (two broadcasts: length, bytes)."""
         if self.group is None:
-            return [numbers]
-        counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
-        padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
-        return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
+            return text
+        first = dist.get_global_rank(self.group, 0)
+        data = _as_bytes(text)
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, first, group=self.group)
+        data = (data if self.is_first else data.new_empty(int(length))).to(self.device)
+        dist.broadcast(data, first, group=self.group)
+        return data.cpu().numpy().tobytes().decode()
 
     def check_same(self, what: str, value: object) -> None:
         """Raise UserError on every rank if their values differ (two all_gathers)."""
@@ -65,6 +74,14 @@ class Ranks:
                 f"the {what} is {texts[0]} on rank 0, but {texts[other]} on rank {other}; "
                 "all ranks must see the same files"
             )
+
+    def _gather_uneven(self, mine: Tensor) -> list[Tensor]:
+        """Return each rank's tensor, [any count]; each gets as much padding on the way as the longest has elements."""
+        if self.group is None:
+            return [mine]
+        counts = [int(count) for count in self._gather(torch.tensor([len(mine)]))]
+        padded = torch.cat((mine, mine.new_zeros(max(counts) - len(mine))))
+        return [row[:count].cpu() for row, count in zip(self._gather(padded), counts, strict=True)]
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each rank; all have the same shape and dtype."""
@@ -91,3 +108,7 @@ class Ranks:
             everywhere = all(text == messages[first] for text in messages)
             raise UserError(messages[first] if everywhere else f"{messages[first]} (on rank {first})")
         return result  # type: ignore[return-value]
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(np.frombuffer(text.encode(), dtype=np.uint8))

@@ -39,8 +39,8 @@ class Translator:
         self.source, self.target, self.ranks = source, target, ranks
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
-        num_classes, model = len(target.vocabulary), config.model
-        self.source_table = make_table(config, len(source.vocabulary), model.embedding_dim, ranks)
+        num_classes, model = target.vocabulary.num_ids, config.model
+        self.source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
         tied_std = model.hidden_size**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
         self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
         self.output = make_output(config, num_classes, self.target_table, ranks)

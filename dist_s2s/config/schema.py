@@ -34,6 +34,7 @@ def expand_path(text: object) -> object:
 
 
 PathText = Annotated[str, BeforeValidator(expand_path)]
+OptionalPathText = Annotated[str | None, BeforeValidator(expand_path), BeforeValidator(_none_from_text)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
@@ -50,6 +51,27 @@ class DataConfig(Section):
     train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
     valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
     test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    stream: OptionalPathText = Field(
+        default=None,
+        description="a file or named pipe of SOURCE<TAB>TARGET lines that may keep growing, to train on instead of "
+        "data.train; vocabularies then follow what it is about",
+    )
+    stream_wait: float = Field(
+        default=0.0, ge=0, description="seconds without anything new after which a stream has ended"
+    )
+    vocabulary_update_every: int = Field(
+        default=10_000,
+        gt=0,
+        description="pairs of a stream that are read at a time: their words are counted, then they are trained on",
+    )
+    vocabulary_halve_every: OptionalInt = Field(
+        default=None, gt=0, description="words of a stream after which all counts are halved; null: never"
+    )
+    new_words: Literal["initial", "pieces"] = Field(
+        default="initial",
+        description="where rows of a stream's new words begin: as an untrained table's, or at the mean of the words "
+        "in the vocabulary that they are made of",
+    )
     source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
     batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
@@ -156,6 +178,15 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
+    def _stream(self) -> Self:
+        for key in ("source_vocabulary_size", "target_vocabulary_size"):
+            if self.data.stream is not None and getattr(self.data, key) is None:
+                raise ValueError(
+                    f"data.stream needs data.{key}, since a vocabulary that follows a stream has a fixed number of ids"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ties(self) -> Self:
         model = self.model
         if model.tie_embeddings and model.embedding_dim != model.hidden_size:
@@ -184,6 +215,7 @@ KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
 RESUMABLE_KEYS = frozenset(
     {
         "run_dir",
+        "data.stream_wait",
         "embedding.transport",
         "training.max_steps",
         "training.max_minutes",

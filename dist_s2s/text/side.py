@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dist_s2s.text.dynamic_vocabulary import load_vocabulary
 from dist_s2s.text.tokenizers import Tokenizer, TokenizerName, make_tokenizer
 from dist_s2s.text.vocabulary import Vocabulary
 
@@ -57,7 +58,7 @@ class TextSide:
         Raises:
             UserError: as `Vocabulary.load`.
         """
-        return cls(make_tokenizer(settings.tokenizer), Vocabulary.load(directory / _vocabulary_file(name)))
+        return cls(make_tokenizer(settings.tokenizer), load_vocabulary(directory / _vocabulary_file(name)))
 
 
 def build_sides(

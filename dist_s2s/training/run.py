@@ -11,11 +11,12 @@ from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
-from dist_s2s.storage.checkpoint import load_weights
+from dist_s2s.storage.checkpoint import load_weights, text_directory
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import describe
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -24,10 +25,11 @@ from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.schedule import warmup_warning
 from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.stream import StreamSteps
 from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator, validation_loss
-from dist_s2s.translation.load import best_checkpoint
+from dist_s2s.translation.load import best_checkpoint, load_text_sides
 from dist_s2s.translation.output import choose_output
 from dist_s2s.translation.scoring import corpus_scores, translate_pairs
 from dist_s2s.translation.translator import Translator
@@ -68,6 +70,8 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         log.parameters(translator.core, translator.tables, verbose)
         trainer = Trainer(config, start.data.train, translator, accelerator)
         begin(trainer, start, log)
+        if config.data.stream is not None:
+            trainer.next_steps = StreamSteps(trainer, stack)
         log.start_trackers(config.model_dump(mode="json"), trainer.progress)
         fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
@@ -90,9 +94,12 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     def claim_directory() -> tuple[str, bool]:
         if not ranks.is_first:
             return "", False
-        sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
+        is_stream = config.data.stream is not None  # whose content changes, and stands in no manifest
+        keys = _DATA_KEYS[is_stream:]
+        sources = describe_data({f"data.{key}": getattr(config.data, key) for key in keys}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
-        claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
+        files = {} if is_stream else data.source.files("source") | data.target.files("target")  # checkpoints have them
+        claim(config, checkpoint, lock, files, sources)
         return data_id(sources), is_other
 
     data_hash, is_other = json.loads(ranks.gather_texts(json.dumps(ranks.together(claim_directory)))[0])
@@ -105,7 +112,7 @@ def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_
     Raises:
         UserError: if the tables are to have fewer rows than a vocabulary has tokens.
     """
-    tokens, rows = max(len(data.source.vocabulary), len(data.target.vocabulary)), config.embedding.num_embeddings
+    tokens, rows = max(data.source.vocabulary.num_ids, data.target.vocabulary.num_ids), config.embedding.num_embeddings
     if rows is not None and rows < tokens:
         raise UserError(
             f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
@@ -116,7 +123,7 @@ def settle_output(config: Config, checkpoint: Path | None, data: RunData, world_
         output = _config_of(checkpoint).model.output
     else:
         model = config.model
-        output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
+        output = choose_output(data.target.vocabulary.num_ids, model.hidden_size, world_size, tied=model.tie_embeddings)
     return config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
 
 
@@ -127,12 +134,17 @@ def _config_of(checkpoint: Path) -> Config:
 def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
     """Say what the run works on."""
     config, data = start.config, start.data
-    log.say(
+    read = (
         f"{counted(len(data.train), 'training pair')} from {describe(config.data.train)}\n"
         f"{data.dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
+    )
+    if config.data.stream is not None:
+        read = f"training pairs from the stream {config.data.stream}\n"
+    log.say(
+        f"{read}"
         f"{counted(len(data.valid_pairs), 'pair')} for validation, {len(data.test_pairs):,} for the test\n"
-        f"{counted(len(data.source.vocabulary), 'source token')}, "
-        f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
+        f"{counted(data.source.vocabulary.num_ids, 'source token')}, "
+        f"{counted(data.target.vocabulary.num_ids, 'target token')}, {config.model.output} output layer, "
         f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}"
     )
 
@@ -142,8 +154,9 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
     config, checkpoint = start.config, start.checkpoint
     if checkpoint is None:
         trainer.progress.data = start.data_id
-        counts = target_counts(start.data.train, len(start.data.target.vocabulary))
-        trainer.translator.output.start_from(counts)
+        if config.data.stream is None:
+            counts = target_counts(start.data.train, len(start.data.target.vocabulary))
+            trainer.translator.output.start_from(counts)
         warning = warmup_warning(config.training, trainer.batches_in_epoch)
         if warning is not None:
             log.say(warning)
@@ -179,6 +192,10 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
         best = best_checkpoint(config.run_dir)
         if best is not None:
             load_weights(best, translator.core, translator.tables)
+            sides = translator.source, translator.target
+            for side, saved in zip(sides, load_text_sides(config, text_directory(best)), strict=True):
+                if isinstance(side.vocabulary, DynamicVocabulary) and isinstance(saved.vocabulary, DynamicVocabulary):
+                    side.vocabulary.take_over(saved.vocabulary)
 
     translator.ranks.together(load_best)
     rows = translate_pairs(translator, data.test_pairs)

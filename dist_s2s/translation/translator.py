@@ -14,6 +14,7 @@ from dist_s2s.models import Hypothesis, beam_search, greedy_search
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.batches import Batch, evaluation_batches
 from dist_s2s.text.corpus import Example, ExampleList
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.model import make_model
@@ -51,6 +52,12 @@ class Translator:
         """The sharded tables by the name they have in checkpoints; each once, even if it has two uses."""
         own = {"source_table": self.source_table, "target_table": self.target_table}
         return own | {name: table for name, table in self.output.tables.items() if table is not self.target_table}
+
+    def changing_files(self) -> dict[str, bytes]:
+        """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
+        sides = {"source": self.source, "target": self.target}
+        dynamic = {name: side for name, side in sides.items() if isinstance(side.vocabulary, DynamicVocabulary)}
+        return {file: content for name, side in dynamic.items() for file, content in side.files(name).items()}
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model and its output layer compute losses."""

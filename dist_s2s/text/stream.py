@@ -3,7 +3,6 @@
 import os
 import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -40,7 +39,7 @@ class StreamReader:
         if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
             self.close()
             raise UserError(f"the stream {path} is neither a file nor a named pipe")
-        self._had_writer = stat.S_ISREG(mode)
+        self._had_writer = stat.S_ISREG(mode)  # which has one whenever somebody opens it
         self._to_leave_out = 0 if stat.S_ISREG(mode) else start
         if stat.S_ISREG(mode):
             if os.fstat(self._file).st_size < start:
@@ -48,7 +47,7 @@ class StreamReader:
             os.lseek(self._file, start, os.SEEK_SET)
         self._lines: list[bytes] = []
         self._rest = b""  # of a line whose end is yet to come
-        self._last_news = time.monotonic()
+        self._quiet_since: float | None = None  # that there was nothing more, and no writer of a pipe
         self.has_ended = False
 
     def __enter__(self) -> Self:
@@ -79,21 +78,32 @@ class StreamReader:
     def _read(self) -> bool:
         """Read what there is now; tell whether that was anything."""
         data = b""
-        with suppress(BlockingIOError):  # a pipe whose writer has nothing to say, which is no end
+        try:
             data = os.read(self._file, _BYTES)
-            if not data:
-                return False
-        self._last_news, self._had_writer = time.monotonic(), True
+            is_quiet = not data and self._had_writer
+        except BlockingIOError:  # a pipe whose writer has nothing to say now
+            is_quiet = False
+            self._had_writer = True
+        if not is_quiet:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+        if data:
+            self._had_writer = True
+            self._keep(data)
+        return bool(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Cut what was read into lines, and the rest of one that has no end yet."""
         left_out = min(self._to_leave_out, len(data))
         self._to_leave_out -= left_out
         *lines, self._rest = (self._rest + data[left_out:]).split(b"\n")
         self._lines += [line + b"\n" for line in lines]
         if len(self._rest) > _LONGEST_LINE:
             raise UserError(f"the stream {self._path} has a line of more than {_LONGEST_LINE:,} bytes")
-        return bool(data)
 
     def _note_the_end(self) -> bool:
-        if self._had_writer and time.monotonic() - self._last_news >= self._wait:
+        if self._quiet_since is not None and time.monotonic() - self._quiet_since >= self._wait:
             self.has_ended = True
             self._lines += [self._rest] if self._rest else []
             self._rest = b""

@@ -1,24 +1,19 @@
 """A vocabulary whose words come and go with what a stream of text is about, in a fixed number of ids."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dist_s2s import UserError
+from dist_s2s.text.counted_words import CountedWords, Settings
 from dist_s2s.text.least_frequent import Ints, LeastFrequent
 from dist_s2s.text.lines import read_lines
 from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
-
-_HEADER = "dynamic_vocabulary"
-_FORMAT = 1
-_MOST_DIGITS = 12  # of a count in a file; LeastFrequent has room for counts up to 2^63 / max_size
-
 
 Change = tuple[int, str | None, str]  # an id, its old word if it had one, and its new word
 
@@ -111,8 +106,7 @@ class DynamicVocabulary(Vocabulary):
         words = [word for word, known in zip(counts, has_id.tolist(), strict=True) if not known]
         totals = numbers[~has_id] - found[~has_id]
         is_promising = totals >= self._least_to_admit()
-        rivals = sorted(zip((-totals[is_promising]).tolist(), _pick(words, is_promising), strict=True))
-        changes = self._admit([word for _, word in rivals], -np.array([count for count, _ in rivals], dtype=np.int64))
+        changes = self._admit(*_by_falling_count(_pick(words, is_promising), totals[is_promising]))
         self._set_candidates(_pick(words, ~is_promising), totals[~is_promising])
         self._forget_rare_candidates()
         self._counted += int(numbers.sum())
@@ -140,12 +134,12 @@ class DynamicVocabulary(Vocabulary):
         vars(self).update(vars(other))
 
     def to_text(self) -> str:
-        """Return what `load` reads: a line of settings, and `TOKEN<TAB>COUNT` for each token, then each candidate."""
-        settings = {"max_size": self.max_size, "min_frequency": self.min_frequency, "halve_every": self.halve_every}
-        header = {_HEADER: _FORMAT, **settings, "tokens": len(self), "counted": self._counted}
-        candidates = sorted((word, -value) for word, value in self._ids.items() if value < 0)
-        counted = chain(zip(self.tokens, self.counts.tolist(), strict=False), candidates)
-        return json.dumps(header) + "\n" + "".join(f"{word}\t{count}\n" for word, count in counted)
+        """Return what `load` reads; see `CountedWords`."""
+        settings = Settings(self.max_size, self.min_frequency, self.halve_every, self._counted)
+        tokens = list(zip(self.tokens, self.counts.tolist(), strict=False))  # counts has free ids too
+        return CountedWords(
+            settings, tokens, sorted((w, -value) for w, value in self._ids.items() if value < 0)
+        ).to_text()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -154,31 +148,22 @@ class DynamicVocabulary(Vocabulary):
         Raises:
             UserError: the file cannot be read as UTF-8 text, or is no dynamic vocabulary; the line is named.
         """
-        header, *lines = read_lines(path)
+        lines = read_lines(path)
         try:
-            return cls._parse(_parse_header(header), lines)
+            return cls._from(CountedWords.parse(lines))
         except ValueError as error:
             raise UserError(f"{path} is not a dynamic vocabulary: {error}") from None
 
     @classmethod
-    def _parse(cls, header: dict[str, Any], lines: list[str]) -> Self:
-        vocabulary = cls(header["max_size"], header["min_frequency"], header["halve_every"])
-        size = header["tokens"]
-        counted = [_parse_count(line, number) for number, line in enumerate(lines, start=2)]
-        tokens, numbers = [word for word, _ in counted[:size]], [count for _, count in counted[:size]]
-        if not len(SPECIALS) <= size <= min(len(lines), vocabulary.max_size):
-            raise ValueError(
-                f"line 1 says {size} tokens, but {len(lines)} lines and {vocabulary.max_size} ids are there"
-            )
-        if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
-            raise ValueError(f"must begin with {' '.join(SPECIALS)}, one on a line, after line 1")
-        if len(seen := dict(counted)) < len(counted):
-            second = next(number for number, (word, _) in enumerate(counted) if seen.pop(word, None) is None)
-            raise ValueError(f"line {second + 2} repeats the word {counted[second][0]!r}")
-        vocabulary.tokens, vocabulary._counted = tokens, header["counted"]
-        vocabulary.counts[:size] = numbers
-        vocabulary._ids = {word: -count for word, count in counted[size:]}
-        vocabulary._ids |= {token: index for index, token in enumerate(tokens) if index >= len(SPECIALS)}
+    def _from(cls, words: CountedWords) -> Self:
+        settings = words.settings
+        vocabulary = cls(settings.max_size, settings.min_frequency, settings.halve_every)
+        vocabulary._counted = settings.counted
+        vocabulary.tokens = [token for token, _ in words.tokens]
+        size = len(vocabulary)
+        vocabulary.counts[:size] = [count for _, count in words.tokens]
+        vocabulary._ids = {word: -count for word, count in words.candidates}
+        vocabulary._ids |= {token: index for index, token in enumerate(vocabulary.tokens) if index >= len(SPECIALS)}
         vocabulary._least.restart(np.arange(len(SPECIALS), size))
         return vocabulary
 
@@ -238,6 +223,13 @@ class DynamicVocabulary(Vocabulary):
         self._least.restart(np.arange(len(SPECIALS), len(self)))
 
 
+def _by_falling_count(words: list[str], totals: Ints) -> tuple[list[str], Ints]:
+    """Sort words by falling count, equally frequent ones by string, for which sorting pairs takes longer."""
+    by_string = np.array(sorted(range(len(words)), key=words.__getitem__), dtype=np.int64)
+    order = by_string[np.argsort(-totals[by_string], kind="stable")]
+    return [words[place] for place in order.tolist()], totals[order]
+
+
 def _pick(words: list[str], which: NDArray[np.bool_]) -> list[str]:
     return list(compress(words, which.tolist()))
 
@@ -254,24 +246,3 @@ def load_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     except OSError:
         is_dynamic = False  # which load tells in its own words
     return DynamicVocabulary.load(path) if is_dynamic else Vocabulary.load(path)
-
-
-def _parse_header(line: str) -> dict[str, Any]:
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get(_HEADER) != _FORMAT:
-        raise ValueError(f'line 1 must hold settings, {{"{_HEADER}": {_FORMAT}, ...}}, but holds {line[:40]!r}')
-    for name in ("max_size", "min_frequency", "halve_every", "tokens", "counted"):
-        value = header.get(name)
-        if type(value) is not int and not (name == "halve_every" and value is None):
-            raise ValueError(f"line 1 must say {name}, a whole number, but has {value!r}")
-    return header
-
-
-def _parse_count(line: str, number: int) -> tuple[str, int]:
-    word, _, count = line.rpartition("\t")
-    if not count.isdecimal() or not word.strip() or len(count) > _MOST_DIGITS:
-        raise ValueError(f"line {number} holds {line!r}: expected TOKEN<TAB>COUNT")
-    return word, int(count)

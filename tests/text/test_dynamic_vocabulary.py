@@ -1,6 +1,5 @@
 """Admission and replacement against a plain reference that looks at all words each time; bounds, files, errors."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_s2s import UserError
+from dist_s2s.text.counted_words import CountedWords
 from dist_s2s.text.dynamic_vocabulary import Change, DynamicVocabulary, load_vocabulary
 from dist_s2s.text.least_frequent import LeastFrequent
 from dist_s2s.text.vocabulary import EOS, SOS, SPECIALS, UNK, Vocabulary
@@ -145,8 +145,7 @@ def test_updates_go_on_after_a_file_as_without(before: list[dict[str, int]], aft
     for counts in before:
         vocabulary.update(counts)
     text = vocabulary.to_text()
-    header, *lines = text.splitlines()
-    loaded = DynamicVocabulary._parse(json.loads(header), lines)
+    loaded = DynamicVocabulary._from(CountedWords.parse(text.splitlines()))
     assert loaded.to_text() == text
     for counts in after:
         assert loaded.update(counts) == vocabulary.update(counts)
@@ -181,7 +180,7 @@ GOOD = DynamicVocabulary.build([["b", "a", "b"], ["c"]], max_size=6).to_text()
     ("old", "new", "message"),
     [
         ('"max_size": 6', '"max_size": "6"', "line 1 must say max_size, a whole number, but has '6'"),
-        ('"max_size": 6', '"max_size": 3', "max_size must be at least 4"),
+        ('"max_size": 6', '"max_size": 3', "line 1 says 6 tokens, but there are 7 words and 3 ids"),
         ('"dynamic_vocabulary": 1', '"dynamic_vocabulary": 9', "line 1 must hold settings"),
         ('"tokens": 6', '"tokens": 66', "line 1 says 66 tokens, but"),
         ("b\t2", "b 2", "line 6 holds 'b 2': expected TOKEN<TAB>COUNT"),

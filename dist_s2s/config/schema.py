@@ -72,6 +72,27 @@ class DataConfig(Section):
     train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
     valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
     test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    stream: OptionalPath = Field(
+        default=None,
+        description="a file or named pipe of SOURCE<TAB>TARGET lines that may keep growing, to train on instead of "
+        "data.train; vocabularies then follow what it is about",
+    )
+    stream_wait: float = Field(
+        default=0.0, ge=0, description="seconds without anything new after which a stream has ended"
+    )
+    vocabulary_update_every: int = Field(
+        default=10_000,
+        gt=0,
+        description="pairs of a stream that are read at a time: their words are counted, then they are trained on",
+    )
+    vocabulary_halve_every: OptionalInt = Field(
+        default=None, gt=0, description="words of a stream after which all counts are halved; null: never"
+    )
+    new_words: Literal["initial", "pieces"] = Field(
+        default="initial",
+        description="where rows of a stream's new words begin: as an untrained table's, or at the mean of the words "
+        "in the vocabulary that they are made of",
+    )
     source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
     batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")
@@ -281,6 +302,27 @@ class Config(Section):
     translation: TranslationConfig = TranslationConfig()
 
     @model_validator(mode="after")
+    def _stream(self) -> Self:
+        data = self.data
+        if data.stream is None:
+            return self
+        for key in ("source_vocabulary_size", "target_vocabulary_size"):
+            if getattr(data, key) is None:
+                raise ValueError(
+                    f"data.stream needs data.{key}, since a vocabulary that follows a stream has a fixed number of ids"
+                )
+        given = [f"data.{key}" for key in ("joint_vocabulary", "tags", "source_vectors", "target_vectors")]
+        wrong = [key for key in given if getattr(data, key.removeprefix("data."))]
+        wrong += ["training.init_from"] * (self.training.init_from is not None)
+        tokenizers = {key: getattr(data, key) for key in ("source_tokenizer", "target_tokenizer")}
+        wrong += [f"data.{key}: {name}" for key, name in tokenizers.items() if name in ("bpe", "unigram")]
+        if wrong:
+            raise ValueError(
+                f"data.stream does not go with {' and '.join(wrong)}: its vocabularies begin empty, and follow its words"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ties(self) -> Self:
         model = self.model
         if model.tie_embeddings and model.embedding_dim != model.hidden_size:
@@ -321,6 +363,7 @@ KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
 RESUMABLE_KEYS = frozenset(
     {
         "run_dir",
+        "data.stream_wait",
         "embedding.transport",
         "training.max_steps",
         "training.max_minutes",

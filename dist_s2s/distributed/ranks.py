@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -46,16 +47,12 @@ class Ranks:
         return self.sum([float(mine)])[0] == self.world_size
 
     def gather_texts(self, text: str) -> list[str]:
-        """Return the text of each rank, on every rank (two all_gathers)."""
-        return [bytes(part).decode() for part in self.gather_numbers(list(text.encode()))]
+        """Return the text of each rank, on every rank (two all_gathers: the lengths, then the bytes)."""
+        return [part.numpy().tobytes().decode() for part in self._gather_uneven(_as_bytes(text))]
 
     def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
         """Return each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
-        if self.group is None:
-            return [numbers]
-        counts = [int(count) for count in self._gather(torch.tensor([len(numbers)]))]
-        padded = torch.tensor(numbers + [0] * (max(counts) - len(numbers)), dtype=torch.int64)
-        return [row[:count].tolist() for row, count in zip(self._gather(padded), counts, strict=True)]
+        return [part.tolist() for part in self._gather_uneven(torch.tensor(numbers, dtype=torch.int64))]
 
     def on_first(self, function: Callable[[], T]) -> T:
         """Call ``function`` on the first rank alone; return its result, which JSON must be able to hold, on every rank.
@@ -89,6 +86,14 @@ class Ranks:
         dist.broadcast(data, group=self.group, group_src=0)
         return data.cpu().numpy().tobytes()
 
+    def _gather_uneven(self, mine: Tensor) -> list[Tensor]:
+        """Return each rank's tensor, [any count]; each gets as much padding on the way as the longest has elements."""
+        if self.group is None:
+            return [mine]
+        counts = [int(count) for count in self._gather(torch.tensor([len(mine)]))]
+        padded = torch.cat((mine, mine.new_zeros(max(counts) - len(mine))))
+        return [row[:count].cpu() for row, count in zip(self._gather(padded), counts, strict=True)]
+
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each rank; all have the same shape and dtype."""
         gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
@@ -114,3 +119,7 @@ class Ranks:
             everywhere = all(text == messages[first] for text in messages)
             raise UserError(messages[first] if everywhere else f"{messages[first]} (on rank {first})")
         return result  # type: ignore[return-value]
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(np.frombuffer(text.encode(), dtype=np.uint8))

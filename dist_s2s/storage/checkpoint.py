@@ -4,6 +4,7 @@
         manifest.json                        step, progress, tables, scalars, and each file's SHA-256
         core.safetensors                     the replicated model and its optimizer's state, written by rank 0
         source_table-0-of-4.safetensors      rank 0's rows, and the rows of its optimizer's state; and so on
+        source_vocabulary.txt, …             both sides' files, if they change while they are trained, as on a stream
 
 A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
 """
@@ -26,20 +27,35 @@ from dist_s2s.storage.durable_files import (
     check_sha256,
     read_checked_json,
     save_tensors,
+    sha256_of,
     sync_directory,
     write_checked_json,
+    write_durably,
 )
 from dist_s2s.storage.table_rows import load_rows, shard_file
 from dist_s2s.storage.training_state import TrainingState, load_optimizer, replicated_tensors, saved_state, scalars
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of the manifest itself
+_TENSORS = ".safetensors"
 
 
-def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress: dict[str, Any], ranks: Ranks) -> Path:
+def save_checkpoint(
+    checkpoints: Path,
+    state: TrainingState,
+    step: int,
+    progress: dict[str, Any],
+    ranks: Ranks,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
 
-    progress: JSON values to be given back on resume. Raises UserError on every rank if any of them cannot write.
+    Args:
+        progress: JSON values to be given back on resume.
+        files: content by name of what else belongs to this step, such as vocabularies that change; the first rank's.
+
+    Raises:
+        UserError: on every rank, if any of them cannot write.
     """
     final = checkpoints / f"step-{step}"
     partial = checkpoints / f".step-{step}.partial"
@@ -58,6 +74,9 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, step: int, progress
             sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
             sums["core.safetensors"] = save_tensors(partial / "core.safetensors", replicated_tensors(state))
+            for name, content in (files or {}).items():
+                write_durably(partial / name, content)
+                sums[name] = sha256_of(partial / name)
         return sums
 
     ranks.together(prepare)
@@ -118,6 +137,19 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
     return manifest
+
+
+def text_directory(checkpoint: Path) -> Path:
+    """Return where the text files that belong to a checkpoint are: there, if it has its own, or else with its run.
+
+    Raises:
+        UserError: if one of its own is damaged or missing.
+    """
+    sums = read_manifest(checkpoint)["sha256"]
+    own = [name for name in sums if not name.endswith(_TENSORS)]
+    for name in own:
+        check_sha256(checkpoint / name, sums[name])
+    return checkpoint if own else checkpoint.parent.parent
 
 
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:

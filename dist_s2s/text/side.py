@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dist_s2s import UserError
+from dist_s2s.text.dynamic_vocabulary import load_vocabulary
 from dist_s2s.text.normalization import Normalization, normalize
 from dist_s2s.text.segmentation import Segmentation, detect, undo
 from dist_s2s.text.tokenizers import SubwordTokenizer, Tokenizer, TokenizerName, make_tokenizer
@@ -71,12 +72,13 @@ class TextSide:
             model = train(texts, settings.tokenizer, settings.max_size, settings.byte_fallback, tags)
         tokenizer = make_tokenizer(settings.tokenizer, model)
         if isinstance(tokenizer, SubwordTokenizer):
-            return cls._of(settings, tokenizer, Vocabulary(tokenizer.pieces, tags))
+            return cls.of(settings, tokenizer, Vocabulary(tokenizer.pieces, tags))
         tokens = map(tokenizer.tokenize, texts)
-        return cls._of(settings, tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency, tags))
+        return cls.of(settings, tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency, tags))
 
     @classmethod
-    def _of(cls, settings: SideSettings, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Self:
+    def of(cls, settings: SideSettings, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Self:
+        """Return the side of these settings that has this tokenizer and vocabulary."""
         segmentation = settings.segmentation
         if segmentation == "auto":
             segmentation = detect(vocabulary.tokens) if settings.tokenizer == "whitespace" else "none"
@@ -86,6 +88,10 @@ class TextSide:
         """Return this side with those tokens of another after its own that it does not have."""
         new = [token for token in other.vocabulary.tokens if token in other.vocabulary and token not in self.vocabulary]
         return replace(self, vocabulary=Vocabulary([*self.vocabulary.tokens, *new], self.vocabulary.tags))
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a sentence, whether the vocabulary has them or not; not for subwords or tags."""
+        return self.tokenizer.tokenize(normalize(text, self.normalization))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
@@ -134,7 +140,7 @@ class TextSide:
         """Return the side whose `files(name)` these are; they may be among others."""
         lines = files[_vocabulary_file(name)].decode().split("\n")[:-1]
         tokenizer = make_tokenizer(settings.tokenizer, files.get(_model_file(name)))
-        return cls._of(settings, tokenizer, Vocabulary(lines, settings.tags))
+        return cls.of(settings, tokenizer, Vocabulary(lines, settings.tags))
 
     @classmethod
     def load(cls, directory: Path, name: str, settings: SideSettings) -> Self:
@@ -144,7 +150,7 @@ class TextSide:
             UserError: as `Vocabulary.load`; or the subwords' model is none, or another vocabulary's.
         """
         path, model_path = directory / _vocabulary_file(name), directory / _model_file(name)
-        vocabulary = Vocabulary.load(path, settings.tags)
+        vocabulary = load_vocabulary(path, settings.tags)
         model = _read(model_path) if settings.tokenizer in ("bpe", "unigram") else None
         try:
             tokenizer = make_tokenizer(settings.tokenizer, model)
@@ -157,7 +163,7 @@ class TextSide:
                     f"{model_path} and {path} do not belong together: they differ from line {line} of the vocabulary "
                     "on; put back both files of the run"
                 )
-        return cls._of(settings, tokenizer, vocabulary)
+        return cls.of(settings, tokenizer, vocabulary)
 
 
 def build_sides(
@@ -182,7 +188,7 @@ def build_sides(
     if source.joint:
         both = side("joint vocabulary", source, 0, 1)
         tokens = both.tokenizer, both.vocabulary
-        return both, TextSide._of(target, *tokens)
+        return both, TextSide.of(target, *tokens)
     return side("source side", source, 0), side("target side", target, 1)
 
 

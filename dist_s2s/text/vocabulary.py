@@ -28,7 +28,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: Sequence[str], tags: Sequence[str] = ()) -> None:
-        self.tokens: tuple[str, ...] = tuple(tokens)
+        self.tokens: Sequence[str] = tuple(tokens)
         self.tags: tuple[str, ...] = tuple(tags)
         self._ids = {token: index for index, token in enumerate(self.tokens)}
         _check_tokens(self.tokens, self._ids, (*SPECIALS, *tags))
@@ -70,6 +70,11 @@ class Vocabulary:
             )
         words = [token for _, token in sorted(frequent)]
         return cls([*reserved, *words][:max_size], tags)
+
+    @property
+    def num_ids(self) -> int:
+        """How many rows a table of this vocabulary needs."""
+        return len(self)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Return the id of each token, `UNK` for those not in the vocabulary. Adds neither SOS nor EOS."""
@@ -122,6 +127,11 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tokens)"
 
 
+def fits_on_a_line(token: str) -> bool:
+    """Tell whether a token has visible characters and no line end, so that a file can hold it."""
+    return bool(token.strip()) and "\n" not in token and not token.endswith("\r")
+
+
 def _check_tokens(tokens: Sequence[str], last_index: dict[str, int], reserved: Sequence[str]) -> None:
     """Raise ValueError unless `reserved` come first, and every token fits on a line of its own and occurs once.
 
@@ -132,7 +142,7 @@ def _check_tokens(tokens: Sequence[str], last_index: dict[str, int], reserved: S
             found = f"holds {tokens[index]!r}" if index < len(tokens) else "is missing"
             raise ValueError(f"line {index + 1} {found}; a vocabulary begins with {' '.join(reserved)}, one on a line")
     for index, token in enumerate(tokens):
-        if not token.strip() or "\n" in token or token.endswith("\r"):
+        if not fits_on_a_line(token):
             raise ValueError(f"line {index + 1} holds {token!r}: a token has visible characters and no line end")
         if last_index[token] != index:
             raise ValueError(f"line {last_index[token] + 1} repeats the token {token!r} of line {index + 1}")

@@ -34,7 +34,8 @@ class Checkpoints:
         """Write a checkpoint of this step; remove those that are neither among the newest nor the best."""
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused():
-            path = save_checkpoint(self._folder, trainer.state, progress.step, asdict(progress), trainer.ranks)
+            files = trainer.translator.changing_files() if trainer.ranks.is_first else {}
+            path = save_checkpoint(self._folder, trainer.state, progress.step, asdict(progress), trainer.ranks, files)
             trainer.ranks.together(lambda: self._remove_old_ones() if trainer.ranks.is_first else None)
         trainer.saved_step = progress.step
         trainer.tell(CheckpointSaved(progress.step, path))

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.corpus import Corpus, encode_pairs, load_pairs
+from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs, load_pairs
+from dist_s2s.text.pair_corpus import PairCorpus
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS
 from dist_s2s.training.origin import Origin
@@ -41,7 +42,7 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
 
     def read() -> tuple[Pairs, Pairs, Pairs]:
         return (
-            load_pairs(settings.train, "train"),
+            load_pairs(settings.train, "train") if settings.stream is None else [],
             load_pairs(settings.valid, "valid"),
             load_pairs(settings.test, "test"),
         )
@@ -50,6 +51,8 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
     source, target = make_sides(config, checkpoint, train, ranks, origin)
 
     def encode() -> RunData:
+        if settings.stream is not None:
+            return RunData(source, target, ExampleList(), PairCorpus.of(valid, source, target), valid, test, 0)
         examples, dropped = encode_pairs(train, source, target, settings.max_length)
         valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
         return RunData(source, target, examples, valid_examples, valid, test, dropped)

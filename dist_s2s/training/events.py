@@ -67,8 +67,32 @@ class ValidationBatch:
 
 
 @dataclass(frozen=True)
+class StreamWait:
+    """A stream has nothing new yet; told about once a second."""
+
+
+@dataclass(frozen=True)
+class ChunkBegin:
+    """A chunk of a stream has been read and counted, and is trained on next.
+
+    Attributes:
+        number: chunks before it.
+        pairs: that were read.
+        dropped: those of them that are too long, or have an empty side.
+        source, target: ids that have got another word, as (id, old word or None, new word).
+    """
+
+    step: int
+    number: int
+    pairs: int
+    dropped: int
+    source: Sequence[tuple[int, str | None, str]]
+    target: Sequence[tuple[int, str | None, str]]
+
+
+@dataclass(frozen=True)
 class Paused:
-    """Something other than training begins: a validation, a checkpoint."""
+    """Something other than training begins: a validation, a checkpoint, the reading of a stream."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,8 @@ Event = (
     | Resumed
     | Report
     | ValidationBatch
+    | StreamWait
+    | ChunkBegin
     | Validation
     | CheckpointSaved
     | RunEnd

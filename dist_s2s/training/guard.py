@@ -19,7 +19,7 @@ class LossGuard:
 
     def __init__(self, trainer: Trainer) -> None:
         self._training = trainer.config.training
-        self._num_tokens = len(trainer.translator.target.vocabulary)
+        self._num_tokens = trainer.translator.target.vocabulary.num_ids
         self._limit = TIMES_GUESSING * math.log(self._num_tokens)
 
     def __call__(self, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 import time
 
-from dist_s2s.training.events import Event, Paused, Report, Resumed, StepEnd
+from dist_s2s.training.events import Event, Paused, Report, Resumed, StepEnd, StreamWait
 from dist_s2s.training.trainer import Trainer
 
 
@@ -30,6 +30,9 @@ class Meter:
                     self._report()
             case Paused():
                 self._report()
+            case StreamWait():
+                seconds = time.monotonic() - self._start if self._trainer.ranks.is_first else 0.0
+                [self._trainer.progress.seconds] = self._trainer.ranks.sum([seconds])
             case Resumed():
                 self._restart()
 

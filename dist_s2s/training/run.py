@@ -9,11 +9,12 @@ from typing import Any
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
-from dist_s2s.storage.checkpoint import load_weights
+from dist_s2s.storage.checkpoint import load_weights, text_directory
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import describe
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -26,11 +27,12 @@ from dist_s2s.training.schedule import METRIC_NAMES, warmup_warning
 from dist_s2s.training.settle import config_of, find_origin, score_warning, settle
 from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
+from dist_s2s.training.stream import StreamSteps
 from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
-from dist_s2s.translation.load import best_checkpoint
+from dist_s2s.translation.load import best_checkpoint, load_text_sides
 from dist_s2s.translation.scoring import Scorer, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
@@ -75,6 +77,8 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         begin(trainer, start, log)
         frozen = read_vectors(config, translator, log.say, resuming=start.checkpoint is not None)
         trainer.listeners += [] if frozen is None else [frozen]
+        if config.data.stream is not None:
+            trainer.next_steps = StreamSteps(trainer, stack)
         log.start_trackers(config.model_dump(mode="json"), trainer.progress)
         fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
@@ -95,11 +99,13 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     precision_before = ranks.together(lambda: config_of(checkpoint).training.precision if checkpoint else None)
 
     def claim_directory() -> tuple[str, bool]:
-        keys = _DATA_KEYS + (_VECTOR_KEYS if config.embedding.freeze_vectors else ())  # others are read only once
-        files = {f"data.{key}": getattr(config.data, key) for key in keys}
-        sources = describe_data({key: file for key, file in files.items() if file is not None}, "phrasebook")
+        is_stream = config.data.stream is not None  # whose content changes, and stands in no manifest
+        keys = _DATA_KEYS[is_stream:] + (_VECTOR_KEYS if config.embedding.freeze_vectors else ())  # else read only once
+        paths = {f"data.{key}": getattr(config.data, key) for key in keys}
+        sources = describe_data({key: path for key, path in paths.items() if path is not None}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
-        claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
+        files = {} if is_stream else data.source.files("source") | data.target.files("target")  # checkpoints have them
+        claim(config, checkpoint, lock, files, sources)
         return data_id(sources), is_other
 
     data_hash, is_other = ranks.on_first(claim_directory)
@@ -109,12 +115,17 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
 def introduce(start: Start, ranks: Ranks, log: RunLog) -> None:
     """Say what the run works on."""
     config, data = start.config, start.data
-    log.say(
+    read = (
         f"{counted(len(data.train), 'training pair')} from {describe(config.data.train)}\n"
         f"{data.dropped:,} dropped, as longer than data.max_length = {config.data.max_length} tokens\n"
+    )
+    if config.data.stream is not None:
+        read = f"training pairs from the stream {config.data.stream}\n"
+    log.say(
+        f"{read}"
         f"{counted(len(data.valid_pairs), 'pair')} for validation, {len(data.test_pairs):,} for the test\n"
-        f"{counted(len(data.source.vocabulary), 'source token')}, "
-        f"{counted(len(data.target.vocabulary), 'target token')}, {config.model.output} output layer, "
+        f"{counted(data.source.vocabulary.num_ids, 'source token')}, "
+        f"{counted(data.target.vocabulary.num_ids, 'target token')}, {config.model.output} output layer, "
         f"{config.training.precision}, {counted(ranks.world_size, 'rank')} on {ranks.device.type}\n"
         f"translations of at most {SearchOptions.of(config).longest} tokens; the best by {_chosen_by(config)}"
     )
@@ -136,8 +147,9 @@ def begin(trainer: Trainer, start: Start, log: RunLog) -> None:
     config, checkpoint, chosen_by = start.config, start.checkpoint, _chosen_by(start.config)
     if checkpoint is None:
         trainer.progress.data, trainer.progress.chosen_by = start.data_id, chosen_by
-        counts = target_counts(start.data.train, len(start.data.target.vocabulary))
-        trainer.translator.output.start_from(counts)
+        if config.data.stream is None:
+            counts = target_counts(start.data.train, len(start.data.target.vocabulary))
+            trainer.translator.output.start_from(counts)
         if start.origin is not None:
             log.say("\n".join(start_from(trainer, start.origin)))
         warning = warmup_warning(config.training, trainer.batches_in_epoch)
@@ -181,6 +193,10 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
         best = best_checkpoint(config.run_dir)
         if best is not None:
             load_weights(best, translator.core, translator.tables)
+            sides = translator.source, translator.target
+            for side, saved in zip(sides, load_text_sides(config, text_directory(best)), strict=True):
+                if isinstance(side.vocabulary, DynamicVocabulary) and isinstance(saved.vocabulary, DynamicVocabulary):
+                    side.vocabulary.take_over(saved.vocabulary)
 
     translator.ranks.together(load_best)
     found = translate_pairs(translator, data.test_pairs)

@@ -20,6 +20,10 @@ class Progress:
     chosen_by: the metric that says which is the best, and for BLEU its tokenizer.
     validations: since when the best counts.
     metric_varied: the metric was not the same at all of them.
+    stream_chunk, stream_bytes, stream_lines_before: chunks, bytes and lines of a stream before the one at hand.
+    stream_lines: lines of the chunk at hand, whose words have been counted; 0 if none has been read. Of a stream,
+        ``position`` is within the chunk, and ``epoch`` stays 0.
+    stream_ended: no more came when the stream was last read.
     data: hash of the data that the best score was measured on, and training goes on with.
     """
 
@@ -39,6 +43,11 @@ class Progress:
     metric_varied: bool = False
     validated_step: int = -1
     validations_since_best: int = 0
+    stream_chunk: int = 0
+    stream_bytes: int = 0
+    stream_lines_before: int = 0
+    stream_lines: int = 0
+    stream_ended: bool = False
     data: str = ""
 
     def forget_best(self) -> None:
@@ -52,6 +61,12 @@ class Progress:
         self.step += 1
         self.epoch, self.position = next_epoch, next_position
         self.target_tokens += target_tokens
+
+    def next_chunk(self, length: int) -> None:
+        """Leave a chunk of ``length`` bytes behind."""
+        self.stream_chunk, self.stream_bytes = self.stream_chunk + 1, self.stream_bytes + length
+        self.stream_lines_before += self.stream_lines
+        self.stream_lines = self.position = 0
 
     def note_validation(self, bleu: float, chrf: float, loss: float, metric: Metric) -> None:
         """Remember that this step was validated, and whether it is the best so far, by the metric and then the loss."""
@@ -75,15 +90,17 @@ class Progress:
             return f"training.max_minutes = {limits.max_minutes:g} is reached"
         if limits.max_epochs is not None and self.epoch >= limits.max_epochs:
             return f"training.max_epochs = {limits.max_epochs} is reached"
+        if self.stream_ended:
+            return "the stream has ended"
         if limits.patience and self.validations_since_best >= limits.patience:
             name = METRIC_NAMES[limits.metric]
             return f"stopping early: no better {name} in {limits.patience} validation{'s' * (limits.patience > 1)}"
         return None
 
-    def fraction(self, limits: TrainingConfig, batches_in_epoch: int) -> float:
+    def fraction(self, limits: TrainingConfig, batches_in_epoch: float) -> float:
         """Return the share of the run that is done, 0 … 1: of the limit, in steps, minutes or epochs, that is nearest.
 
-        batches_in_epoch: of any one epoch; others may have a few more or less.
+        batches_in_epoch: of any one epoch; others may have a few more or less. Infinity for a stream.
         """
         done = [0.0]
         if limits.max_steps is not None:
@@ -95,9 +112,9 @@ class Progress:
         return min(1.0, max(done))
 
 
-def warmup_warning(training: TrainingConfig, batches_in_epoch: int) -> str | None:
+def warmup_warning(training: TrainingConfig, batches_in_epoch: float) -> str | None:
     """Return what to say of a warm-up that is not over when the run is; None if it is."""
-    limits = []
+    limits: list[float] = []
     if training.max_steps is not None:
         limits.append(training.max_steps)
     if training.max_epochs is not None:

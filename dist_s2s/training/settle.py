@@ -20,7 +20,9 @@ def settle(config: Config, checkpoint: Path | None, origin: Origin | None, data:
     training = config.training.model_copy(update={"bleu_tokenizer": tokenizer})
     translation = config.translation
     if translation.length_factor is None:
-        factor, extra = fit_length_limits(data.train.lengths)
+        # Of a stream nothing has been read yet.
+        corpus = data.train if config.data.stream is None else data.valid
+        factor, extra = fit_length_limits(corpus.lengths)
         translation = translation.model_copy(update={"length_factor": factor, "extra_length": extra})
     return config.model_copy(update={"training": training, "translation": translation})
 
@@ -39,7 +41,7 @@ def settle_output(
     Raises:
         UserError: if the tables are to have fewer rows than a vocabulary has tokens, or the origin has another model.
     """
-    tokens, rows = max(len(data.source.vocabulary), len(data.target.vocabulary)), config.embedding.num_embeddings
+    tokens, rows = max(data.source.vocabulary.num_ids, data.target.vocabulary.num_ids), config.embedding.num_embeddings
     if rows is not None and rows < tokens:
         raise UserError(
             f"embedding.num_embeddings is {rows}, but a vocabulary has {tokens} tokens; give at least {tokens}, or null"
@@ -51,7 +53,7 @@ def settle_output(
     elif output == "auto" and checkpoint is not None:
         output = config_of(checkpoint).model.output
     elif output == "auto":
-        output = choose_output(len(data.target.vocabulary), model.hidden_size, world_size, tied=model.tie_embeddings)
+        output = choose_output(data.target.vocabulary.num_ids, model.hidden_size, world_size, tied=model.tie_embeddings)
     config = config.model_copy(update={"model": model.model_copy(update={"output": output})})
     if origin is not None:
         check_models_fit(origin, config)

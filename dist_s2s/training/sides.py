@@ -6,7 +6,10 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.side import TextSide, build_sides
+from dist_s2s.storage.checkpoint import text_directory
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
+from dist_s2s.text.side import SideSettings, TextSide, build_sides
+from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.training.origin import Origin
 from dist_s2s.translation.load import load_text_sides, side_settings
 
@@ -27,8 +30,10 @@ def make_sides(
         UserError: on every rank, as ``TextSide.load`` or ``build_sides``; or if the origin cuts text into other tokens.
     """
     if checkpoint is not None:
-        return ranks.together(lambda: load_text_sides(config, checkpoint.parent.parent))
+        return ranks.together(lambda: load_text_sides(config, text_directory(checkpoint)))
     settings = side_settings(config)
+    if config.data.stream is not None:
+        return _growing_side(config, settings[0]), _growing_side(config, settings[1])
 
     def build() -> dict[str, bytes]:
         if not ranks.is_first:
@@ -61,6 +66,13 @@ def _new_sides(config: Config, pairs: Sequence[tuple[str, str]], origin: Origin 
         raise UserError("data.vocabulary: extend adds words, but subwords spell new words already; use keep")
     source, target = build_sides(*settings, pairs)
     return origin.source.extended(source), origin.target.extended(target)
+
+
+def _growing_side(config: Config, settings: SideSettings) -> TextSide:
+    """Return the side of a run on a stream, with nothing but special tokens yet."""
+    assert settings.max_size is not None
+    vocabulary = DynamicVocabulary(settings.max_size, settings.min_frequency, config.data.vocabulary_halve_every)
+    return TextSide.of(settings, make_tokenizer(settings.tokenizer), vocabulary)
 
 
 def size_notes(config: Config, source: TextSide, target: TextSide) -> list[str]:

@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 from typing import Self
 
-from dist_s2s.training.events import Event, StepEnd, ValidationBatch
+from dist_s2s.training.events import Event, StepEnd, StreamWait, ValidationBatch
 from dist_s2s.training.trainer import Trainer
 
 # torchrun kills a worker 30 seconds after it has asked it to stop.
@@ -31,7 +31,7 @@ class StopSignals:
         match event:
             case StepEnd(step) if step % STEPS_BETWEEN_CHECKS == 0:
                 self._ask_all()
-            case ValidationBatch():
+            case ValidationBatch() | StreamWait():
                 self._ask_all()
 
     def _ask_all(self) -> None:

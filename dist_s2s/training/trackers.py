@@ -16,7 +16,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
 from dist_s2s.training import schedule
-from dist_s2s.training.events import Event, Report, RunEnd, Validation
+from dist_s2s.training.events import ChunkBegin, Event, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class RunLog:
                 self.progress(values, fraction)
             case Validation():
                 self._validation(event)
+            case ChunkBegin():
+                self._chunk(event)
             case RunEnd(step, interrupted=True):
                 self.say(f"stopped at step {step}, and saved; the same command goes on from here")
             case RunEnd(step, reason):
@@ -89,6 +91,19 @@ class RunLog:
             )
         if event.warning:
             self.say(f"warning: {event.warning}")
+
+    def _chunk(self, chunk: ChunkBegin) -> None:
+        new = {"source": chunk.source, "target": chunk.target}
+        replaced = {name: sum(old is not None for _, old, _ in changes) for name, changes in new.items()}
+        values = {"stream_pairs": chunk.pairs, "dropped_pairs": chunk.dropped}
+        values |= {f"new_{name}_words": len(changes) for name, changes in new.items()}
+        values |= {f"replaced_{name}_words": count for name, count in replaced.items()}
+        self.metrics(chunk.step, values)
+        words = " and ".join(
+            f"{counted(len(changes), f'new {name} word')}, {replaced[name]:,} in place of others"
+            for name, changes in new.items()
+        )
+        self.say(f"{counted(chunk.pairs, 'pair')} of the stream, {chunk.dropped:,} dropped; {words}")
 
     def start_trackers(self, config: Mapping[str, Any], progress: schedule.Progress) -> None:
         """Open TensorBoard's files, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,8 @@ class Trainer:
 
     Attributes:
         listeners: called with each event; see ``events``. None are attached here.
+        next_steps: what ``fit`` works on, called again and again until there is a reason to end; ``steps``, unless
+            training is on a stream.
         progress: where training stands.
         state: what training changes.
         interrupted: a listener sets it, on all ranks in the same step, to end training after that step.
@@ -51,10 +53,11 @@ class Trainer:
         self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
         self.progress = Progress()
         self.listeners: list[Listener] = []
+        self.next_steps: Callable[[], Iterator[Step]] = self.steps
         groups = [*core_optimizer.param_groups, *table_optimizer.param_groups]
         self._peaks = [group["lr"] for group in groups]
         first_epoch = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch=0)
-        self.batches_in_epoch = len(first_epoch)
+        self.batches_in_epoch = len(first_epoch) or math.inf  # of a stream, which is one epoch
         self.interrupted = False
         self.saved_step = -1
 
@@ -79,17 +82,17 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until a limit, an early stop or an interruption, and tell the listeners why it ended."""
-        if self.end_reason is None:
-            self.train()
+        while self.end_reason is None:
+            self.train(self.next_steps())
         self.tell(StepsEnd(self.progress.step))
         assert self.end_reason is not None
         self.tell(RunEnd(self.progress.step, self.end_reason, interrupted=self.interrupted))
 
     def train(self, steps: Iterator[Step] | None = None) -> None:
-        """Take step after step until there is a reason to end. At least one is taken.
+        """Take step after step until there is a reason to end, or no more. At least one is taken, if there is any.
 
         Args:
-            steps: what each step works on, without end; None: ``self.steps()``.
+            steps: what each step works on; None: ``self.steps()``, which have no end.
         """
         output = self.translator.output
         tables = [self.translator.source_table, self.translator.target_table, *output.lookup_tables]

@@ -6,7 +6,7 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
+from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest, text_directory
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
@@ -28,7 +28,7 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
         checkpoint = best_checkpoint(run_dir)
         if checkpoint is None:
             raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
-        return config, *load_text_sides(config, run_dir), checkpoint
+        return config, *load_text_sides(config, text_directory(checkpoint)), checkpoint
 
     config, source, target, checkpoint = ranks.together(read)
     translator = Translator(config, source, target, ranks)
@@ -37,10 +37,10 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     return translator
 
 
-def load_text_sides(config: Config, run_dir: Path) -> tuple[TextSide, TextSide]:
-    """Return the source and target side of a run, from its configuration and its directory."""
+def load_text_sides(config: Config, directory: Path) -> tuple[TextSide, TextSide]:
+    """Return the source and target side of a run, from its configuration and its directory, or a checkpoint's."""
     source, target = side_settings(config)
-    return TextSide.load(run_dir, "source", source), TextSide.load(run_dir, "target", target)
+    return TextSide.load(directory, "source", source), TextSide.load(directory, "target", target)
 
 
 def side_settings(config: Config) -> tuple[SideSettings, SideSettings]:

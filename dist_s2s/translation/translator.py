@@ -15,6 +15,7 @@ from dist_s2s.models import Hypothesis, beam_search, greedy_search
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.batches import Batch, evaluation_batches
 from dist_s2s.text.corpus import Example, ExampleList
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.model import make_model
@@ -48,8 +49,8 @@ class Translator:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
-        num_classes, model = len(target.vocabulary), config.model
-        self.source_table = make_table(config, len(source.vocabulary), model.embedding_dim, ranks)
+        num_classes, model = target.vocabulary.num_ids, config.model
+        self.source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
         tied_std = model.hidden_size**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
         self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
         self.output = make_output(config, num_classes, self.target_table, ranks)
@@ -60,6 +61,12 @@ class Translator:
         """The sharded tables by the name they have in checkpoints; each once, even if it has two uses."""
         own = {"source_table": self.source_table, "target_table": self.target_table}
         return own | {name: table for name, table in self.output.tables.items() if table is not self.target_table}
+
+    def changing_files(self) -> dict[str, bytes]:
+        """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
+        sides = {"source": self.source, "target": self.target}
+        dynamic = {name: side for name, side in sides.items() if isinstance(side.vocabulary, DynamicVocabulary)}
+        return {file: content for name, side in dynamic.items() for file, content in side.files(name).items()}
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model and its output layer compute losses."""

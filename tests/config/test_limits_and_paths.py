@@ -89,3 +89,13 @@ def test_a_variable_that_is_not_set_is_named() -> None:
     assert str(error.value) == (
         "data.train: the environment variable in '$NO_SUCH_PLACE/train.tsv' is not set: $NO_SUCH_PLACE (command line)"
     )
+
+
+def test_a_stream_needs_the_sizes_of_its_vocabularies() -> None:
+    sizes = {"data.source_vocabulary_size": "50", "data.target_vocabulary_size": "60"}
+    assert load_config(None, {"data.stream": "~/pairs.tsv", **sizes}).data.stream == str(Path.home() / "pairs.tsv")
+    assert load_config(None, {"data.stream": "null"}).data.stream is None
+    for missing in sizes:
+        given = {key: value for key, value in sizes.items() if key != missing}
+        with pytest.raises(UserError, match=f"data.stream needs {missing}, since"):
+            load_config(None, {"data.stream": "pairs.tsv", **given})

@@ -34,7 +34,9 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     assert (settled.translation.length_factor, settled.translation.extra_length) == (4.88, 10)
     again = settle(Config(), checkpoint_of(settled, tmp_path), None, make_data(["I saw a cat ."]), ALONE)
     assert again.training.bleu_tokenizer == "zh"  # as before
-    before_there_was_a_choice = settle(Config(), checkpoint_of(Config(), tmp_path), None, make_data(["我看见猫。"]), ALONE)
+    before_there_was_a_choice = settle(
+        Config(), checkpoint_of(Config(), tmp_path), None, make_data(["我看见猫。"]), ALONE
+    )
     assert before_there_was_a_choice.training.bleu_tokenizer == "zh"
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
+from dist_s2s.translation.new_rows import NewRows, Optimizers
 
 # Shapes: B sentences, T target positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as ``layer`` says.
 
@@ -28,6 +29,18 @@ class OutputLayer(Protocol):
 
     def start_from(self, counts_V: Tensor) -> None:
         """Let an untrained layer begin with the tokens' frequencies, int64 [V]. Calls no collectives."""
+
+    def begin_rows(self, new: NewRows, counts_V: Tensor, state: Optimizers) -> None:
+        """Let the rows of new words begin anew, the bias with their frequencies, the optimizer's state of both with 0.
+
+        Collective if there are tables. A table that is tied to the target table is reset a second time, to the same
+        values.
+
+        Args:
+            new: ids of the classes.
+            counts_V: how often each token has been counted, int64 [V].
+            state: both optimizers.
+        """
 
     def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
         """Return the ids of ``lookup_tables``' rows for a step, or None if it needs none. Calls no collectives."""

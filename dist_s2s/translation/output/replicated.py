@@ -7,9 +7,13 @@ from torch import Tensor, nn
 
 from dist_s2s.models import best_of_logits
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
+from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
+from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_replicated
 from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
+
+_SEED = 1  # of rows of new words; each depends on its id too
 
 
 class ReplicatedOutput:
@@ -26,6 +30,17 @@ class ReplicatedOutput:
     def start_from(self, counts_V: Tensor) -> None:
         """Set the bias to the tokens' frequencies."""
         self._linear.bias.copy_(log_frequencies(counts_V))
+
+    @torch.no_grad()
+    def begin_rows(self, new: NewRows, counts_V: Tensor, state: Optimizers) -> None:
+        """Let rows of weight and bias begin anew, the same on every rank (local).
+
+        The initial row of an id is that of a sharded table with another seed and nn.Linear's standard deviation.
+        """
+        weight, bias = self._linear.weight, self._linear.bias
+        initial = normal_rows(new.ids, weight.shape[1], _SEED).mul_((3 * weight.shape[1]) ** -0.5)
+        begin_replicated(weight, new, initial, state.core_optimizer)
+        begin_replicated(bias, new, log_frequencies(counts_V)[new.ids], state.core_optimizer)
 
     def sample(self, target_out_BT: Tensor, step: int) -> None:
         """Return None: the loss needs no rows."""

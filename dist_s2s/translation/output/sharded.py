@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy
 from dist_s2s.text.vocabulary import PAD
+from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_rows
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
 
 
@@ -17,7 +18,7 @@ class ShardedOutput:
         self, table: DistributedEmbedding, bias: DistributedEmbedding, num_classes: int, label_smoothing: float
     ) -> None:
         self.layer: nn.Module = nn.Identity()
-        self._bias = bias
+        self._table, self._bias = table, bias
         self.tables = {"output_table": table, "output_bias": bias}
         self.lookup_tables: list[DistributedEmbedding] = []
 
@@ -34,6 +35,17 @@ class ShardedOutput:
         bias = self._bias
         ids = bias.partition.ids(bias.rank, 0, bias.partition.rows_below(bias.rank, len(counts_V)))
         bias.weight[: len(ids), 0] = log_frequencies(counts_V)[ids].to(bias.weight)
+
+    @torch.no_grad()
+    def begin_rows(self, new: NewRows, counts_V: Tensor, state: Optimizers) -> None:
+        """Let rows of table and bias begin anew on their owners (collective)."""
+        begin_rows(self._table, new, state.table_optimizer)
+        bias = self._bias
+        bias.reset_rows(new.ids[bias.rank :: bias.world_size].to(bias.weight.device), state.table_optimizer)
+        places = bias.partition.positions(new.ids) - bias.partition.offset(bias.rank)
+        is_mine = (places >= 0) & (places < len(bias.weight))
+        values = log_frequencies(counts_V)[new.ids[is_mine]]
+        bias.weight[places[is_mine].to(bias.weight.device), 0] = values.to(bias.weight)
 
     def sample(self, target_out_BT: Tensor, step: int) -> SampledIds | None:
         """Return None: each rank uses its own rows."""

@@ -156,7 +156,7 @@ def test_run_goes_on_with_another_number_of_ranks(corpus: Path, tmp_path: Path) 
 def stopped_early(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A run that cannot learn, and its arguments."""
     run_dir = tmp_path_factory.mktemp("early") / "run"
-    hopeless = {"training__learning_rate": 1e-9, "training__validate_every": 2, "training__patience": 2}
+    hopeless = {"training__learning_rate": 1e-30, "training__validate_every": 2, "training__patience": 2}
     arguments = options(corpus, run_dir, training__max_steps=1000, **hopeless)
     assert "stopping early" in run("dist_s2s.train", *arguments, ranks=2).output
     return run_dir, arguments
@@ -175,7 +175,7 @@ def test_early_stop_is_remembered(stopped_early: tuple[Path, list[str]]) -> None
 
 
 def test_newest_checkpoints_and_the_best_are_kept(corpus: Path, tmp_path: Path) -> None:
-    hopeless = {"training__learning_rate": 1e-9, "training__max_steps": 7, "training__keep_checkpoints": 2}
+    hopeless = {"training__learning_rate": 1e-30, "training__max_steps": 7, "training__keep_checkpoints": 2}
     arguments = options(corpus, tmp_path / "run", training__validate_every=3, training__checkpoint_every=1, **hopeless)
     run("dist_s2s.train", *arguments)
     names = [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")]

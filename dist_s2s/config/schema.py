@@ -318,7 +318,7 @@ class Config(Section):
         wrong += [f"data.{key}: {name}" for key, name in tokenizers.items() if name in ("bpe", "unigram")]
         if wrong:
             raise ValueError(
-                f"data.stream does not go with {' and '.join(wrong)}: its vocabularies begin empty, and follow its words"
+                f"data.stream does not go with {' and '.join(wrong)}: its vocabularies begin empty and follow it"
             )
         return self
 

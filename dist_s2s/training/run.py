@@ -208,7 +208,7 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
     return {
         "bleu": round(scores["bleu"], 2),
         "chrf": round(scores["chrf"], 2),
-        "ter": round(scores["ter"], 2),
+        "ter": None if scores["ter"] is None else round(scores["ter"], 2),
         "signature": scores["signature"],
         "chrf_signature": scores["chrf_signature"],
         "ter_signature": scores["ter_signature"],

@@ -17,6 +17,7 @@ from dist_s2s.translation.translator import Translator
 Pairs = Sequence[tuple[str, str]]
 Row = tuple[str, str, str]  # source, reference, hypothesis
 _LONGEST_NGRAM = 4
+_TER_CELLS = 3_000_000  # words of a hypothesis times those of its reference, summed; TER's search takes 0.1 ms for one
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Scores(TypedDict):
 
 
 class AllScores(Scores):
-    """TER too, of which less is better, and which can be above 100."""
+    """TER too, of which less is better, and which can be above 100; None where it would take too long."""
 
-    ter: float
+    ter: float | None
     ter_signature: str
 
 
@@ -97,8 +98,13 @@ class Scorer:
         """Return BLEU, chrF and TER; raises what ``scores`` does.
 
         TER needs words too: Chinese and Japanese are cut as sacreBLEU's TER does for Asian text. What BLEU cuts into
-        characters is cut so for TER, and its signature says ``pretok:char``.
+        characters is cut so for TER, and its signature says ``pretok:char``. TER searches for words that have moved,
+        which may take hours for long sentences that repeat themselves: beyond a size it is left out.
         """
+        words = self._bleu.tokenizer
+        cells = sum(len(words(row[1]).split()) * len(words(row[2]).split()) for row in rows)
+        if cells > _TER_CELLS:
+            return {**self.scores(rows), "ter": None, "ter_signature": "left out, as the sentences are too long"}
         asian, characters = self.tokenizer in ("zh", "ja-mecab"), self.tokenizer == "char"
         ter = TER(normalized=asian, asian_support=asian)
         cut = " ".join if characters else str

@@ -38,7 +38,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
 STAND_ALONE = {
     "dist_s2s.sharded": ("torch",),
     "dist_s2s.models": ("torch",),
-    "dist_s2s.text": ("torch", "dist_s2s.UserError"),
+    "dist_s2s.text": ("torch", "numpy", "dist_s2s.UserError"),
     "dist_s2s.config": ("pydantic", "pydantic_core", "yaml", "dist_s2s.UserError"),
 }
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal"}

@@ -33,7 +33,22 @@ def expand_path(text: object) -> object:
     return expanded
 
 
+def expand_inputs(value: object) -> object:
+    """Return inputs as text: those of a list with ` + ` between them, each path expanded as by `expand_path`.
+
+    Raises:
+        ValueError: as `expand_path`.
+    """
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " + ".join(value)
+    if not isinstance(value, str):
+        return value
+    return "".join(str(expand_path(part)) for part in re.split(r"( \+ |,)", value))
+
+
 PathText = Annotated[str, BeforeValidator(expand_path)]
+InputsText = Annotated[str, BeforeValidator(expand_inputs)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_from_text)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
@@ -47,9 +62,21 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Corpora, tokenizers, vocabularies and batches."""
 
-    train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
-    valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
-    test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    train: InputsText = Field(
+        default="phrasebook",
+        description="training pairs: a file of any form, a.zh,b.en for parallel files, several with ` + ` between "
+        "them, a prepared directory, or phrasebook",
+    )
+    valid: InputsText = Field(default="phrasebook", description="validation pairs: the same")
+    test: InputsText = Field(default="phrasebook", description="test pairs: the same")
+    columns: OptionalText = Field(
+        default=None,
+        description="source and target of these files: column numbers (1,2), keys (source,target) or languages "
+        "(en,zh); null: as a file tells",
+    )
+    skip_bad_lines: bool = Field(
+        default=False, description="leave out lines that are no pair, instead of refusing them"
+    )
     source_tokenizer: TokenizerName = Field(default="characters", description="how source text is cut into tokens")
     target_tokenizer: TokenizerName = Field(default="words", description="how target text is cut into tokens")
     batch_tokens: int = Field(default=2000, gt=0, description="target tokens of the global batch, all ranks together")

@@ -33,8 +33,10 @@ def read_data(config: Config, checkpoint: Path | None) -> RunData:
     A run that goes on keeps the vocabularies of its checkpoint's run.
     """
     settings = config.data
-    train, valid = load_pairs(settings.train, "train"), load_pairs(settings.valid, "valid")
-    test = load_pairs(settings.test, "test")
+    columns, skip = settings.columns, settings.skip_bad_lines
+    train = load_pairs(settings.train, "train", columns, skip)
+    valid = load_pairs(settings.valid, "valid", columns, skip)
+    test = load_pairs(settings.test, "test", columns, skip)
     if checkpoint is not None:
         source, target = load_text_sides(config, checkpoint.parent.parent)
     else:

@@ -15,7 +15,7 @@ from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
-from dist_s2s.text.corpus import describe
+from dist_s2s.text.corpus import data_files, describe
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -90,7 +90,8 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     def claim_directory() -> tuple[str, bool]:
         if not ranks.is_first:
             return "", False
-        sources = describe_data({f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}, "phrasebook")
+        named = {f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS}
+        sources = describe_data(named, "phrasebook", lambda name: data_files(name, config.data.columns))
         is_other = has_other_data(config, checkpoint, sources)
         claim(config, checkpoint, lock, data.source.files("source") | data.target.files("target"), sources)
         return data_id(sources), is_other

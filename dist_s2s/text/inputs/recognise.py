@@ -1,0 +1,72 @@
+"""The one entry point: from what a user names to a reader of its pairs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from dist_s2s import UserError
+from dist_s2s.text.inputs.block import Block
+from dist_s2s.text.inputs.delimited import tsv_input
+from dist_s2s.text.inputs.json_lines import json_input
+from dist_s2s.text.inputs.packed import PackedFile
+from dist_s2s.text.inputs.parallel import ParallelInput
+
+SEPARATOR = " + "
+_HEAD_BYTES = 1 << 16
+
+
+class Input(Protocol):
+    """Something that pairs are read from."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """What is read from the disk."""
+
+    @property
+    def description(self) -> str:
+        """What was recognised, and by what."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the input in blocks, which depend on its content alone.
+
+        Raises:
+            UserError: it cannot be read to its end.
+        """
+
+
+def split_inputs(text: str) -> list[str]:
+    """Cut `a.tsv + b.zh,b.en` into its inputs; a path that exists is one as it stands."""
+    return [text] if Path(text).exists() else [part.strip() for part in text.split(SEPARATOR)]
+
+
+def open_inputs(texts: Sequence[str], columns: str | None = None) -> list[Input]:
+    """Return the readers of several inputs; see `open_input`."""
+    return [open_input(text, columns) for text in texts]
+
+
+def open_input(text: str, columns: str | None = None) -> Input:
+    """Return the reader of an input, whose form its content and its name tell.
+
+    Args:
+        text: the path of a file, `archive.zip/member`, or two parallel files with a comma between them.
+        columns: what is source and what is target: two numbers for tab-separated columns, two keys for JSON lines
+            and Parquet, two languages for TMX and Debian packages.
+
+    Raises:
+        UserError: it cannot be read, or what it holds is not recognised.
+    """
+    if "," in text and not Path(text).exists():
+        sides = [side.strip() for side in text.split(",")]
+        if len(sides) != 2:
+            raise UserError(f"{text}: parallel files are two, as in a.zh,b.en, but these are {len(sides)}")
+        return ParallelInput(PackedFile.find(sides[0]), PackedFile.find(sides[1]))
+    return _by_content(PackedFile.find(text), columns)
+
+
+def _by_content(file: PackedFile, columns: str | None) -> Input:
+    """Look at the first bytes, then at the name, and take a text of which neither says anything for columns."""
+    head, name = file.begin(_HEAD_BYTES), file.inner_name
+    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if name.endswith((".jsonl", ".ndjson", ".json")) or begin.startswith(b"{"):
+        return json_input(file, columns, head)
+    return tsv_input(file, columns, head)

@@ -208,6 +208,15 @@ LIMITS = ("training.max_steps", "training.max_minutes", "training.max_epochs")
 KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
     f"{name}.{key}": field for name, section in SECTIONS.items() for key, field in section.model_fields.items()
 }
+# What decides which ids a text becomes: the keys of `data` that a prepared corpus has settled.
+ENCODING_KEYS = (
+    "source_tokenizer",
+    "target_tokenizer",
+    "max_length",
+    "source_vocabulary_size",
+    "target_vocabulary_size",
+    "min_frequency",
+)
 RESUMABLE_KEYS = frozenset(
     {
         "run_dir",

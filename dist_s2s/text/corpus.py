@@ -14,6 +14,7 @@ from dist_s2s.text.side import TextSide
 
 Split = Literal["train", "valid", "test"]
 PREPARED_MANIFEST = "manifest.json"  # what a prepared corpus is told by
+WORK = ".work"  # its folder while it is prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Corpus(Protocol):
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each example's source and target, without SOS and EOS: int64 [N, 2]."""
+        """Tokens of each example's source and target, without SOS and EOS: int32 or int64 [N, 2]."""
 
     def __len__(self) -> int: ...
 
@@ -71,8 +72,17 @@ def load_pairs(
 
 
 def is_prepared(name: str) -> bool:
-    """Tell whether `data.train`, say, names the directory of a prepared corpus."""
-    return (Path(name) / PREPARED_MANIFEST).is_file()
+    """Tell whether `data.train`, say, names the directory of a prepared corpus.
+
+    Raises:
+        UserError: its preparation has not come to its end.
+    """
+    folder = Path(name)
+    if (folder / WORK).is_dir() and not (folder / PREPARED_MANIFEST).is_file():
+        raise UserError(
+            f"{folder} is only half prepared: run the same dist-s2s prepare again, which goes on from there"
+        )
+    return (folder / PREPARED_MANIFEST).is_file()
 
 
 def data_files(name: str, columns: str | None = None) -> list[Path]:

@@ -42,6 +42,10 @@ class TextSide:
         """Return the token ids of a sentence, without SOS and EOS."""
         return self.vocabulary.encode(self.tokenizer.tokenize(text))
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each sentence, as `encode` does."""
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the sentence that `ids` stand for, up to the first EOS."""
         return self.tokenizer.detokenize(self.vocabulary.decode(ids))

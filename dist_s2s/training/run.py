@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
+from dist_s2s.preparation.prepared import adopt
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_to_resume, claim, has_other_data
@@ -57,6 +59,7 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         listeners: called with each event of the training, after the run's own; see ``events``.
     """
     with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
+        config = ranks.together(partial(adopt, config))
         lock = RunLock(config.run_dir)
         ranks.together(lambda: stack.enter_context(lock) if ranks.is_first else None)
         start = prepare(config, ranks, lock)

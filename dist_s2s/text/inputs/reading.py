@@ -32,18 +32,28 @@ class BadLines:
             UserError: there are more than `BAD_LINE_LIMIT`, and they are not to be skipped.
         """
         for line in lines:
-            kind = (line.file, line.problem.partition(": ")[0])
-            self.counts[kind] = self.counts.get(kind, 0) + 1
-            shown = self.examples.setdefault(kind, [])
-            if len(shown) < EXAMPLES:
-                shown.append(line)
-        if self.total >= BAD_LINE_LIMIT and not self.skip:
-            raise UserError("\n".join([*self.described(), f"there may be more: reading ended here; {_ADVICE}"]))
+            self._add((line.file, line.problem.partition(": ")[0]), 1, [line])
+        self._check_limit()
+
+    def merge(self, later: "BadLines") -> None:
+        """Add those of a later part of the inputs; otherwise as `add`."""
+        for kind, count in later.counts.items():
+            self._add(kind, count, later.examples[kind])
+        self._check_limit()
 
     def check(self) -> None:
         """Raise UserError if there are any that are not to be skipped."""
         if self.total and not self.skip:
             raise UserError("\n".join([*self.described(), f"{self.total:,} in all: {_ADVICE}"]))
+
+    def _add(self, kind: tuple[str, str], count: int, lines: list[BadLine]) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + count
+        shown = self.examples.setdefault(kind, [])
+        shown += lines[: EXAMPLES - len(shown)]
+
+    def _check_limit(self) -> None:
+        if self.total >= BAD_LINE_LIMIT and not self.skip:
+            raise UserError("\n".join([*self.described(), f"there may be more: reading ended here; {_ADVICE}"]))
 
     def described(self) -> list[str]:
         """Return a line for each kind."""

@@ -1,15 +1,20 @@
 """The one entry point: from what a user names to a reader of its pairs."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from dist_s2s import UserError
 from dist_s2s.text.inputs.block import Block
+from dist_s2s.text.inputs.catalogs import MO_MAGICS, catalog_input
 from dist_s2s.text.inputs.delimited import tsv_input
 from dist_s2s.text.inputs.json_lines import json_input
 from dist_s2s.text.inputs.packed import PackedFile
 from dist_s2s.text.inputs.parallel import ParallelInput
+from dist_s2s.text.inputs.parquet import MAGIC as PARQUET_MAGIC
+from dist_s2s.text.inputs.parquet import parquet_input
+from dist_s2s.text.inputs.tmx import tmx_input
 
 SEPARATOR = " + "
 _HEAD_BYTES = 1 << 16
@@ -66,7 +71,15 @@ def open_input(text: str, columns: str | None = None) -> Input:
 def _by_content(file: PackedFile, columns: str | None) -> Input:
     """Look at the first bytes, then at the name, and take a text of which neither says anything for columns."""
     head, name = file.begin(_HEAD_BYTES), file.inner_name
+    if head.startswith(PARQUET_MAGIC):
+        return parquet_input(file, columns)
+    if head[:4] in MO_MAGICS:
+        return catalog_input(file, columns, is_binary=True)
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if name.endswith(".tmx") or begin.startswith((b"<?xml", b"<tmx", b"<!DOCTYPE tmx")):
+        return tmx_input(file, columns)
+    if name.endswith((".po", ".pot")) or re.match(rb'(?:#.*\n)*msgid "', begin):
+        return catalog_input(file, columns, is_binary=False)
     if name.endswith((".jsonl", ".ndjson", ".json")) or begin.startswith(b"{"):
         return json_input(file, columns, head)
     return tsv_input(file, columns, head)

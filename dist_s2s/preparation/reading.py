@@ -92,7 +92,7 @@ def read_block(task: ReadTask) -> BlockStatistics:
         task.file,
         text=_as_bytes("\n".join(f"{source}\t{target}" for source, target in pairs)),
         hashes=hashes_of(pairs),
-        scripts=np.stack([main_scripts([pair[side] for pair in pairs]) for side in (0, 1)], axis=1),
+        scripts=_scripts(pairs, task.filters),
         statistics=_as_bytes(statistics.to_json()),
     )
     return statistics
@@ -105,6 +105,12 @@ def hashes_of(pairs: Sequence[Pair]) -> np.ndarray:
     """
     digests = b"".join(_digest(source) + _digest(target) for source, target in pairs)
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+
+
+def _scripts(pairs: Sequence[Pair], filters: tuple[str, ...]) -> np.ndarray:
+    if "script" not in filters:
+        return np.zeros((len(pairs), 2), dtype=np.uint8)
+    return np.stack([main_scripts([pair[side] for pair in pairs]) for side in (0, 1)], axis=1)
 
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:

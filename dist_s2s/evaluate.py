@@ -15,7 +15,9 @@ def main() -> int:
     check_extra(prog)
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument("--data", required=True, help="TSV file, or phrasebook for its test split")
+    parser.add_argument(
+        "--data", required=True, help="a file of pairs of any form; a prepared corpus or phrasebook, for its test pairs"
+    )
     parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
 """Prepare a corpus for training: files of any form become token ids on the disk, filtered, split and with a report.
 
-INPUT is a file (tab-separated columns, JSON lines, plain or .gz, .xz, .zst, .bz2, or in a .zip), or two parallel files
-with a comma between them: a.zh,b.en. The keys --data.source_tokenizer and its like are those of train, which takes them
-over from the corpus:
+INPUT is a file (tab-separated columns, JSON lines, Parquet, TMX, gettext's .po or .mo), plain, compressed or in a .zip;
+a folder of Debian packages; or two parallel files with a comma between them: a.zh,b.en. The keys --data.source_tokenizer
+and its like are those of train, which takes them over from the corpus:
 
 dist-s2s prepare pairs.tsv.gz --output corpus
 dist-s2s train --data.train corpus
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dist_s2s import UserError
 from dist_s2s.cli.command_line import positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
@@ -53,8 +54,11 @@ def main() -> int:
         seed=options.seed,
         vocabulary_pairs=options.vocabulary_pairs,
     )
-    with progress_bar() as progress:
-        manifest, is_new = prepare_corpus(plan, options.output, options.workers, progress)
+    try:
+        with progress_bar() as progress:
+            manifest, is_new = prepare_corpus(plan, options.output, options.workers, progress)
+    except OSError as error:
+        raise UserError(f"cannot write {options.output}: {error.strerror}") from None
     print("\n".join(report_lines(manifest["report"])))
     done = "is ready" if is_new else "was ready, and all its sums are right"
     print(f"{options.output} {done}: dist-s2s train --data.train {options.output}")

@@ -73,7 +73,9 @@ def cut_off(corpus: Corpus, places: np.ndarray, valid_size: int | None, test_siz
             f"off {sizes[0]:,} for validation and {sizes[1]:,} for the test; give --valid and --test, or smaller sizes"
         )
     order = candidates[
-        np.argsort(mixed(corpus.hashes[candidates, 0] ^ mixed(np.array([seed], dtype=np.uint64))), kind="stable")
+        np.argsort(
+            mixed(corpus.hashes[candidates, 0] ^ mixed(np.array([seed % 2**64], dtype=np.uint64))), kind="stable"
+        )
     ]
     places[order[: sizes[0]]] = VALID
     places[order[sizes[0] : sum(sizes)]] = TEST

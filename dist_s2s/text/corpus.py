@@ -1,5 +1,6 @@
 """Parallel corpora: from files, or the phrasebook, to pairs of sentences and pairs of id lists."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from dist_s2s.text.inputs import open_inputs, read_inputs, split_inputs
 from dist_s2s.text.side import TextSide
 
 Split = Literal["train", "valid", "test"]
-PREPARED_MANIFEST = "manifest.json"  # what a prepared corpus is told by
+PREPARED_MANIFEST = "prepared.json"  # what a prepared corpus is told by
 WORK = ".work"  # its folder while it is prepared
 
 
@@ -78,11 +79,12 @@ def is_prepared(name: str) -> bool:
         UserError: its preparation has not come to its end.
     """
     folder = Path(name)
-    if (folder / WORK).is_dir() and not (folder / PREPARED_MANIFEST).is_file():
+    is_finished = os.path.isfile(folder / PREPARED_MANIFEST)  # False, too, for what cannot be a path
+    if os.path.isdir(folder / WORK) and not is_finished:
         raise UserError(
             f"{folder} is only half prepared: run the same dist-s2s prepare again, which goes on from there"
         )
-    return (folder / PREPARED_MANIFEST).is_file()
+    return is_finished
 
 
 def data_files(name: str, columns: str | None = None) -> list[Path]:

@@ -163,7 +163,7 @@ def test_a_kill_at_any_moment_leaves_nothing_or_something_to_go_on_with(tmp_path
     remains = killed_at_every_change(partial(prepared_again, plan), tmp_path / "nothing", tmp_path / "work")
     assert len(remains) > 20
     for folder in remains[::3]:
-        if not (folder / "manifest.json").exists() and (folder / ".work").exists():
+        if not (folder / "prepared.json").exists() and (folder / ".work").exists():
             with pytest.raises(UserError, match="is only half prepared: run the same dist-s2s prepare again"):
                 load_pairs(str(folder), "valid")
         prepare(folder, plan)
@@ -209,8 +209,8 @@ def test_work_of_another_plan_is_not_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("manifest.json", "manifest.json is damaged"),
-        ("valid.tsv", "valid.tsv is damaged: its SHA-256 is not the one in manifest.json"),
+        ("prepared.json", "prepared.json is damaged"),
+        ("valid.tsv", "valid.tsv is damaged: its SHA-256 is not the one in prepared.json"),
         ("source_vocabulary.txt", "source_vocabulary.txt is damaged"),
         ("train.target.counts.npy", "train.target.counts.npy is damaged"),
         ("train.source.ids.npy", "train.source.ids.npy is damaged between bytes 0 and 1,048,576"),

@@ -4,6 +4,8 @@ import bz2
 import gzip
 import io
 import lzma
+import os
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
+    b"BZh91AY&SY": "bzip2",
 }
 _OPENERS = {"xz": lzma.LZMAFile, "bzip2": bz2.BZ2File}
 _ZIP = b"PK\x03\x04"
@@ -51,8 +53,10 @@ class PackedFile:
             UserError: there is no such file or member, it is a directory, or the archive is not to be trusted.
         """
         path = Path(text)
-        if not path.exists():
-            archive = next((parent for parent in path.parents if parent.is_file() and _begins(parent, _ZIP)), None)
+        if not os.path.exists(path):
+            archive = next(
+                (parent for parent in path.parents if os.path.isfile(parent) and _begins(parent, _ZIP)), None
+            )
             if archive is None:
                 raise UserError(f"{text} does not exist: check the path, which is relative to {Path.cwd()}")
             return cls(archive, _member(archive, path.relative_to(archive).as_posix()))
@@ -72,13 +76,8 @@ class PackedFile:
     @contextmanager
     def reading(self) -> Iterator[BinaryIO]:
         """Open the content, decompressed; a fault of the file within becomes a UserError that names it."""
-        errors = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-        try:
-            with self._open() as stream:
-                yield stream
-        except errors as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise UserError(f"{self} cannot be read: {reason or 'it is damaged'}") from None
+        with readable(str(self)), self._open() as stream:
+            yield stream
 
     def begin(self, size: int) -> bytes:
         """Return the first bytes of the content."""
@@ -89,15 +88,26 @@ class PackedFile:
     def _open(self) -> Iterator[BinaryIO]:
         if self.member is None:
             with open(self.path, "rb") as file:
-                yield _decompressed(file)
+                yield decompressed(file)
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
-                yield _decompressed(io.BufferedReader(cast(io.RawIOBase, member)))
+                yield decompressed(io.BufferedReader(cast(io.RawIOBase, member)))
 
 
-def _decompressed(file: io.BufferedReader) -> BinaryIO:
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what is raised within, if a file cannot be read or is damaged, into a UserError that names it."""
+    errors = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+    try:
+        yield
+    except errors as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"{name} cannot be read: {reason or 'it is damaged'}") from None
+
+
+def decompressed(file: io.BufferedReader) -> BinaryIO:
     """Return the content of an open file, whatever it is compressed with; it reads as much as it is asked for."""
-    head = file.peek(8)[:8]
+    head = file.peek(16)[:16]
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if kind is None:
         return file

@@ -94,6 +94,13 @@ def test_anki_in_its_archive_goes_the_way_of_its_name(tmp_path: Path) -> None:
     assert "from 1 to 2 (--columns 2,1 for the other direction)" in open_input(plain).description
 
 
+def test_a_sentence_in_braces_is_no_json(tmp_path: Path) -> None:
+    for name in ("a.tsv", "a.txt"):
+        assert read_inputs(write(tmp_path / name, b"{0} files\t{0} Dateien\n")) == [("{0} files", "{0} Dateien")]
+    named = " + ".join([write(tmp_path / "a.tsv", TSV)] * 60)
+    assert len(read_inputs(named)) == 60 * len(PAIRS)
+
+
 def test_any_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "wide.tsv", b"1\ta\tx\tb\n2\tc\ty\td\n3\te\n")
     with pytest.raises(UserError, match="has 4 columns: say which two"):

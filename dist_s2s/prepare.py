@@ -1,8 +1,8 @@
 """Prepare a corpus for training: files of any form become token ids on the disk, filtered, split and with a report.
 
 INPUT is a file (tab-separated columns, JSON lines, Parquet, TMX, gettext's .po or .mo), plain, compressed or in a .zip;
-a folder of Debian packages; or two parallel files with a comma between them: a.zh,b.en. The keys --data.source_tokenizer
-and its like are those of train, which takes them over from the corpus:
+a folder of Debian packages; or two parallel files with a comma between them: a.zh,b.en. Keys such as
+--data.source_tokenizer are those of train, which takes them over from the corpus:
 
 dist-s2s prepare pairs.tsv.gz --output corpus
 dist-s2s train --data.train corpus

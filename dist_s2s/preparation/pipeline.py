@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +17,7 @@ from dist_s2s.preparation.prepared import check_sums, is_finished, read_manifest
 from dist_s2s.preparation.reading import BlockStatistics, PairsFile, ReadTask, hashes_of, read_block
 from dist_s2s.preparation.report import Dropped
 from dist_s2s.preparation.selecting import DROPPED, TEST, TRAIN, VALID, Corpus, cut_off, filtered
-from dist_s2s.preparation.workers import ordered_map
+from dist_s2s.preparation.workers import WorkerLost, ordered_map
 from dist_s2s.storage.durable_files import read_checked_json, write_checked_json, write_durably
 from dist_s2s.storage.lock import LOCK, RunLock
 from dist_s2s.text.corpus import PREPARED_MANIFEST, WORK
@@ -61,7 +62,15 @@ def prepare_corpus(plan: Plan, folder: Path, workers: int, progress: Progress) -
         raise UserError(f"{folder} holds something else: give a new or an empty folder as --output")
     with RunLock(folder / WORK, "--output"):
         _begin(folder / WORK, {"settings": plan.settings(), "files": files})
-        manifest = _Preparation(plan, folder, workers, progress).run(files)
+        try:
+            manifest = _Preparation(plan, folder, workers, progress).run(files)
+        except WorkerLost:
+            raise
+        except UserError:  # the same plan would come to the same end
+            shutil.rmtree(folder / WORK)
+            with suppress(OSError):
+                folder.rmdir()
+            raise
         write_checked_json(folder / PREPARED_MANIFEST, manifest)
         shutil.rmtree(folder / WORK)
     return manifest, True
@@ -99,9 +108,11 @@ class _Preparation:
         dtypes = [ids_dtype(side) for side in sides]
         ids = self.encode(places)
         self.progress("writing", 0, None)
-        files, pairs = join(ids, self.folder, dtypes, len(sides[1].vocabulary))
-        if not pairs:
+        if not any(len(IdsFile(file).side("source")[1]) for file in ids):
             raise UserError("no pair is left for training: see --filters, and data.max_length")
+        for name, content in (sides[0].files("source") | sides[1].files("target")).items():
+            write_durably(self.folder / name, content)
+        files, pairs = join(ids, self.folder, dtypes, len(sides[1].vocabulary))
         splits = self.write_splits(places, given)
         dropped = self.dropped(places, total.dropped, ids)
         report = {
@@ -158,7 +169,7 @@ class _Preparation:
             self.plan.source, self.plan.target, _StoredPairs(self.pairs, places, self.plan.vocabulary_pairs)
         )
         for name, content in (sides[0].files("source") | sides[1].files("target")).items():
-            write_durably(self.folder / name, content)
+            write_durably(self.work / name, content)
         return sides
 
     def encode(self, places: list[np.ndarray]) -> list[Path]:
@@ -167,7 +178,7 @@ class _Preparation:
         settings = (self.plan.source, self.plan.target)
         max_length = self.plan.max_length if "length" in self.plan.filters else None
         tasks = (
-            EncodeTask(pairs.file, rows, file, self.folder, settings, max_length)
+            EncodeTask(pairs.file, rows, file, self.work, settings, max_length)
             for pairs, rows, file in zip(self.pairs, places, files, strict=True)
         )
         sizes, done = [len(rows) for rows in places], 0

@@ -134,6 +134,9 @@ def _filtered(pairs: list[Pair], task: ReadTask, dropped: Dropped) -> list[Pair]
 
 def _is_uneven(pair: Pair, max_ratio: float) -> bool:
     """Compare the sides in UTF-8 bytes, which say about as much in most scripts, as characters do not."""
+    fewer, more = sorted(map(len, pair))
+    if 4 * more <= max_ratio * fewer:  # a character takes one byte to four
+        return False
     shorter, longer = sorted(len(text.encode("utf-8", "surrogatepass")) for text in pair)
     return longer > max_ratio * shorter
 

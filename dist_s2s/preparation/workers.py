@@ -18,11 +18,15 @@ Result = TypeVar("Result")
 _WAITING = 2  # tasks for each process
 
 
+class WorkerLost(UserError):
+    """A worker process has died; what was done stays, to go on from."""
+
+
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order; a single item, or all for one worker, in this process.
 
     Raises:
-        UserError: a process has died.
+        WorkerLost: a process has died.
     """
     items = iter(items)
     head = list(islice(items, 2))
@@ -39,7 +43,7 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], worke
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise UserError(
+        raise WorkerLost(
             "a worker process was killed, maybe for lack of memory: run the same command again to go on from here, "
             "with fewer --workers"
         ) from None

@@ -119,6 +119,18 @@ def test_batches_are_those_of_a_corpus_in_memory(tmp_path: Path, pairs: list[tup
     assert torch.equal(mapped.train.target_counts()[: len(counted)], counted)
 
 
+def test_another_vocabulary_than_that_of_the_run_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, PAIRS)
+    prepare(tmp_path / "out", plan)
+    corpus = open_prepared(tmp_path / "out")
+    source, target = build_sides(plan.source, plan.target, PAIRS[:9])
+    corpus.check_side("target", build_sides(plan.source, plan.target, PAIRS)[1])
+    with pytest.raises(UserError, match=r"was prepared with another target_vocabulary\.txt than the run has"):
+        corpus.check_side("target", target)
+    with pytest.raises(UserError, match=r"another source_vocabulary\.txt"):
+        corpus.check_side("source", source)
+
+
 def test_ids_of_a_large_vocabulary_take_four_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dist_s2s.preparation.encoding.ids_dtype", lambda side: np.dtype("<u4"))
     monkeypatch.setattr("dist_s2s.preparation.pipeline.ids_dtype", lambda side: np.dtype("<u4"))

@@ -18,7 +18,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument("--data", required=True, help="TSV file, or phrasebook for its test split")
+    parser.add_argument(
+        "--data", required=True, help="a file of pairs of any form; a prepared corpus or phrasebook, for its test pairs"
+    )
     add_search_options(parser)
     parser.add_argument(
         "--bleu_tokenizer",

@@ -11,7 +11,8 @@ from common.devices import GIB, available
 from common.samplers import draw_ids
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.text.corpus import Example, encode_pairs, read_pairs
+from dist_s2s.text.corpus import Example, encode_pairs
+from dist_s2s.text.inputs import read_inputs
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
@@ -106,7 +107,7 @@ def file_examples(file: Path, vocabulary_size: int) -> tuple[list[Example], tupl
     Raises:
         UserError: The file cannot be read.
     """
-    pairs, tokenizer = read_pairs(file), WhitespaceTokenizer()
+    pairs, tokenizer = read_inputs(str(file)), WhitespaceTokenizer()
     source, target = (
         Vocabulary.build((tokenizer.tokenize(pair[side]) for pair in pairs), vocabulary_size) for side in (0, 1)
     )

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn, get_args, get_origin
 
@@ -37,6 +38,20 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[P
         overrides[key] = value
     config_file = overrides.pop("config", None)
     return (None if config_file is None else Path(config_file)), overrides
+
+
+def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command's arguments into those of the configuration, `--config` and `--section.key`, and its own."""
+    config_words: list[str] = []
+    own: list[str] = []
+    words = iter(argv)
+    for word in words:
+        key, equals, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and (key == "config" or "." in key):
+            config_words += [word] if equals else [word, *islice(words, 1)]
+        else:
+            own.append(word)
+    return config_words, own
 
 
 def _print_help(prog: str, description: str) -> NoReturn:

@@ -39,8 +39,23 @@ def expand_path(text: object) -> object:
     return expanded
 
 
+def expand_inputs(value: object) -> object:
+    """Return inputs as text: those of a list with ` + ` between them, each path expanded as by `expand_path`.
+
+    Raises:
+        ValueError: as `expand_path`.
+    """
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " + ".join(value)
+    if not isinstance(value, str):
+        return value
+    return "".join(str(expand_path(part)) for part in re.split(r"( \+ |,)", value))
+
+
 PathText = Annotated[str, BeforeValidator(expand_path)]
 OptionalPath = Annotated[str | None, BeforeValidator(lambda value: expand_path(_none_from_text(value)))]
+InputsText = Annotated[str, BeforeValidator(expand_inputs)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_from_text)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_text)]
 
@@ -69,9 +84,21 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Corpora, tokenizers, vocabularies and batches."""
 
-    train: PathText = Field(default="phrasebook", description="training pairs: a TSV file, or phrasebook")
-    valid: PathText = Field(default="phrasebook", description="validation pairs: a TSV file, or phrasebook")
-    test: PathText = Field(default="phrasebook", description="test pairs: a TSV file, or phrasebook")
+    train: InputsText = Field(
+        default="phrasebook",
+        description="training pairs: a file of any form, a.zh,b.en for parallel files, several with ` + ` between "
+        "them, a prepared directory, or phrasebook",
+    )
+    valid: InputsText = Field(default="phrasebook", description="validation pairs: the same")
+    test: InputsText = Field(default="phrasebook", description="test pairs: the same")
+    columns: OptionalText = Field(
+        default=None,
+        description="source and target of these files: column numbers (1,2), keys (source,target) or languages "
+        "(en,zh); null: as a file tells",
+    )
+    skip_bad_lines: bool = Field(
+        default=False, description="leave out lines that are no pair, instead of refusing them"
+    )
     stream: OptionalPath = Field(
         default=None,
         description="a file or named pipe of SOURCE<TAB>TARGET lines that may keep growing, to train on instead of "
@@ -360,6 +387,20 @@ LIMITS = ("training.max_steps", "training.max_minutes", "training.max_epochs")
 KEYS: dict[str, FieldInfo] = {"run_dir": Config.model_fields["run_dir"]} | {
     f"{name}.{key}": field for name, section in SECTIONS.items() for key, field in section.model_fields.items()
 }
+# What decides which ids a text becomes: the keys of `data` that a prepared corpus has settled.
+ENCODING_KEYS = (
+    "source_tokenizer",
+    "target_tokenizer",
+    "max_length",
+    "source_vocabulary_size",
+    "target_vocabulary_size",
+    "min_frequency",
+    "normalization",
+    "target_segmentation",
+    "joint_vocabulary",
+    "byte_fallback",
+    "tags",
+)
 RESUMABLE_KEYS = frozenset(
     {
         "run_dir",

@@ -9,6 +9,7 @@
 A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dist_s2s import UserError
@@ -26,7 +28,6 @@ from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.storage.durable_files import (
     check_sha256,
     read_checked_json,
-    save_tensors,
     sha256_of,
     sync_directory,
     write_checked_json,
@@ -71,9 +72,9 @@ def save_checkpoint(
         for name, table in state.tables.items():
             rows = row_state(state.table_optimizer, table.weight)
             file = shard_file(name, ranks.rank, ranks.world_size)
-            sums[file] = save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
+            sums[file] = _save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
-            sums["core.safetensors"] = save_tensors(partial / "core.safetensors", replicated_tensors(state))
+            sums["core.safetensors"] = _save_tensors(partial / "core.safetensors", replicated_tensors(state))
             for name, content in (files or {}).items():
                 write_durably(partial / name, content)
                 sums[name] = sha256_of(partial / name)
@@ -112,6 +113,17 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Return complete checkpoints, oldest first."""
     found = [path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file() and path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file through to the disk; return its SHA-256. Raises UserError if it cannot be written."""
+    try:
+        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise UserError(f"cannot write {path}: {error}") from None
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_checkpoint(checkpoint: Path) -> None:

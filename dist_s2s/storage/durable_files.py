@@ -7,25 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
 from dist_s2s import UserError
 
 _CHECKSUM = "sha256_of_the_rest"
 _PARTIAL = ".partial"
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file through to the disk; return its SHA-256. Raises UserError if it cannot be written."""
-    try:
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
-    except SafetensorError as error:
-        raise UserError(f"cannot write {path}: {error}") from None
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path: Path, expected: str | None) -> None:

@@ -16,14 +16,18 @@ LOCK = ".lock"
 class RunLock:
     """The lock of a run directory, held by one process: the first rank. Reading commands do not ask for it.
 
+    Args:
+        run_dir: the directory.
+        option: what names it on the command line.
+
     A context manager. Entering makes the directory if it does not exist; leaving removes it again if it is still empty.
 
     Raises:
         UserError: if another process holds the lock; it is named.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: Path, option: str = "--run_dir") -> None:
+        self._run_dir, self._option = run_dir, option
         self._descriptor = -1
 
     def __enter__(self) -> Self:
@@ -53,7 +57,7 @@ class RunLock:
             except BlockingIOError:
                 holder = os.pread(descriptor, 4096, 0)
                 os.close(descriptor)
-                raise UserError(f"{self._run_dir} is in use{_described(holder)}; give another --run_dir") from None
+                raise UserError(f"{self._run_dir} is in use{_described(holder)}; give another {self._option}") from None
             with suppress(FileNotFoundError):
                 if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
                     break

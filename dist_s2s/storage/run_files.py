@@ -11,7 +11,7 @@ A kill at any moment thus leaves a run that can be read and resumed.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dist_s2s import UserError
@@ -64,19 +64,26 @@ def check_run(run_dir: Path) -> dict[str, dict[str, object]]:
     return data
 
 
-def describe_data(sources: Mapping[str, str], built_in: str) -> dict[str, dict[str, object]]:
-    """Return by key which data a run reads: the size and SHA-256 of each file.
+def describe_data(
+    sources: Mapping[str, str], built_in: str, files_of: Callable[[str], Sequence[Path]] = lambda source: [Path(source)]
+) -> dict[str, dict[str, object]]:
+    """Return by key which data a run reads: the size and SHA-256 of its files.
 
     Args:
-        sources: path by key of the configuration; ``built_in`` stands for data that the program generates.
+        sources: what the configuration names, by key; ``built_in`` stands for data that the program generates.
+        built_in: see ``sources``.
+        files_of: returns the files that a name stands for.
     """
     described: dict[str, dict[str, object]] = {}
     for key, source in sources.items():
         if source == built_in:
             described[key] = {"file": built_in}
-        else:
-            path = Path(source)
-            described[key] = {"file": source, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            continue
+        files = files_of(source)
+        sums = [sha256_of(file) for file in files]
+        together = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        size = sum(file.stat().st_size for file in files)
+        described[key] = {"file": source, "bytes": size, "sha256": together}
     return described
 
 

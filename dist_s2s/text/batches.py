@@ -1,11 +1,12 @@
 """Padded batches: a pure function of (seed, epoch, position), whatever the number of ranks."""
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from itertools import pairwise
+from typing import Self, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,42 @@ class Batch:
         )
 
 
-def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
+class EpochBatches(Sequence[list[int]]):
+    """The batches of an epoch, as lists of example numbers, in two arrays however many there are.
+
+    Args:
+        order: the example numbers of all batches, one batch after the other: integers [N].
+        ends: where each batch ends in it, in ascending order: int64 [B].
+        sequence: which batch comes when: int64 [B].
+    """
+
+    def __init__(self, order: np.ndarray, ends: np.ndarray, sequence: np.ndarray) -> None:
+        self._order, self._sequence = order, sequence
+        self._ends = np.concatenate([[0], ends])
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        batch = self._sequence[index]
+        numbers: list[int] = self._order[self._ends[batch] : self._ends[batch + 1]].tolist()
+        return numbers
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> EpochBatches:
     """Cut an epoch into batches of example numbers; every example occurs exactly once.
 
     A seeded shuffle is cut into pools of about `POOL_BATCHES` batches; each pool is sorted by buckets of target
@@ -69,44 +105,55 @@ def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> 
     they fit; then the order of the batches is shuffled. Nothing here depends on rank or world size.
 
     Args:
+        corpus: whose `lengths` are read.
         batch_tokens: most target tokens of a batch, over all ranks, EOS counted. An example that is longer by
             itself is a batch of its own. Source positions, padding counted, are at most `SOURCES_PER_TARGET` times as
             many, so that long sources with short targets do not fill the memory.
+        seed, epoch: what the shuffles depend on.
 
     Raises:
         ValueError: `batch_tokens` is not positive.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-    if not len(corpus):
-        return []
+    count = len(corpus)
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    source_lengths, target_lengths = corpus.lengths.unbind(1)
-    target_lengths = target_lengths + 1  # EOS
-    total = int(target_lengths.sum())
+    lengths = corpus.lengths.numpy()
+    total = int(lengths[:, 1].sum(dtype=np.int64)) + count  # an EOS each
     pools = max(1, round(total / batch_tokens / POOL_BATCHES))
 
-    order = torch.randperm(len(corpus), generator=generator)
-    pool = torch.arange(len(corpus)) * pools // len(corpus)
-    targets, sources = target_lengths[order], source_lengths[order]
-    buckets = (targets.double().log2() * BUCKETS_PER_DOUBLING).long()
-    span = int(sources.max()) + 1
-    length_key = buckets * span + torch.where(buckets % 2 == 0, sources, span - 1 - sources)
-    span *= int(buckets.max()) + 1  # now length_key < span
-    length_key = torch.where(pool % 2 == 0, length_key, span - 1 - length_key)
-    order = order[torch.argsort(pool * span + length_key, stable=True)]
+    order = torch.randperm(count, generator=generator).numpy()
+    if count < 1 << 31:
+        order = order.astype(np.int32)
+    begins = [-(-pool * count // pools) for pool in range(pools + 1)]
+    for pool, (begin, end) in enumerate(pairwise(begins)):
+        numbers = order[begin:end]
+        sizes = lengths[numbers].astype(np.int64)
+        order[begin:end] = numbers[_by_length(sizes[:, 0], sizes[:, 1] + 1, is_falling=pool % 2 == 1)]
+    tokens = np.cumsum(lengths[order, 1] + 1, dtype=np.int64)
+    ends = _batch_ends(tokens, lengths[order, 0] + 1, batch_tokens)
+    return EpochBatches(order, ends, torch.randperm(len(ends), generator=generator).numpy())
 
-    sources = source_lengths[order] + 1
-    ends = target_lengths[order].cumsum(0).tolist()
-    numbers = order.tolist()
-    batches: list[list[int]] = []
-    begin = used = 0
-    while begin < len(numbers):
-        end = max(bisect_right(ends, used + batch_tokens, lo=begin), begin + 1)
+
+def _by_length(sources: np.ndarray, targets: np.ndarray, is_falling: bool) -> np.ndarray:
+    """Return the order of a pool's examples, each from 1 target token on; equal ones keep theirs."""
+    buckets = (np.log2(targets) * BUCKETS_PER_DOUBLING).astype(np.int64)
+    span = int(sources.max(initial=0)) + 1
+    keys = buckets * span + np.where(buckets % 2 == 0, sources, span - 1 - sources)
+    # Keys are made distinct by their place: what is sorted then needs no stable sort, which takes four times as long.
+    keys = (-keys if is_falling else keys) * len(keys) + np.arange(len(keys))
+    return np.sort(keys) % len(keys) if len(keys) else keys
+
+
+def _batch_ends(tokens: np.ndarray, sources: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Return where batches end, given how many target tokens there are up to each example, and its source positions."""
+    ends, end, used = [], 0, 0
+    while end < len(tokens):
+        begin, end = end, max(int(np.searchsorted(tokens, used + batch_tokens, side="right")), end + 1)
         end = _within_sources(sources, begin, end, SOURCES_PER_TARGET * batch_tokens)
-        batches.append(numbers[begin:end])
-        begin, used = end, ends[end - 1]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        used = int(tokens[end - 1])
+        ends.append(end)
+    return np.array(ends, dtype=np.int64)
 
 
 def shard_batch(batch: list[int], rank: int, world_size: int) -> list[int]:
@@ -188,12 +235,12 @@ def evaluation_batches(
         begin = end
 
 
-def _within_sources(sources: Tensor, begin: int, end: int, most: int) -> int:
+def _within_sources(sources: np.ndarray, begin: int, end: int, most: int) -> int:
     """Return how far from `begin` towards `end` rows go that have at most `most` positions, padded; one always fits."""
-    taken = sources[begin:end]
+    taken = sources[begin:end].astype(np.int64)
     if int(taken.max()) * len(taken) <= most:
         return end
-    positions = taken.cummax(0).values * torch.arange(1, len(taken) + 1)
+    positions = np.maximum.accumulate(taken) * np.arange(1, len(taken) + 1)
     return begin + max(1, int((positions <= most).sum()))
 
 

@@ -1,18 +1,21 @@
-"""Parallel corpora: from a TSV file, or the phrasebook, to pairs of sentences and pairs of id lists."""
+"""Parallel corpora: from files, or the phrasebook, to pairs of sentences and pairs of id lists."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.text.lines import read_lines
+from dist_s2s.text.inputs import open_inputs, read_inputs, split_inputs
 from dist_s2s.text.side import TextSide
 
 Split = Literal["train", "valid", "test"]
+PREPARED_MANIFEST = "prepared.json"  # what a prepared corpus is told by
+WORK = ".work"  # its folder while it is prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Corpus(Protocol):
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each example's source and target, without SOS and EOS: int64 [N, 2]."""
+        """Tokens of each example's source and target, without SOS and EOS: int32 or int64 [N, 2]."""
 
     def __len__(self) -> int: ...
 
@@ -45,45 +48,54 @@ class ExampleList(list[Example]):
         return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
 
 
-def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Read a UTF-8 file with `SOURCE<TAB>TARGET` on each line.
-
-    Returns:
-        (source, target) sentences in file order, as they stand in the file.
-
-    Raises:
-        UserError: the file cannot be read, is empty or not UTF-8 (see `read_lines`), or a line does not have
-            exactly one tab with text on both sides; file and line are named.
-    """
-    pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        source, tab, target = line.partition("\t")
-        if not tab:
-            raise UserError(f"{path} line {number} has no tab: expected SOURCE<TAB>TARGET")
-        if "\t" in target:
-            raise UserError(f"{path} line {number} has {line.count(tab)} tabs: expected SOURCE<TAB>TARGET")
-        if not source.strip() or not target.strip():
-            side = "target" if source.strip() else "source"
-            raise UserError(f"{path} line {number} has an empty {side}: expected SOURCE<TAB>TARGET")
-        pairs.append((source, target))
-    return pairs
-
-
-def load_pairs(name: str, split: Split) -> list[tuple[str, str]]:
+def load_pairs(
+    name: str, split: Split, columns: str | None = None, skip_bad_lines: bool = False
+) -> list[tuple[str, str]]:
     """Return the sentence pairs of `data.train`, `data.valid` or `data.test`.
 
     Args:
-        name: `phrasebook`, or the path of a TSV file.
-        split: which part of the phrasebook; a file is read whole.
+        name: `phrasebook`, the directory of a prepared corpus, or inputs of any form (see `inputs.open_input`).
+        split: which part of the phrasebook or the prepared corpus; of the latter not `train`, which has no text. Other
+            inputs are read whole.
+        columns: which of an input's columns, keys or languages are source and target; None: as the input tells.
+        skip_bad_lines: leave out what is no pair, instead of refusing the input.
 
     Raises:
-        UserError: as `read_pairs`.
+        UserError: as `inputs.read_inputs`.
     """
     if name == "phrasebook":
         from dist_s2s.text.phrasebook import phrasebook  # its tables are not needed to read a file
 
         return phrasebook(split)
-    return read_pairs(name)
+    if is_prepared(name):
+        return read_inputs(str(Path(name) / f"{split}.tsv"))
+    return read_inputs(name, columns, skip_bad_lines)
+
+
+def is_prepared(name: str) -> bool:
+    """Tell whether `data.train`, say, names the directory of a prepared corpus.
+
+    Raises:
+        UserError: its preparation has not come to its end.
+    """
+    folder = Path(name)
+    is_finished = os.path.isfile(folder / PREPARED_MANIFEST)  # False, too, for what cannot be a path
+    if os.path.isdir(folder / WORK) and not is_finished:
+        raise UserError(
+            f"{folder} is only half prepared: run the same dist-s2s prepare again, which goes on from there"
+        )
+    return is_finished
+
+
+def data_files(name: str, columns: str | None = None) -> list[Path]:
+    """Return the files that `load_pairs` reads; of a prepared corpus its manifest, which seals the others.
+
+    Raises:
+        UserError: a file is missing, or its form is not recognised.
+    """
+    if is_prepared(name):
+        return [Path(name) / PREPARED_MANIFEST]
+    return [path for each in open_inputs(split_inputs(name), columns) for path in each.paths]
 
 
 def describe(name: str) -> str:

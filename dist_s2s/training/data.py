@@ -6,14 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs, load_pairs
+from dist_s2s.preparation.prepared import open_prepared
+from dist_s2s.storage.checkpoint import text_directory
+from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs, is_prepared, load_pairs
 from dist_s2s.text.pair_corpus import PairCorpus
 from dist_s2s.text.side import TextSide
+from dist_s2s.text.token_files import MappedCorpus
 from dist_s2s.text.vocabulary import EOS
 from dist_s2s.training.origin import Origin
 from dist_s2s.training.sides import make_sides
+from dist_s2s.translation.load import load_text_sides
 from dist_s2s.translation.scoring import Pairs
 
 
@@ -39,13 +44,13 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
         UserError: for a file that cannot be used, or words of the origin that do not fit.
     """
     settings = config.data
+    if settings.stream is None and is_prepared(settings.train):
+        return ranks.together(lambda: _read_prepared(config, checkpoint))
 
     def read() -> tuple[Pairs, Pairs, Pairs]:
-        return (
-            load_pairs(settings.train, "train") if settings.stream is None else [],
-            load_pairs(settings.valid, "valid"),
-            load_pairs(settings.test, "test"),
-        )
+        is_stream = settings.stream is not None
+        train = [] if is_stream else load_pairs(settings.train, "train", settings.columns, settings.skip_bad_lines)
+        return train, *_held_out(config)
 
     train, valid, test = ranks.together(read)
     source, target = make_sides(config, checkpoint, train, ranks, origin)
@@ -60,8 +65,35 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
     return ranks.together(encode)
 
 
+def _read_prepared(config: Config, checkpoint: Path | None) -> RunData:
+    """Open a prepared corpus, whose sides a new run takes over."""
+    if config.data.vocabulary != "build":
+        raise UserError(
+            f"data.vocabulary: {config.data.vocabulary} needs pairs as text, but {config.data.train} is a prepared "
+            "corpus, which has its vocabularies; leave it out, and rows go to the tokens of the same spelling"
+        )
+    corpus = open_prepared(Path(config.data.train))
+    corpus.check_fits(config)
+    source, target = load_text_sides(config, corpus.folder if checkpoint is None else text_directory(checkpoint))
+    corpus.check_side("source", source)
+    corpus.check_side("target", target)
+    valid, test = _held_out(config)
+    valid_examples, _ = encode_pairs(valid, source, target, max_length=None)
+    return RunData(source, target, corpus.train, valid_examples, valid, test, corpus.dropped)
+
+
+def _held_out(config: Config) -> tuple[Pairs, Pairs]:
+    data = config.data
+    return (
+        load_pairs(data.valid, "valid", data.columns, data.skip_bad_lines),
+        load_pairs(data.test, "test", data.columns, data.skip_bad_lines),
+    )
+
+
 def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:
     """Count how often the model is to predict each target token: int64 [vocabulary_size]."""
+    if isinstance(corpus, MappedCorpus):
+        return corpus.target_counts()
     targets = (corpus[number].target for number in range(len(corpus)))
     ids = torch.tensor([token for target in targets for token in (*target, EOS)])
     return torch.bincount(ids, minlength=vocabulary_size)

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
+from dist_s2s.preparation.prepared import adopt
 from dist_s2s.storage.checkpoint import load_weights, text_directory
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import checkpoint_to_resume, claim, has_other_data
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
-from dist_s2s.text.corpus import describe
+from dist_s2s.text.corpus import data_files, describe
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
@@ -64,6 +66,7 @@ def run_training(config: Config, verbose: bool = False, listeners: Sequence[List
         listeners: called with each event of the training, after the run's own; see ``events``.
     """
     with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
+        config = ranks.together(partial(adopt, config))
         lock = RunLock(config.run_dir)
         ranks.together(lambda: stack.enter_context(lock) if ranks.is_first else None)
         start = prepare(config, ranks, lock)
@@ -100,9 +103,11 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
 
     def claim_directory() -> tuple[str, bool]:
         is_stream = config.data.stream is not None  # whose content changes, and stands in no manifest
-        keys = _DATA_KEYS[is_stream:] + (_VECTOR_KEYS if config.embedding.freeze_vectors else ())  # else read only once
-        paths = {f"data.{key}": getattr(config.data, key) for key in keys}
-        sources = describe_data({key: path for key, path in paths.items() if path is not None}, "phrasebook")
+        pairs = {f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS[is_stream:]}
+        sources = describe_data(pairs, "phrasebook", lambda name: data_files(name, config.data.columns))
+        if config.embedding.freeze_vectors:  # without, they are read only once
+            vectors = {f"data.{key}": getattr(config.data, key) for key in _VECTOR_KEYS}
+            sources |= describe_data({key: path for key, path in vectors.items() if path is not None}, "phrasebook")
         is_other = has_other_data(config, checkpoint, sources)
         files = {} if is_stream else data.source.files("source") | data.target.files("target")  # checkpoints have them
         claim(config, checkpoint, lock, files, sources)

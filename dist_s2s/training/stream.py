@@ -15,7 +15,7 @@ that was made ahead holds an id that has changed its word. Batches are cut and s
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -60,7 +60,7 @@ class StreamSteps:
             return stack.enter_context(StreamReader(path, progress.stream_bytes, self._data.stream_wait))
 
         self._path, self._reader = path, trainer.ranks.together(open_stream)
-        self._chunk: tuple[PairCorpus, list[list[int]]] | None = None
+        self._chunk: tuple[PairCorpus, Sequence[list[int]]] | None = None
         self._chunk_bytes = 0
 
     def __call__(self) -> Iterator[Step]:
@@ -79,7 +79,7 @@ class StreamSteps:
                 return iter(())
         return self._steps(*self._chunk)
 
-    def _steps(self, corpus: PairCorpus, batches: list[list[int]]) -> Iterator[Step]:
+    def _steps(self, corpus: PairCorpus, batches: Sequence[list[int]]) -> Iterator[Step]:
         """Yield this rank's part of each batch of a chunk, from where training stands (local)."""
         trainer, ranks = self._trainer, self._trainer.ranks
         first, number = trainer.progress.position, trainer.progress.step
@@ -90,7 +90,7 @@ class StreamSteps:
             sample = trainer.translator.output.sample(batch.target_out, number + position - first)
             yield Step(batch, sample, next_epoch=0, next_position=position + 1)
 
-    def _next_chunk(self, lines: int, is_counted: bool) -> tuple[PairCorpus, list[list[int]]] | None:
+    def _next_chunk(self, lines: int, is_counted: bool) -> tuple[PairCorpus, Sequence[list[int]]] | None:
         """Read so many lines, or what is left, and count their words if that was not done before (collective)."""
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused():

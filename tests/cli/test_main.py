@@ -19,7 +19,7 @@ def test_every_command_is_listed() -> None:
     for arguments in ((), ("--help",)):
         lines = run(SCRIPT, *arguments).output.splitlines()
         assert lines[0] == "usage: dist-s2s COMMAND [ARGUMENT ...]"
-        assert [line.split()[0] for line in lines[2:6]] == list(COMMANDS)
+        assert [line.split()[0] for line in lines[2 : 2 + len(COMMANDS)]] == list(COMMANDS)
     assert run(SCRIPT, "--version").output == f"dist-s2s {__version__}\n"
 
 

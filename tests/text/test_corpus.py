@@ -1,11 +1,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dist_s2s import UserError
-from dist_s2s.text.corpus import Example, ExampleList, encode_pairs, load_pairs, read_pairs
+from dist_s2s.text.corpus import Example, ExampleList, encode_pairs, load_pairs
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import CharacterTokenizer, WhitespaceTokenizer
 from dist_s2s.text.vocabulary import UNK, Vocabulary
@@ -26,60 +24,6 @@ def encode(pairs, max_length=None):
     target = Vocabulary.build([["hello", "you"]])
     sides = TextSide(CharacterTokenizer(), source), TextSide(WhitespaceTokenizer(), target)
     return encode_pairs(pairs, *sides, max_length)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "你好\thello\n谢谢\tthanks\n",
-        "你好\thello\n谢谢\tthanks",
-        "\ufeff你好\thello\n谢谢\tthanks\n",
-        "你好\thello\r\n谢谢\tthanks\r\n",
-        "你好\thello\n谢谢\tthanks\n\n  \n\r\n",
-    ],
-    ids=["plain", "no last line end", "byte-order mark", "crlf", "blank lines at the end"],
-)
-def test_read_pairs(corpus, text):
-    assert read_pairs(corpus(text.encode())) == [("你好", "hello"), ("谢谢", "thanks")]
-
-
-sentences = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\r\n\ufeff"))
-
-
-@given(st.lists(st.tuples(*[sentences.filter(str.strip)] * 2), min_size=1))
-def test_sentences_come_back_as_written_whatever_unicode_line_breaks_they_hold(tmp_path_factory, pairs):
-    path = tmp_path_factory.mktemp("corpus") / "corpus.tsv"
-    path.write_bytes("".join(f"{source}\t{target}\n" for source, target in pairs).encode())
-    assert read_pairs(path) == pairs
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", r"corpus\.tsv is empty: it has 0 bytes"),
-        (b" \n\n", r"corpus\.tsv is empty: it has 3 bytes and no text"),
-        (b"a\tb\na b\n", r"corpus\.tsv line 2 has no tab: expected SOURCE<TAB>TARGET"),
-        (b"a\tb\n\nc\td\n", r"corpus\.tsv line 2 has no tab"),
-        (b"a\tb\tc\n", r"corpus\.tsv line 1 has 2 tabs: expected SOURCE<TAB>TARGET"),
-        (b"a\tb\n \td\n", r"corpus\.tsv line 2 has an empty source"),
-        (b"a\tb\nc\t\r\ne\tf\n", r"corpus\.tsv line 2 has an empty target"),
-        (b"a\tb\nc\t\xffd\n", r"corpus\.tsv line 2 is not UTF-8: byte 3 of the line is 0xff"),
-        (b"\xe4\xbd\ta\n", r"corpus\.tsv line 1 is not UTF-8: byte 1 of the line is 0xe4"),
-    ],
-)
-def test_a_malformed_file_is_refused_with_file_and_line(corpus, data, message):
-    with pytest.raises(UserError, match=message):
-        read_pairs(corpus(data))
-
-
-def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"nothing\.tsv does not exist"):
-        read_pairs(tmp_path / "nothing.tsv")
-
-
-def test_a_directory_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="is a directory: name a file in it"):
-        read_pairs(tmp_path)
 
 
 def test_load_pairs_reads_a_path(corpus):

@@ -1,0 +1,88 @@
+"""The training pairs of a block to token ids."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from dist_s2s.preparation.reading import PairsFile, write_arrays
+from dist_s2s.preparation.report import Dropped
+from dist_s2s.preparation.selecting import TRAIN
+from dist_s2s.text.side import SideSettings, TextSide
+
+SIDES = ("source", "target")
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A block that is to be encoded into a file.
+
+    Attributes:
+        pairs: the block's pairs.
+        places: which of them are for training.
+        file: what is written.
+        folder: where the sides' files are.
+        settings: of both sides.
+        max_length: most tokens of a side; None for no limit.
+    """
+
+    pairs: Path
+    places: np.ndarray
+    file: Path
+    folder: Path
+    settings: tuple[SideSettings, SideSettings]
+    max_length: int | None
+
+
+class IdsFile:
+    """A block's training pairs as token ids."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def side(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all sentences of a side, one after the other, and how many each has."""
+        with np.load(self._file, allow_pickle=False) as parts:
+            return parts[f"{name}_ids"], parts[f"{name}_lengths"]
+
+    def dropped(self) -> Dropped:
+        """Return what was left out for its length."""
+        with np.load(self._file, allow_pickle=False) as parts:
+            return Dropped(*json.loads(parts["dropped"].tobytes()))
+
+
+def encode_block(task: EncodeTask) -> None:
+    """Encode a block's training pairs, leave out those that are too long, and write the rest, unless it is there."""
+    if task.file.exists():
+        return
+    all_lines = PairsFile(task.pairs).lines()
+    lines = [all_lines[row] for row in np.flatnonzero(task.places == TRAIN)]
+    sides = _sides(task.folder, *task.settings)
+    ids = [side.encode_all([line.split("\t")[column] for line in lines]) for column, side in enumerate(sides)]
+    lengths = [np.fromiter(map(len, rows), dtype=np.int32, count=len(rows)) for rows in ids]
+    fits = (lengths[0] > 0) & (lengths[1] > 0)
+    if task.max_length is not None:
+        fits &= np.maximum(lengths[0], lengths[1]) <= task.max_length
+    dropped = Dropped()
+    if not fits.all():
+        dropped.add("length", int((~fits).sum()), (lines[row] for row in np.flatnonzero(~fits)))
+        ids = [[rows[row] for row in np.flatnonzero(fits)] for rows in ids]
+    arrays = {}
+    for name, side, rows, sizes in zip(SIDES, sides, ids, lengths, strict=True):
+        arrays[f"{name}_lengths"] = sizes[fits]
+        arrays[f"{name}_ids"] = np.fromiter(chain.from_iterable(rows), ids_dtype(side), count=int(sizes[fits].sum()))
+    text = json.dumps([dropped.counts, dropped.examples]).encode()
+    write_arrays(task.file, dropped=np.frombuffer(text, dtype=np.uint8), **arrays)
+
+
+def ids_dtype(side: TextSide) -> np.dtype[np.unsignedinteger]:
+    """Return the smallest type for the ids of a vocabulary."""
+    return np.dtype("<u2" if len(side.vocabulary) <= 1 << 16 else "<u4")
+
+
+@lru_cache(maxsize=1)
+def _sides(folder: Path, source: SideSettings, target: SideSettings) -> tuple[TextSide, TextSide]:
+    return TextSide.load(folder, "source", source), TextSide.load(folder, "target", target)

@@ -51,14 +51,14 @@ def test_scientific_notation_is_a_number(corpus: Path, tmp_path: Path) -> None:
     ]
     run("dist_s2s.train", "--config", file, *arguments, "--embedding.learning_rate", "1e-3")
     written = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
-    assert re.findall(r"learning_rate: (.*)", written) == ["0.001", "0.0003"]
+    assert re.findall(r" learning_rate: (.*)", written) == ["0.001", "0.0003"]
 
 
 BAD_FILES = {
     "no tab": (b"a\tb\nc d\n", "line 2 has no tab: expected SOURCE<TAB>TARGET"),
     "not UTF-8": (b"a\tb\nc\t\xff\xfe\n", "line 2 is not UTF-8: byte 3 of the line is 0xff"),
-    "empty": (b"", "is empty: it has 0 bytes and no text"),
-    "without text": (b"\n \n", "is empty: it has 3 bytes and no text"),
+    "empty": (b"", "is empty: it has no text"),
+    "without text": (b"\n \n", "is empty: it has no text"),
 }
 
 

@@ -40,6 +40,26 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[P
     return (None if config_file is None else Path(config_file)), overrides
 
 
+def split_inputs(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the arguments of `train` into inputs, which are words of their own, and options with their values.
+
+    Args:
+        argv: all arguments.
+        flags: options without a value.
+    """
+    inputs: list[str] = []
+    options: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            inputs.append(word)
+        elif "=" in word or word in flags:
+            options.append(word)
+        else:
+            options += [word, *islice(words, 1)]
+    return inputs, options
+
+
 def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command's arguments into those of the configuration, `--config` and `--section.key`, and its own."""
     config_words: list[str] = []
@@ -55,8 +75,10 @@ def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_help(prog: str, description: str) -> NoReturn:
-    usage = f"{prog} [--config FILE] [--verbose] [--section.key VALUE ...]"
+    usage = f"{prog} [INPUT ...] [--minutes M] [--config FILE] [--verbose] [--section.key VALUE ...]"
     parser = argparse.ArgumentParser(usage=usage, description=description)
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files of pairs; what is not set is chosen by them")
+    parser.add_argument("--minutes", metavar="M", help="is --training.max_minutes")
     parser.add_argument("--config", metavar="FILE", help="YAML file; the keys below override it")
     parser.add_argument("--verbose", action="store_true", help="show every parameter tensor")
     groups = {"": parser} | {name: parser.add_argument_group(name) for name in SECTIONS}

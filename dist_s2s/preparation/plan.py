@@ -1,6 +1,7 @@
 """What a preparation is to do: all that decides its result."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,7 +52,8 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return the plan as what JSON holds."""
-        return {"format": FORMAT, **asdict(self), "inputs": list(self.inputs), "filters": list(self.filters)}
+        settings: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
+        return settings
 
     def files(self) -> list[dict[str, Any]]:
         """Return the name, size and SHA-256 of each file that is read."""

@@ -13,6 +13,9 @@ _NO_SCRIPTS = {"FULLWIDTH", "HALFWIDTH", "MODIFIER", "MATHEMATICAL", "DOUBLE-STR
 # Japanese is written in all of these, so a sentence of one does not stand out among those of another.
 _IDEOGRAPHS = {"HIRAGANA", "KATAKANA", "BOPOMOFO", "KATAKANA-HIRAGANA"}
 
+# A name in Latin letters may be longer than the rest of a Chinese sentence, although it says less.
+_LETTERS_OF_ONE = {"CJK": 3, "HANGUL": 2}
+
 
 @lru_cache(maxsize=1)
 def letters() -> tuple[np.ndarray, list[str]]:
@@ -46,5 +49,8 @@ def _scripts_of(sentences: Sequence[str]) -> np.ndarray:
     places = np.repeat(np.arange(len(sentences)) * len(names), lengths) + table[codes]
     counts = np.bincount(places, minlength=len(sentences) * len(names)).reshape(len(sentences), len(names))
     counts[:, 0] = 0
+    for name, weight in _LETTERS_OF_ONE.items():
+        if name in names:
+            counts[:, names.index(name)] *= weight
     scripts: np.ndarray = counts.argmax(axis=1).astype(np.uint8)
     return scripts

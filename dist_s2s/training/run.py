@@ -25,6 +25,7 @@ from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.origin import Origin
+from dist_s2s.training.own_data import own_data
 from dist_s2s.training.schedule import METRIC_NAMES, warmup_warning
 from dist_s2s.training.settle import config_of, find_origin, score_warning, settle
 from dist_s2s.training.sides import size_notes
@@ -57,18 +58,23 @@ class Start:
     origin: Origin | None  # what a new run begins with
 
 
-def run_training(config: Config, verbose: bool = False, listeners: Sequence[Listener] = ()) -> None:
+def run_training(
+    config: Config, verbose: bool = False, listeners: Sequence[Listener] = (), inputs: Sequence[str] = ()
+) -> None:
     """Read the data, train, score the best checkpoint on the test data, and write summary.json (collective).
 
     Args:
         config: the run's.
         verbose: show every parameter tensor, not just the parts of the model.
         listeners: called with each event of the training, after the run's own; see ``events``.
+        inputs: files to train on, instead of ``data.train``; keys that are not set are then chosen by what is in them.
     """
     with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
-        config = ranks.together(partial(adopt, config))
         lock = RunLock(config.run_dir)
         ranks.together(lambda: stack.enter_context(lock) if ranks.is_first else None)
+        if inputs:
+            config = own_data(config, inputs, ranks)
+        config = ranks.together(partial(adopt, config))
         start = prepare(config, ranks, lock)
         config = start.config
         accelerator = make_accelerator(ranks, config.run_dir)

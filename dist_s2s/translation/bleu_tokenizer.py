@@ -44,6 +44,12 @@ def choose_bleu_tokenizer(references: Iterable[str]) -> str:
     return name if is_installed(name) else "char"
 
 
+def has_spaces(texts: Iterable[str]) -> bool:
+    """Tell whether a text's words have spaces between them: unless a fifth of its letters are of scripts without."""
+    letters = _count_letters(texts)
+    return (letters["han"] + letters["kana"] + letters["others"]) * _LEAST_SHARE < max(1, letters.total())
+
+
 def is_installed(tokenizer: str) -> bool:
     """Tell whether the modules that a tokenizer needs can be found, without importing them."""
     modules, _ = NEEDED.get(tokenizer, ((), ""))

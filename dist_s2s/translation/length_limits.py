@@ -21,10 +21,10 @@ def fit_length_limits(lengths_N2: Tensor) -> tuple[float, int]:
     longer than any pair's get enough), take the one with the smallest mean limit. Allow half as much again, plus 10.
 
     Args:
-        lengths_N2: int64 tokens of each pair's source and target, EOS not counted; the limits count it on both sides.
+        lengths_N2: tokens of each pair's source and target, EOS not counted; the limits count it on both sides.
             Of many pairs, a million are looked at, evenly spaced.
     """
-    lengths_N2 = lengths_N2[:: 1 + len(lengths_N2) // _PAIRS_LOOKED_AT] + 1
+    lengths_N2 = lengths_N2[:: 1 + len(lengths_N2) // _PAIRS_LOOKED_AT].long() + 1
     source_N, target_N = lengths_N2.unbind(1)
     ratio = (target_N.sum() / source_N.sum()).item()
     excess_N = target_N - ratio * source_N

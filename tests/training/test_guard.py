@@ -15,7 +15,7 @@ LIMIT = 4 * math.log(100)
 
 
 def make_guard(**training: object) -> LossGuard:
-    target = SimpleNamespace(vocabulary=range(100))
+    target = SimpleNamespace(vocabulary=SimpleNamespace(num_ids=100))
     config = Config.model_validate({"training": training})
     trainer: Any = SimpleNamespace(config=config, translator=SimpleNamespace(target=target))
     return LossGuard(trainer)

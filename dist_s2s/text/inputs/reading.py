@@ -43,6 +43,8 @@ class BadLines:
 
     def check(self) -> None:
         """Raise UserError if there are any that are not to be skipped."""
+        if self.total == 1 and not self.skip:
+            raise UserError(f"{self.described()[0]}; mend it, or give --data.skip_bad_lines true to leave it out")
         if self.total and not self.skip:
             raise UserError("\n".join([*self.described(), f"{self.total:,} in all: {_ADVICE}"]))
 

@@ -1,0 +1,93 @@
+"""Rules by which a run on a person's own files is configured, where they say nothing themselves.
+
+The sizes are those of runs on 2 cores within half an hour: of small corpora, where small models and many small steps
+win first, and of larger ones, where time is short before the data are. See docs/data.md for the rules in words.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from dist_s2s.text.inputs import Pair
+from dist_s2s.text.tokenizers import WordTokenizer
+from dist_s2s.translation.bleu_tokenizer import has_spaces
+
+LOOK_PAIRS = 100_000  # of the beginning; what follows is taken to be like them
+_REPEATED_SHARE = 0.97  # of the running words, so that words alone are enough
+_MOST_WORDS = 30_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A key of the configuration, what it is set to, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+    def line(self) -> str:
+        """Return the choice as a person reads it."""
+        return f"{self.key} = {self.value}: {self.reason}"
+
+
+def choose_encoding(pairs: Sequence[Pair]) -> list[Choice]:
+    """Choose how text is cut, by the first pairs of a corpus."""
+    choices = []
+    for name, texts in zip(("source", "target"), zip(*pairs, strict=True), strict=True):
+        choices += _choose_tokenizer(name, texts)
+    if all(choice.value not in ("bpe", "unigram") for choice in choices) and len(pairs) >= 1000:
+        choices.append(Choice("data.min_frequency", 2, "a token that occurs once teaches nothing about itself"))
+    return choices
+
+
+def _choose_tokenizer(name: str, texts: Sequence[str]) -> list[Choice]:
+    key = f"data.{name}_tokenizer"
+    if not has_spaces(texts):
+        return [Choice(key, "characters", "its script has no spaces between words")]
+    tokenizer = WordTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(tokenizer.tokenize(text))
+    repeated = sum(count for count in counts.values() if count > 1) / max(1, counts.total())
+    seen = f"{repeated:.1%} of the running words occur again"
+    if repeated >= _REPEATED_SHARE or len(texts) < 1000:
+        why = seen if len(texts) >= 1000 else "there are few pairs"
+        return [Choice(key, "words", why)]
+    if find_spec("sentencepiece") is not None:
+        return [Choice(key, "bpe", f"only {seen}, so rare words are spelt in subwords")]
+    return [
+        Choice(key, "words", f"only {seen}, but subwords need pip install 'dist-s2s[subwords]'"),
+        Choice(f"data.{name}_vocabulary_size", _MOST_WORDS, "rarer words become <unk>"),
+    ]
+
+
+def choose_sizes(num_pairs: int, target_tokens: int) -> list[Choice]:
+    """Choose the model and its batches, by the number of training pairs and of their target tokens."""
+    why = f"for {num_pairs:,} training pairs"
+    embedding_dim, hidden_size, dropout = 256, 512, 0.3
+    if num_pairs < 5_000:
+        embedding_dim, hidden_size, dropout = 128, 256, 0.3
+    elif num_pairs < 50_000:
+        dropout = 0.4
+    elif num_pairs >= 500_000:
+        dropout = 0.2
+    batch_tokens = max(300, min(2000, target_tokens // 100 // 100 * 100))
+    steps = max(1, target_tokens // batch_tokens)  # of an epoch
+    every = max(100, min(1000, steps // 100 * 100))
+    return [
+        Choice("model.embedding_dim", embedding_dim, why),
+        Choice("model.hidden_size", hidden_size, why),
+        Choice("model.dropout", dropout, f"{why}, which a model knows by heart the sooner the fewer they are"),
+        Choice("data.batch_tokens", batch_tokens, f"an epoch of {target_tokens:,} target tokens has {steps:,} steps"),
+        Choice("training.warmup_steps", max(50, min(200, steps)), "an epoch, but no more than 200 steps"),
+        Choice("training.validate_every", every, "about an epoch, between 100 and 1,000 steps"),
+        Choice("training.checkpoint_every", every, "with each validation"),
+        Choice("training.max_epochs", None, "the minutes are the limit"),
+    ]
+
+
+def unset(choices: Sequence[Choice], given: Mapping[str, set[str]]) -> list[Choice]:
+    """Return the choices but for keys that are set, by section in ``given``."""
+    return [choice for choice in choices if choice.key.partition(".")[2] not in given[choice.key.partition(".")[0]]]

@@ -1,0 +1,50 @@
+"""`train` on files that are its arguments: prepared, configured by what is in them, trained, and resumed."""
+
+from pathlib import Path
+
+import yaml
+
+from tests.commands import run
+
+SMALL = ("--model.embedding_dim=8", "--model.hidden_size=16", "--training.max_steps=3")
+
+
+def write_pairs(path: Path) -> Path:
+    """Pairs that differ, in Chinese and English."""
+    pairs = [f"我有{number}本书。\tI have {number} books.\n" for number in range(200)]
+    path.write_text("".join(pairs), encoding="utf-8")
+    return path
+
+
+def test_files_are_enough(tmp_path: Path) -> None:
+    pairs, run_dir = write_pairs(tmp_path / "pairs.tsv"), tmp_path / "run"
+    arguments = (pairs, *SMALL, f"--run_dir={run_dir}")
+    finished = run("dist_s2s.train", *arguments, ranks=2)
+    assert "200 lines read" in finished.output
+    assert "data.source_tokenizer = characters: its script has no spaces between words" in finished.output
+    assert "data.target_tokenizer = words: there are few pairs" in finished.output
+    assert "model.hidden_size" not in finished.output  # it is set
+    assert "estimated: " in finished.output
+    assert "in each of 2 processes, for 3 steps" in finished.output
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    assert config["data"]["train"] == config["data"]["test"] == str(tmp_path / "run.corpus")
+    assert (config["model"]["hidden_size"], config["data"]["batch_tokens"]) == (16, 300)
+    again = run("dist_s2s.train", *arguments, "--training.max_steps=4")
+    assert "going on from" in again.output
+    assert "finished at step 4" in again.output
+
+
+def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.tsv")
+    for arguments, message in (
+        (
+            (tmp_path / "nowhere.tsv",),
+            "nowhere.tsv does not exist: give files of pairs",
+        ),
+        ((pairs, "--data.train=x"), "is to be trained on, but data.train or data.stream is set too: leave out one"),
+        ((pairs, "--minutes=soon"), "training.max_minutes"),
+        ((pairs, "--minuets=3"), "unknown key minuets on the command line"),
+    ):
+        finished = run("dist_s2s.train", *arguments, f"--run_dir={tmp_path / 'run'}", status=2)
+        assert message in finished.errors[0]
+        assert not (tmp_path / "run.corpus").exists()

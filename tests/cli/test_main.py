@@ -26,7 +26,7 @@ def test_every_command_is_listed() -> None:
 def test_a_command_goes_by_the_name_that_it_was_called() -> None:
     assert run(SCRIPT, "translate", "--help").output.startswith("usage: dist-s2s translate [-h]")
     assert run("dist_s2s.translate", "--help").output.startswith("usage: python -m dist_s2s.translate [-h]")
-    assert run(SCRIPT, "train", "--help").output.startswith("usage: dist-s2s train [--config FILE]")
+    assert run(SCRIPT, "train", "--help").output.startswith("usage: dist-s2s train [INPUT ...] [--minutes M]")
 
 
 @pytest.mark.parametrize(

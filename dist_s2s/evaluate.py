@@ -14,7 +14,7 @@ def main() -> int:
     """Translate the file's source side and score the result, on one process or under torchrun."""
     prog = program("evaluate")
     check_extra(prog)
-    from dist_s2s.config.schema import BleuTokenizer
+    from dist_s2s.config.training import BleuTokenizer
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")

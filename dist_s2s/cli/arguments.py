@@ -8,7 +8,8 @@ from typing import Literal, NoReturn, get_args, get_origin
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
-from dist_s2s.config.schema import KEYS, SECTIONS, as_text
+from dist_s2s.config.schema import KEYS, SECTIONS
+from dist_s2s.config.values import as_text
 
 
 def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:

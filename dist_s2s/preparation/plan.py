@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dist_s2s.config import Config
-from dist_s2s.config.schema import ENCODING_KEYS
+from dist_s2s.config.data import ENCODING_KEYS
 from dist_s2s.storage.durable_files import sha256_of
 from dist_s2s.text.corpus import data_files
 from dist_s2s.text.side import SideSettings

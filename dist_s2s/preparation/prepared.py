@@ -16,7 +16,8 @@ from typing import Any
 
 from dist_s2s import UserError
 from dist_s2s.config import Config
-from dist_s2s.config.schema import ENCODING_KEYS, DataConfig, as_text
+from dist_s2s.config.data import ENCODING_KEYS, DataConfig
+from dist_s2s.config.values import as_text
 from dist_s2s.preparation.plan import FORMAT
 from dist_s2s.storage.durable_files import read_checked_json, sha256_of
 from dist_s2s.text.corpus import PREPARED_MANIFEST, is_prepared

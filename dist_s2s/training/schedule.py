@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dist_s2s.config.schema import Metric, TrainingConfig
+from dist_s2s.config.training import Metric, TrainingConfig
 
 METRIC_NAMES: dict[Metric, str] = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss"}
 

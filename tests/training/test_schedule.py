@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dist_s2s.config.schema import Metric, TrainingConfig
+from dist_s2s.config.training import Metric, TrainingConfig
 from dist_s2s.training.schedule import Progress, learning_rate, warmup_warning
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from dist_s2s.config import Config
-from dist_s2s.config.schema import TrainingConfig
+from dist_s2s.config.training import TrainingConfig
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide

@@ -4,7 +4,7 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 
 from dist_s2s import UserError
-from dist_s2s.config.schema import BleuTokenizer
+from dist_s2s.config.training import BleuTokenizer
 from dist_s2s.translation.scoring import Row, Scorer
 
 REFERENCES = ["the cat sat on the mat .", "it was raining when we arrived ."]

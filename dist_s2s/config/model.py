@@ -1,0 +1,59 @@
+"""The sections `model` and `embedding`: the encoder-decoder, and the sharded tables."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from dist_s2s.config.values import OptionalFloat, OptionalInt, Section, none_from_text
+
+AttentionName = Literal["none", "dot", "general", "additive"]
+
+
+class ModelConfig(Section):
+    """The encoder-decoder, and its output layer."""
+
+    kind: Literal["lstm"] = Field(default="lstm", description="the encoder-decoder")
+    embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
+    hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
+    num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of activations zeroed in training")
+    attention: AttentionName = Field(
+        default="dot", description="how the decoder looks at the source; none: the context vector alone"
+    )
+    output: Literal["auto", "replicated", "sharded", "sampled"] = Field(
+        default="auto", description="output layer: on every rank, row-sharded, or sharded and trained on a sample"
+    )
+    output_samples: int = Field(default=4096, ge=1, description="candidates of a step; for output: sampled")
+    tie_embeddings: bool = Field(default=False, description="target table and output layer are one sharded table")
+    input_feeding: bool = Field(default=False, description="feed the attention output into the next decoder step")
+
+
+class EmbeddingConfig(Section):
+    """The row-sharded tables and their optimizer."""
+
+    layout: Literal["contiguous", "round_robin"] = Field(default="contiguous", description="which rank owns which row")
+    transport: Literal["auto", "collective", "shared_memory"] = Field(
+        default="auto",
+        description="how rows travel; auto: through shared memory if all ranks share it, else by collectives",
+    )
+    num_embeddings: OptionalInt = Field(
+        default=None, gt=0, description="rows of every table; null: one for each token of its vocabulary"
+    )
+    comm_dtype: Annotated[Literal["bf16", "fp16"] | None, BeforeValidator(none_from_text)] = Field(
+        default=None, description="in which rows and gradients travel; null: as they are"
+    )
+    optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "sparse_adam", "rowwise_adam"] = Field(
+        default="sparse_adam",
+        description="optimizer of the tables; it touches only the rows that a batch used",
+    )
+    learning_rate: OptionalFloat = Field(default=None, gt=0, description="of the tables; null: training.learning_rate")
+    vectors_learning_rate: OptionalFloat = Field(
+        default=None, gt=0, description="of tables that begin with word vectors; null: embedding.learning_rate"
+    )
+    freeze_vectors: bool = Field(default=False, description="rows that word vectors cover are never updated")
+    project_vectors: bool = Field(
+        default=False, description="allow word vectors of another dimension than model.embedding_dim"
+    )
+    uncovered_std: OptionalFloat = Field(
+        default=None, ge=0, description="scale of rows that word vectors do not cover; null: that of those they do"
+    )

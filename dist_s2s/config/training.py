@@ -1,0 +1,90 @@
+"""The sections `training` and `translation`: optimization, scores and the length of the run; of translations."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dist_s2s.config.values import OptionalFloat, OptionalInt, OptionalPath, PathText, Patterns, Rates, Section
+
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"
+]
+Metric = Literal["bleu", "chrf", "loss"]
+
+
+class TrainingConfig(Section):
+    """Optimization, length of the run, checkpoints."""
+
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate, reached after the warm-up")
+    warmup_steps: int = Field(default=100, ge=0, description="steps of linear warm-up")
+    max_steps: OptionalInt = Field(default=None, gt=0, description="stop after this many steps")
+    max_minutes: OptionalFloat = Field(default=None, gt=0, description="stop after this many minutes of training")
+    max_epochs: OptionalInt = Field(
+        default=8,
+        gt=0,
+        description="stop after this many epochs; the first limit counts. Limits on the command line replace those of "
+        "the file, and those of the file the defaults",
+    )
+    seed: int = Field(default=1, ge=0, lt=2**63, description="of initialisation, dropout and batch order")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        default="auto",
+        description="bf16: autocast, tables stay fp32; auto: bf16 where the hardware has it and is faster with it",
+    )
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over the other tokens")
+    max_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this global norm")
+    nonfinite_gradient: Literal["stop", "skip"] = Field(
+        default="stop", description="what all ranks do if any rank's gradient is nan or infinite"
+    )
+    validate_every: int = Field(default=250, gt=0, description="steps between validations")
+    checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
+    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+    metric: Metric = Field(
+        default="bleu", description="what makes a validation the best one, and serves patience; a tie goes by the loss"
+    )
+    bleu_tokenizer: BleuTokenizer = Field(
+        default="auto", description="sacreBLEU's tokenizer for BLEU; auto: by the script of the validation references"
+    )
+    patience: int = Field(default=0, ge=0, description="validations without a better one before stopping; 0: never")
+    log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
+    init_from: OptionalPath = Field(
+        default=None, description="a run or one of its checkpoints, whose weights this run begins with: fine-tuning"
+    )
+    frozen: Patterns = Field(
+        default=(), description="parts that do not learn, as parameters.txt names them: source_table, encoder.*"
+    )
+    part_learning_rates: Rates = Field(
+        default={}, description="factors of the learning rate by part: {source_table: 0.1, encoder.*: 0.5}"
+    )
+    resume: PathText = Field(
+        default="auto", description="auto: from the newest checkpoint; never; or a checkpoint's path"
+    )
+    resume_with_other_data: bool = Field(
+        default=False, description="go on although data files have changed; the best score so far no longer counts"
+    )
+    threads_per_rank: OptionalInt = Field(
+        default=None, gt=0, description="CPU threads; null: the cores of a host divided by its ranks"
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.max_steps is None and self.max_minutes is None and self.max_epochs is None:
+            raise ValueError("set training.max_steps, training.max_minutes or training.max_epochs: all are null")
+        return self
+
+
+class TranslationConfig(Section):
+    """How long a translation may become."""
+
+    length_factor: OptionalFloat = Field(
+        default=None,
+        ge=0,
+        description="a translation has at most length_factor · source tokens + extra_length tokens, EOS counted; null: "
+        "what the training pairs need",
+    )
+    extra_length: OptionalInt = Field(default=None, ge=1, description="see length_factor; set both or none")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.length_factor is None) != (self.extra_length is None):
+            raise ValueError("set both translation.length_factor and translation.extra_length, or leave both null")
+        return self

@@ -1,0 +1,78 @@
+"""Kinds of values that keys have, what a text on the command line means for them, and the base of all sections."""
+
+import os
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def none_from_text(value: object) -> object:
+    """Return None for the texts none and null; what is anything else as it is."""
+    return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+
+def expand_path(text: object) -> object:
+    """Return a path with ``~`` and environment variables expanded; what is no text is returned as it is.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
+    if not isinstance(text, str):
+        return text
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset is not None:
+        raise ValueError(f"the environment variable in {text!r} is not set: {unset.group()}")
+    return expanded
+
+
+def expand_inputs(value: object) -> object:
+    """Return inputs as text: those of a list with ` + ` between them, each path expanded as by `expand_path`.
+
+    Raises:
+        ValueError: as `expand_path`.
+    """
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " + ".join(value)
+    if not isinstance(value, str):
+        return value
+    return "".join(str(expand_path(part)) for part in re.split(r"( \+ |,)", value))
+
+
+PathText = Annotated[str, BeforeValidator(expand_path)]
+OptionalPath = Annotated[str | None, BeforeValidator(lambda value: expand_path(none_from_text(value)))]
+InputsText = Annotated[str, BeforeValidator(expand_inputs)]
+OptionalText = Annotated[str | None, BeforeValidator(none_from_text)]
+OptionalInt = Annotated[int | None, BeforeValidator(none_from_text)]
+OptionalFloat = Annotated[float | None, BeforeValidator(none_from_text)]
+
+
+def _list_from_text(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _rates_from_text(value: object) -> object:
+    """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR."""
+    if not isinstance(value, str):
+        return value
+    return dict(part.strip().rpartition("=")[::2] for part in value.split(",") if part.strip())
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
+Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
+
+
+class Section(BaseModel):
+    """One section of the YAML file: immutable, without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def as_text(value: object) -> str:
+    """Return a value in YAML's words, such as null and true."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return str(value)

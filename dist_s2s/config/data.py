@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dist_s2s.config.tags import SPECIALS, Tags
-from dist_s2s.config.values import InputsText, OptionalInt, OptionalPath, OptionalText, Section, as_text
+from dist_s2s.config.values import InputsText, OptionalInputs, OptionalInt, OptionalPath, OptionalText, Section, as_text
 
 # What the parts of the translator call themselves; a type checker compares these names with theirs.
 TokenizerName = Literal["whitespace", "words", "characters", "jieba", "bpe", "unigram"]
@@ -35,6 +35,13 @@ class DataConfig(Section):
     )
     valid: InputsText = Field(default="phrasebook", description="validation pairs: the same")
     test: InputsText = Field(default="phrasebook", description="test pairs: the same")
+    mix: OptionalInputs = Field(
+        default=None, description="pairs of another domain that join each epoch, so that it is not forgotten"
+    )
+    mix_share: float = Field(default=0.2, gt=0, lt=1, description="share of an epoch's pairs that are data.mix's")
+    mix_valid: OptionalInputs = Field(
+        default=None, description="pairs of another domain that are scored too at each validation"
+    )
     columns: OptionalText = Field(
         default=None,
         description="source and target of these files: column numbers (1,2), keys (source,target) or languages "
@@ -102,6 +109,14 @@ class DataConfig(Section):
         description="word vectors that the source table begins with: word2vec, GloVe or fastText, also .gz",
     )
     target_vectors: OptionalPath = Field(default=None, description="the same for the target table")
+
+    @model_validator(mode="after")
+    def _mixes(self) -> Self:
+        if self.mix is None and "mix_share" in self.model_fields_set and self.mix_share != 0.2:
+            raise ValueError("data.mix_share needs data.mix")
+        if self.stream is not None and self.mix is not None:
+            raise ValueError("data.mix does not go with data.stream, which has no epochs")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

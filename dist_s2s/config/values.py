@@ -43,6 +43,7 @@ def expand_inputs(value: object) -> object:
 PathText = Annotated[str, BeforeValidator(expand_path)]
 OptionalPath = Annotated[str | None, BeforeValidator(lambda value: expand_path(none_from_text(value)))]
 InputsText = Annotated[str, BeforeValidator(expand_inputs)]
+OptionalInputs = Annotated[str | None, BeforeValidator(lambda value: expand_inputs(none_from_text(value)))]
 OptionalText = Annotated[str | None, BeforeValidator(none_from_text)]
 OptionalInt = Annotated[int | None, BeforeValidator(none_from_text)]
 OptionalFloat = Annotated[float | None, BeforeValidator(none_from_text)]

@@ -1,6 +1,6 @@
 """What a run reads before it trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.preparation.prepared import open_prepared
 from dist_s2s.storage.checkpoint import text_directory
 from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs, is_prepared, load_pairs
+from dist_s2s.text.mixed import MixedCorpus
 from dist_s2s.text.pair_corpus import PairCorpus
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.token_files import MappedCorpus
@@ -33,6 +34,7 @@ class RunData:
     valid_pairs: Pairs
     test_pairs: Pairs
     dropped: int
+    other_pairs: Pairs = ()  # of another domain, to be scored too
 
 
 def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Origin | None = None) -> RunData:
@@ -43,6 +45,11 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
     Raises:
         UserError: for a file that cannot be used, or words of the origin that do not fit.
     """
+    data = _read_own(config, checkpoint, ranks, origin)
+    return ranks.together(lambda: _with_other_domain(config, data))
+
+
+def _read_own(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Origin | None) -> RunData:
     settings = config.data
     if settings.stream is None and is_prepared(settings.train):
         return ranks.together(lambda: _read_prepared(config, checkpoint))
@@ -82,6 +89,21 @@ def _read_prepared(config: Config, checkpoint: Path | None) -> RunData:
     return RunData(source, target, corpus.train, valid_examples, valid, test, corpus.dropped)
 
 
+def _with_other_domain(config: Config, data: RunData) -> RunData:
+    """Return the data with the pairs of ``data.mix`` among them, and those of ``data.mix_valid`` beside them."""
+    settings = config.data
+    train, others = data.train, data.other_pairs
+    if settings.mix_valid is not None:
+        others = load_pairs(settings.mix_valid, "valid", settings.columns, settings.skip_bad_lines)
+    if settings.mix is not None:
+        if is_prepared(settings.mix):
+            raise UserError(f"data.mix: {settings.mix} is a prepared corpus, whose ids are its own; give pairs as text")
+        pairs = load_pairs(settings.mix, "train", settings.columns, settings.skip_bad_lines)
+        examples, _ = encode_pairs(pairs, data.source, data.target, settings.max_length)
+        train = MixedCorpus(train, examples, settings.mix_share)
+    return replace(data, train=train, other_pairs=others)
+
+
 def _held_out(config: Config) -> tuple[Pairs, Pairs]:
     data = config.data
     return (
@@ -92,6 +114,8 @@ def _held_out(config: Config) -> tuple[Pairs, Pairs]:
 
 def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:
     """Count how often the model is to predict each target token: int64 [vocabulary_size]."""
+    if isinstance(corpus, MixedCorpus):
+        corpus = corpus.own
     if isinstance(corpus, MappedCorpus):
         return corpus.target_counts()
     targets = (corpus[number].target for number in range(len(corpus)))

@@ -110,6 +110,21 @@ class Report:
 
 
 @dataclass(frozen=True)
+class OtherValidation:
+    """The pairs of another domain, ``data.mix_valid``, have been translated and scored too.
+
+    Attributes:
+        bleu, chrf: 0 … 100.
+        signature: sacreBLEU's, of the BLEU.
+    """
+
+    step: int
+    bleu: float
+    chrf: float
+    signature: str
+
+
+@dataclass(frozen=True)
 class Validation:
     """The validation data have been translated and scored.
 
@@ -169,6 +184,7 @@ Event = (
     | StreamWait
     | ChunkBegin
     | Validation
+    | OtherValidation
     | CheckpointSaved
     | RunEnd
 )

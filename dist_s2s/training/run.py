@@ -33,7 +33,7 @@ from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.stream import StreamSteps
 from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.training.validation import Validator, validation_loss
+from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
 from dist_s2s.translation.load import best_checkpoint, load_text_sides
 from dist_s2s.translation.scoring import Scorer, translate_pairs
@@ -41,7 +41,7 @@ from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10
-_DATA_KEYS = ("train", "valid", "test")
+_DATA_KEYS = ("train", "valid", "test", "mix", "mix_valid")
 _VECTOR_KEYS = ("source_vectors", "target_vectors")
 
 
@@ -109,7 +109,8 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
 
     def claim_directory() -> tuple[str, bool]:
         is_stream = config.data.stream is not None  # whose content changes, and stands in no manifest
-        pairs = {f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS[is_stream:]}
+        named = {f"data.{key}": getattr(config.data, key) for key in _DATA_KEYS[is_stream:]}
+        pairs = {key: name for key, name in named.items() if name is not None}
         sources = describe_data(pairs, "phrasebook", lambda name: data_files(name, config.data.columns))
         if config.embedding.freeze_vectors:  # without, they are read only once
             vectors = {f"data.{key}": getattr(config.data, key) for key in _VECTOR_KEYS}
@@ -190,6 +191,7 @@ def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listen
         validator = Validator(trainer, data.valid, data.valid_pairs)
         trainer.listeners += [signals, Meter(trainer), validator, log, LossGuard(trainer), Checkpoints(trainer)]
         trainer.listeners += listeners
+        trainer.listeners += [OtherValidator(trainer, data.other_pairs)] if data.other_pairs else []
         validator.catch_up()
         trainer.fit()
         if signals.exit_status is not None:
@@ -216,7 +218,13 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
     shown = found.rows[:SAMPLES_AT_END]
     log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)
     log.write_translations(found.rows)
+    other = {}
+    if data.other_pairs:
+        others = translate_pairs(translator, data.other_pairs)
+        of_others = translator.ranks.on_first(lambda: scorer.scores(others.rows))
+        other = {"other_bleu": round(of_others["bleu"], 2), "other_chrf": round(of_others["chrf"], 2)}
     return {
+        **other,
         "bleu": round(scores["bleu"], 2),
         "chrf": round(scores["chrf"], 2),
         "ter": None if scores["ter"] is None else round(scores["ter"], 2),

@@ -9,6 +9,7 @@ from dist_s2s.config import Config
 from dist_s2s.sharded import SampledIds
 from dist_s2s.text.batches import Batch, global_batches, rank_batch
 from dist_s2s.text.corpus import Corpus
+from dist_s2s.text.mixed import of_epoch
 from dist_s2s.text.resampled import ResampledCorpus
 from dist_s2s.training.schedule import Progress
 from dist_s2s.translation.translator import Translator
@@ -35,8 +36,9 @@ def training_steps(config: Config, corpus: Corpus, translator: Translator, start
     ranks, number = translator.ranks, start.step
     epoch, first = start.epoch, start.position
     while True:
-        batches = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch)
-        examples = _examples_of_epoch(config, corpus, translator, epoch)
+        part = of_epoch(corpus, config.training.seed, epoch)
+        batches = global_batches(part, config.data.batch_tokens, config.training.seed, epoch)
+        examples = _examples_of_epoch(config, part, translator, epoch)
         for position in range(first, len(batches)):
             batch = rank_batch(examples, batches[position], ranks.rank, ranks.world_size).to(ranks.device)
             is_last = position + 1 == len(batches)

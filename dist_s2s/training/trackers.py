@@ -16,7 +16,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import write_durably
 from dist_s2s.training import schedule
-from dist_s2s.training.events import ChunkBegin, Event, Report, RunEnd, Validation
+from dist_s2s.training.events import ChunkBegin, Event, OtherValidation, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class RunLog:
                 self.progress(values, fraction)
             case Validation():
                 self._validation(event)
+            case OtherValidation(step, bleu, chrf, signature):
+                self.metrics(step, {"other_bleu": bleu, "other_chrf": chrf})
+                self.say(f"the other domain: BLEU {bleu:.2f} · chrF {chrf:.2f} ({signature})")
             case ChunkBegin():
                 self._chunk(event)
             case RunEnd(step, interrupted=True):

@@ -19,6 +19,7 @@ from dist_s2s.storage.run_directory import is_checkpoint_of
 from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
+from dist_s2s.text.mixed import of_epoch
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
 from dist_s2s.training.optimizers import freeze, make_core_optimizer, make_table_optimizer
 from dist_s2s.training.schedule import Progress, learning_rate
@@ -56,7 +57,8 @@ class Trainer:
         self.next_steps: Callable[[], Iterator[Step]] = self.steps
         groups = [*core_optimizer.param_groups, *table_optimizer.param_groups]
         self._peaks = [group["lr"] for group in groups]
-        first_epoch = global_batches(corpus, config.data.batch_tokens, config.training.seed, epoch=0)
+        first = of_epoch(corpus, config.training.seed, epoch=0)
+        first_epoch = global_batches(first, config.data.batch_tokens, config.training.seed, epoch=0)
         self.batches_in_epoch = len(first_epoch) or math.inf  # of a stream, which is one epoch
         self.interrupted = False
         self.saved_step = -1

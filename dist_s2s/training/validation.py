@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import torch
 
 from dist_s2s.sharded import lookup
 from dist_s2s.text.batches import evaluation_batches
 from dist_s2s.text.corpus import Corpus
-from dist_s2s.training.events import Event, StepEnd, StepsEnd, Validation, ValidationBatch
+from dist_s2s.training.events import Event, OtherValidation, StepEnd, StepsEnd, Validation, ValidationBatch
 from dist_s2s.training.schedule import METRIC_NAMES
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.translation.scoring import Pairs, Scorer, Scores, translate_pairs
@@ -46,8 +47,9 @@ class Validator:
         """Translate and score; without a result if training is interrupted meanwhile."""
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused(), suppress(_Interrupted):
-            loss = validation_loss(trainer.translator, self._corpus, self._after_batch)
-            found = translate_pairs(trainer.translator, self._pairs, after_batch=self._after_batch)
+            after_batch = partial(_after_batch, trainer)
+            loss = validation_loss(trainer.translator, self._corpus, after_batch)
+            found = translate_pairs(trainer.translator, self._pairs, after_batch=after_batch)
             scores = trainer.ranks.on_first(lambda: self._scorer.scores(found.rows))
             progress.note_validation(scores["bleu"], scores["chrf"], loss, trainer.config.training.metric)
             trainer.tell(
@@ -80,14 +82,31 @@ class Validator:
             "and training.bleu_tokenizer"
         )
 
-    def _after_batch(self) -> None:
-        self._trainer.tell(ValidationBatch())
-        if self._trainer.interrupted:
-            raise _Interrupted
+
+class OtherValidator:
+    """A listener that scores pairs of another domain after each validation; it stands last."""
+
+    def __init__(self, trainer: Trainer, pairs: Pairs) -> None:
+        self._trainer, self._pairs = trainer, pairs
+        self._scorer = Scorer(trainer.config.training.bleu_tokenizer, (reference for _, reference in pairs))
+
+    def __call__(self, event: Event) -> None:
+        """Translate and score (collective)."""
+        if isinstance(event, Validation):
+            trainer = self._trainer
+            found = translate_pairs(trainer.translator, self._pairs, after_batch=partial(_after_batch, trainer))
+            scores = trainer.ranks.on_first(lambda: self._scorer.scores(found.rows))
+            trainer.tell(OtherValidation(event.step, scores["bleu"], scores["chrf"], scores["signature"]))
 
 
 class _Interrupted(Exception):
     """A listener wants training to end; raised on all ranks."""
+
+
+def _after_batch(trainer: Trainer) -> None:
+    trainer.tell(ValidationBatch())
+    if trainer.interrupted:
+        raise _Interrupted
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Runs that begin with what another has learnt: rows and moments by word, frozen parts, rates of parts."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,14 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
         training__frozen="encoder.*,source_table",
         training__max_steps=2,
         data__vocabulary="extend",
+        data__mix=corpus,
+        data__mix_share=0.5,
+        data__mix_valid=corpus,
     )
     finished = run("dist_s2s.train", *settings)
+    assert "the other domain: BLEU" in finished.output
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text(encoding="utf-8"))
+    assert 0 <= summary["other_bleu"] <= summary["other_chrf"] <= 100
     assert "1 are new" in finished.output
     words = [(tmp_path / name / "target_vocabulary.txt").read_text(encoding="utf-8").split() for name in ("old", "new")]
     assert words[1] == [*words[0], "flower"]

@@ -57,8 +57,8 @@ def test_scientific_notation_is_a_number(corpus: Path, tmp_path: Path) -> None:
 BAD_FILES = {
     "no tab": (b"a\tb\nc d\n", "line 2 has no tab: expected SOURCE<TAB>TARGET"),
     "not UTF-8": (b"a\tb\nc\t\xff\xfe\n", "line 2 is not UTF-8: byte 3 of the line is 0xff"),
-    "empty": (b"", "is empty: it has no text"),
-    "without text": (b"\n \n", "is empty: it has no text"),
+    "empty": (b"", "is empty: it has no pair"),
+    "without text": (b"\n \n", "is empty: it has no pair"),
 }
 
 

@@ -63,7 +63,7 @@ class Config(Section):
         names = ("vectors_learning_rate", "freeze_vectors", "project_vectors", "uncovered_std")
         given = [f"embedding.{name}" for name in names if getattr(self.embedding, name) not in (None, False)]
         if given and self.data.source_vectors is None and self.data.target_vectors is None:
-            raise ValueError(f"{' and '.join(given)} need data.source_vectors or data.target_vectors")
+            raise ValueError(f"without data.source_vectors or data.target_vectors, leave out {' and '.join(given)}")
         if self.training.init_from is not None and (self.data.source_vectors or self.data.target_vectors):
             raise ValueError("training.init_from already says what the tables begin with; leave out the vectors")
         if self.data.vocabulary != "build" and self.training.init_from is None:

@@ -138,5 +138,7 @@ def test_what_does_not_fit_is_the_same_error_on_every_rank(ranks: RankPool, tmp_
 
 
 def test_settings_of_vectors_need_vectors() -> None:
-    with pytest.raises(ValueError, match=r"embedding.freeze_vectors need data.source_vectors or data.target_vectors"):
+    with pytest.raises(
+        ValueError, match=r"without data.source_vectors or data.target_vectors, leave out embedding.freeze_vectors"
+    ):
         Config.model_validate({"embedding": {"freeze_vectors": True}})

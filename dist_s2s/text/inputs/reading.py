@@ -95,4 +95,4 @@ def no_pairs(paths: Iterable[object], bad: BadLines) -> str:
     names = ", ".join(map(str, paths))
     if bad.total:
         return "\n".join([f"{names}: no line of it is a pair", *bad.described()])
-    return f"{names} is empty: it has no text"
+    return f"{names} is empty: it has no pair"

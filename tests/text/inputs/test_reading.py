@@ -48,8 +48,8 @@ def test_sentences_come_back_as_written_whatever_unicode_line_breaks_they_hold(t
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"corpus\.tsv is empty: it has no text"),
-        (b" \n\n", r"corpus\.tsv is empty: it has no text"),
+        (b"", r"corpus\.tsv is empty: it has no pair"),
+        (b" \n\n", r"corpus\.tsv is empty: it has no pair"),
         (b"a\tb\na b\n", r"corpus\.tsv line 2 has no tab: expected SOURCE<TAB>TARGET"),
         (b"a\tb\n\nc\td\n", r"corpus\.tsv line 2 has no tab"),
         (b"a\tb\tc\n", r"corpus\.tsv has 3 columns: say which two are source and target, as in --columns 1,2"),

@@ -1,0 +1,192 @@
+"""Wrong inputs of every kind, each with what the commands say: the table in docs/wrong_inputs.md.
+
+After a change of the texts, `WRITE_TABLES=1 bash launch/test.sh tests/test_wrong_inputs.py` writes the table anew.
+"""
+
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.commands import ROOT, run
+from tests.toy_corpus import PAIRS, options
+
+TABLE = ROOT / "docs" / "wrong_inputs.md"
+TSV = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
+TMX = '<?xml version="1.0"?>\n<tmx version="1.4"><header srclang="en"/><body>{}</body></tmx>'
+UNIT = '<tu><tuv xml:lang="{}"><seg>{}</seg></tuv><tuv xml:lang="{}"><seg>{}</seg></tuv></tu>'
+# What is wrong; the file's name and content; and the options of `train` besides those of a toy run.
+FILES: list[tuple[str, str, bytes]] = [
+    ("a line without a tab", "pairs.tsv", TSV.encode() + b"no tab\n"),
+    ("two of them", "pairs.tsv", b"no tab\n" + TSV.encode() + b"none\n"),
+    ("two tabs", "pairs.tsv", TSV.encode() + b"a\tb\tc\n"),
+    ("an empty side", "pairs.tsv", TSV.encode() + b"a\t \n"),
+    ("bytes that are not UTF-8", "pairs.tsv", TSV.encode() + b"a\t\xff\n"),
+    ("a file in UTF-16", "pairs.tsv", TSV.encode("utf-16")),
+    ("an empty file", "pairs.tsv", b""),
+    ("half a gzip file", "pairs.tsv.gz", gzip.compress(TSV.encode() * 50)[:-60]),
+    ("broken JSON", "pairs.jsonl", b'{"source": "a", "target": "b"}\n{"source": \n'),
+    ("JSON with other keys", "pairs.jsonl", b'{"question": "a", "answer": "b", "by": "c"}\n'),
+    ("XML that declares entities", "pairs.tmx", b'<?xml version="1.0"?><!DOCTYPE tmx [<!ENTITY a "b">]><tmx/>'),
+    ("TMX without pairs", "pairs.tmx", TMX.format("").encode()),
+    ("TMX that ends too early", "pairs.tmx", TMX.format(UNIT.format("en", "a", "de", "b")).encode()[:-30]),
+    ("a catalog without translations", "pairs.po", b'msgid ""\nmsgstr ""\n\nmsgid "a"\nmsgstr ""\n'),
+]
+KEYS: list[tuple[str, dict[str, object]]] = [
+    ("no such file", {"data.train": "nowhere.tsv"}),
+    ("no word is frequent enough", {"data.min_frequency": 1000}),
+    ("a vocabulary without room", {"data.source_vocabulary_size": 4}),
+    ("tokenizers that differ", {"data.joint_vocabulary": True}),
+    ("dropout without merges", {"data.bpe_dropout": 0.1}),
+    ("a tag that is a word", {"data.tags": "en"}),
+    ("pieces of words that are whole", {"data.target_segmentation": "subword-nmt"}),
+    ("an unknown Unicode form", {"data.normalization": "NFD"}),
+    ("a stream of any size", {"data.stream": "pairs.tsv"}),
+    ("frozen vectors without vectors", {"embedding.freeze_vectors": True}),
+    ("an origin that is none", {"training.init_from": "nowhere"}),
+    ("a vocabulary to extend without an origin", {"data.vocabulary": "extend"}),
+    ("a part that is not there", {"training.frozen": "encodr.*"}),
+    ("a share of nothing", {"data.mix_share": 0.5}),
+    ("half a limit", {"translation.length_factor": 2}),
+    ("an unknown metric", {"training.metric": "bleurt"}),
+]
+VECTORS: list[tuple[str, str]] = [
+    ("of another dimension", "我 1 2 3\n"),
+    ("with a broken line", "我 " + "1 " * 12 + "\n你 1 2\n"),
+    ("with nan", "我 " + "1 " * 11 + "nan\n"),
+    ("of another language", "Hund " + "1 " * 12 + "\n"),
+    ("that are none", "once upon a time\n"),
+]
+Answers = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wrong")
+
+
+def answer(folder: Path, module: str, *arguments: object, stdin: bytes = b"") -> str:
+    """What the command says, without the folder's name; exit status 2, no traceback, nothing half-made."""
+    errors = run(module, *arguments, stdin=stdin, status=2).errors[0]
+    lines = errors.splitlines()
+    assert lines
+    assert all(line.startswith("error: ") for line in lines), errors
+    text = " ⏎ ".join(line.removeprefix("error: ") for line in lines)
+    text = re.sub(r"(relative to) \S+", r"\1 HERE", text.replace(f"{folder}/", "").replace(str(folder), "FOLDER"))
+    return text.replace("|", "\\|")
+
+
+def train(folder: Path, **overrides: object) -> str:
+    corpus = folder / "good.tsv"
+    corpus.write_text(TSV, encoding="utf-8")
+    words = [*options(corpus, folder / "run"), *(f"--{key}={value}" for key, value in overrides.items())]
+    said = answer(folder, "dist_s2s.train", *words)
+    assert not (folder / "run" / "checkpoints").exists()
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    return said
+
+
+def wrong_files(folder: Path) -> Answers:
+    answers = {}
+    for what, name, content in FILES:
+        (folder / name).write_bytes(content)
+        answers[f"`train` on {what}"] = train(folder, **{"data.train": folder / name})
+        (folder / name).unlink()
+    (folder / "a.zh").write_text("你\n我\n", encoding="utf-8")
+    (folder / "b.en").write_text("you\n", encoding="utf-8")
+    answers["`train` on parallel files of different lengths"] = train(
+        folder, **{"data.train": f"{folder / 'a.zh'},{folder / 'b.en'}"}
+    )
+    for what, members in (
+        ("an archive with a member that leaves its folder", ["../evil.tsv"]),
+        ("an archive with several members", ["a.tsv", "b.tsv"]),
+    ):
+        with ZipFile(folder / "pairs.zip", "w") as archive:
+            for member in members:
+                archive.writestr(member, TSV)
+        answers[f"`train` on {what}"] = train(folder, **{"data.train": folder / "pairs.zip"})
+    assert not (folder.parent / "evil.tsv").exists()
+    return answers
+
+
+def wrong_keys(folder: Path) -> Answers:
+    answers = {f"`train` with {what}": train(folder, **overrides) for what, overrides in KEYS}
+    for what, content in VECTORS:
+        (folder / "vectors.txt").write_text(content, encoding="utf-8")
+        answers[f"`train` with vectors {what}"] = train(folder, **{"data.source_vectors": folder / "vectors.txt"})
+    return answers
+
+
+def wrong_runs(folder: Path) -> Answers:
+    corpus, run_dir = folder / "good.tsv", folder / "trained"
+    corpus.write_text(TSV, encoding="utf-8")
+    settings = options(corpus, run_dir, training__max_steps=1)
+    run("dist_s2s.train", *settings)
+    answers = {
+        "`train` from a run of another model": train(
+            folder, **{"training.init_from": run_dir, "model.hidden_size": 20, "model.attention": "none"}
+        ),
+        "`translate` of a compressed file": answer(
+            folder, "dist_s2s.translate", "--run", run_dir, stdin=gzip.compress(b"a\n")
+        ),
+        "`translate` of UTF-16": answer(
+            folder, "dist_s2s.translate", "--run", run_dir, stdin="我看见猫。\n".encode("utf-16")
+        ),
+        "`evaluate` on a file without tabs": evaluate_lines(folder, run_dir),
+        "`export` onto a file that is there": answer(
+            folder, "dist_s2s.export", "--run", run_dir, "--side", "source", "--output", corpus
+        ),
+        "`export` of a folder that is no run": answer(
+            folder, "dist_s2s.export", "--run", folder, "--side", "source", "--output", folder / "new"
+        ),
+    }
+    vocabulary = run_dir / "source_vocabulary.txt"
+    vocabulary.write_bytes(vocabulary.read_bytes() + b"more\n")
+    answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)
+    return answers
+
+
+def evaluate_lines(folder: Path, run_dir: Path) -> str:
+    (folder / "lines.txt").write_text("only\n", encoding="utf-8")
+    return answer(folder, "dist_s2s.evaluate", "--run", run_dir, "--data", folder / "lines.txt")
+
+
+def wrong_corpora(folder: Path) -> Answers:
+    corpus, output = folder / "many.tsv", folder / "corpus"
+    corpus.write_text("".join(f"我有{n}。\tI have {n}.\n" for n in range(60)), encoding="utf-8")
+    run("dist_s2s.prepare", corpus, "--output", output, "--workers", 1)
+    other = {"data.train": output, "data.source_tokenizer": "words"}
+    answers = {"`train` on a corpus that was prepared otherwise": train(folder, **other)}
+    again = ("--output", output, "--workers", 1, "--seed", 2)
+    answers["`prepare` into another corpus"] = answer(folder, "dist_s2s.prepare", corpus, *again)
+    damaged = output / "valid.tsv"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content.replace("有".encode(), "又".encode(), 1))
+    answers["`train` on a damaged corpus"] = train(folder, **{"data.train": output})
+    damaged.write_bytes(content)
+    manifest = output / "prepared.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text(encoding="utf-8")), "x": 1}), encoding="utf-8")
+    answers["`train` on a corpus with an edited manifest"] = train(folder, **{"data.train": output})
+    return answers
+
+
+KINDS: Sequence[Callable[[Path], Answers]] = (wrong_files, wrong_keys, wrong_runs, wrong_corpora)
+
+
+def test_each_wrong_input_has_its_answer(folder: Path) -> None:
+    answers: Answers = {}
+    for kind in KINDS:
+        answers |= kind(folder)
+    assert len(answers) >= 40
+    rows = "".join(f"| {what} | {said} |\n" for what, said in answers.items())
+    table = "# Wrong inputs\n\nEach ends with exit status 2 and what stands here; `⏎` is a new line. Made by\n"
+    table += "`tests/test_wrong_inputs.py`, which checks it.\n\n| input | answer |\n|---|---|\n" + rows
+    if os.environ.get("WRITE_TABLES"):
+        TABLE.write_text(table, encoding="utf-8")
+    assert TABLE.read_text(encoding="utf-8") == table

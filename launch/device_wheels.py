@@ -19,6 +19,7 @@ NEEDED = {
     "pydantic": ("pydantic", "pydantic_core", "annotated-types", "typing_extensions", "typing-inspection"),
     "rich": ("rich", "markdown-it-py", "mdurl", "Pygments"),
     "yaml": ("PyYAML",),
+    "regex": ("regex",),
     "pytest_timeout": ("pytest-timeout",),
 }
 

@@ -17,9 +17,8 @@ from dist_s2s.text.pair_corpus import PairCorpus
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.token_files import MappedCorpus
 from dist_s2s.text.vocabulary import EOS
-from dist_s2s.training.origin import Origin
 from dist_s2s.training.sides import make_sides
-from dist_s2s.translation.load import load_text_sides
+from dist_s2s.translation.load import SavedRun, load_text_sides
 from dist_s2s.translation.scoring import Pairs
 
 
@@ -37,7 +36,7 @@ class RunData:
     other_pairs: Pairs = ()  # of another domain, to be scored too
 
 
-def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Origin | None = None) -> RunData:
+def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: SavedRun | None = None) -> RunData:
     """Read all data files (collective).
 
     A run that goes on keeps the vocabularies of its checkpoint's run.
@@ -49,7 +48,7 @@ def read_data(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Ori
     return ranks.together(lambda: _with_other_domain(config, data))
 
 
-def _read_own(config: Config, checkpoint: Path | None, ranks: Ranks, origin: Origin | None) -> RunData:
+def _read_own(config: Config, checkpoint: Path | None, ranks: Ranks, origin: SavedRun | None) -> RunData:
     settings = config.data
     if settings.stream is None and is_prepared(settings.train):
         return ranks.together(lambda: _read_prepared(config, checkpoint))

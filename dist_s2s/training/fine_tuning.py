@@ -12,13 +12,13 @@ from dist_s2s.storage.training_state import load_optimizer, saved_state
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.training.optimizers import grouped_names
-from dist_s2s.training.origin import Origin
 from dist_s2s.training.trainer import Trainer
+from dist_s2s.translation.load import SavedRun
 
 _BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
 
 
-def start_from(trainer: Trainer, origin: Origin) -> list[str]:
+def start_from(trainer: Trainer, origin: SavedRun) -> list[str]:
     """Give a new trainer what the origin has learnt (collective); return what to say of it, a line for each thing.
 
     A row goes to the token of the same spelling, with its optimizer's state; rows of new tokens begin as always. Steps,
@@ -55,12 +55,9 @@ def start_from(trainer: Trainer, origin: Origin) -> list[str]:
     trainer.ranks.together(load)
     lines = [f"begins with {origin.checkpoint}"]
     for name, (old, new) in sides.items():
-        known = sum(token in old.vocabulary for token in new.vocabulary.tokens)
-        special = len(new.vocabulary) - sum(token in new.vocabulary for token in new.vocabulary.tokens)
-        lines.append(
-            f"{name}: {known:,} of {len(new.vocabulary) - special:,} tokens have rows there, "
-            f"{len(new.vocabulary) - special - known:,} are new"
-        )
+        words = [token for token in new.vocabulary.tokens if token in new.vocabulary]  # without special tokens
+        known = sum(word in old.vocabulary for word in words)
+        lines.append(f"{name}: {known:,} of {len(words):,} tokens have rows there, {len(words) - known:,} are new")
     if not same_optimizer:
         lines.append(f"embedding.optimizer was {origin.config.embedding.optimizer} there, so rows have no moments yet")
     return lines
@@ -96,7 +93,7 @@ def _load_core(core: nn.Module, tensors: Mapping[str, Tensor], target_ids: Tenso
 
 
 def _load_core_optimizer(
-    trainer: Trainer, origin: Origin, state: dict[int, dict[str, Any]], target_ids: Tensor
+    trainer: Trainer, origin: SavedRun, state: dict[int, dict[str, Any]], target_ids: Tensor
 ) -> None:
     parameters = dict(trainer.translator.core.named_parameters())
     there, here = (

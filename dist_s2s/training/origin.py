@@ -1,33 +1,21 @@
 """The run that another one begins with, and whether its weights and words have a place there."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.config import Config, load_config
+from dist_s2s.config import Config
 from dist_s2s.config.values import as_text
 from dist_s2s.storage.checkpoint import MANIFEST
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
-from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import best_checkpoint, load_text_sides
+from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 
 # What must be the same for the weights to have a place.
 _SIZES = ("kind", "embedding_dim", "hidden_size", "num_layers")
 _MODEL_KEYS = (*_SIZES, "attention", "output", "tie_embeddings", "input_feeding")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The run that ``training.init_from`` names, and one of its checkpoints."""
-
-    checkpoint: Path
-    config: Config
-    source: TextSide
-    target: TextSide
-
-
-def read_origin(path: Path) -> Origin:
+def read_origin(path: Path) -> SavedRun:
     """Find a run's best checkpoint, or take the checkpoint itself. Calls no collectives.
 
     Raises:
@@ -41,11 +29,10 @@ def read_origin(path: Path) -> Origin:
     checkpoint = path if is_checkpoint else best_checkpoint(run_dir)
     if checkpoint is None:
         raise UserError(f"training.init_from: {path} has no checkpoint yet; train it first")
-    config = load_config(run_dir / CONFIG, {})
-    return Origin(checkpoint, config, *load_text_sides(config, run_dir))
+    return read_saved(run_dir, checkpoint)
 
 
-def check_models_fit(origin: Origin, config: Config) -> None:
+def check_models_fit(origin: SavedRun, config: Config) -> None:
     """Raise UserError with a line for each setting that gives the origin's weights no place in a run."""
     pairs = [(key, getattr(origin.config.model, key), getattr(config.model, key)) for key in _MODEL_KEYS]
     wrong = [f"model.{key} is {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]

@@ -24,7 +24,6 @@ from dist_s2s.training.events import Listener
 from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
-from dist_s2s.training.origin import Origin
 from dist_s2s.training.own_data import own_data
 from dist_s2s.training.schedule import METRIC_NAMES, warmup_warning
 from dist_s2s.training.settle import config_of, find_origin, score_warning, settle
@@ -35,7 +34,7 @@ from dist_s2s.training.trackers import RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
-from dist_s2s.translation.load import best_checkpoint, load_text_sides
+from dist_s2s.translation.load import SavedRun, best_checkpoint, load_text_sides
 from dist_s2s.translation.scoring import Scorer, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
@@ -55,7 +54,7 @@ class Start:
     data_id: str  # a hash of the data files' content
     has_other_data: bool  # than the run of the checkpoint
     precision_before: str | None  # of that run
-    origin: Origin | None  # what a new run begins with
+    origin: SavedRun | None  # what a new run begins with
 
 
 def run_training(

@@ -7,13 +7,14 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.training.data import RunData
-from dist_s2s.training.origin import Origin, check_models_fit, read_origin
+from dist_s2s.training.origin import check_models_fit, read_origin
 from dist_s2s.translation.length_limits import fit_length_limits
+from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.output import choose_output
 from dist_s2s.translation.scoring import Scorer
 
 
-def settle(config: Config, checkpoint: Path | None, origin: Origin | None, data: RunData, ranks: Ranks) -> Config:
+def settle(config: Config, checkpoint: Path | None, origin: SavedRun | None, data: RunData, ranks: Ranks) -> Config:
     """Return the configuration without an ``auto`` or null that stands for a choice of the program's (collective)."""
     config = ranks.together(lambda: settle_output(config, checkpoint, origin, data, ranks.world_size))
     tokenizer = ranks.on_first(lambda: _bleu_tokenizer(config, checkpoint, data))
@@ -27,14 +28,14 @@ def settle(config: Config, checkpoint: Path | None, origin: Origin | None, data:
     return config.model_copy(update={"training": training, "translation": translation})
 
 
-def find_origin(config: Config, checkpoint: Path | None) -> Origin | None:
+def find_origin(config: Config, checkpoint: Path | None) -> SavedRun | None:
     """Return what ``training.init_from`` names, for a run that does not go on from a checkpoint of its own."""
     path = config.training.init_from
     return None if path is None or checkpoint is not None else read_origin(Path(path))
 
 
 def settle_output(
-    config: Config, checkpoint: Path | None, origin: Origin | None, data: RunData, world_size: int
+    config: Config, checkpoint: Path | None, origin: SavedRun | None, data: RunData, world_size: int
 ) -> Config:
     """Decide what ``model.output: auto`` means: what it did in the checkpoint's or the origin's run, or by its size.
 

@@ -10,8 +10,7 @@ from dist_s2s.storage.checkpoint import text_directory
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import SideSettings, TextSide, build_sides
 from dist_s2s.text.tokenizers import make_tokenizer
-from dist_s2s.training.origin import Origin
-from dist_s2s.translation.load import load_text_sides, side_settings
+from dist_s2s.translation.load import SavedRun, load_text_sides, side_settings
 
 
 def make_sides(
@@ -19,7 +18,7 @@ def make_sides(
     checkpoint: Path | None,
     pairs: Sequence[tuple[str, str]],
     ranks: Ranks,
-    origin: Origin | None = None,
+    origin: SavedRun | None = None,
 ) -> tuple[TextSide, TextSide]:
     """Return the sides of the run that goes on from a checkpoint, or new ones (collective); see ``data.vocabulary``.
 
@@ -48,7 +47,7 @@ def make_sides(
     return TextSide.from_files(files, "source", source), TextSide.from_files(files, "target", target)
 
 
-def _new_sides(config: Config, pairs: Sequence[tuple[str, str]], origin: Origin | None) -> tuple[TextSide, TextSide]:
+def _new_sides(config: Config, pairs: Sequence[tuple[str, str]], origin: SavedRun | None) -> tuple[TextSide, TextSide]:
     choice, settings = config.data.vocabulary, side_settings(config)
     if origin is None or choice == "build":
         return build_sides(*settings, pairs)

@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dist_s2s import UserError
-from dist_s2s.config import load_config
 from dist_s2s.storage.checkpoint import read_manifest
-from dist_s2s.storage.run_directory import CONFIG
-from dist_s2s.storage.run_files import check_run
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
-from dist_s2s.translation.load import best_checkpoint, load_text_sides
+from dist_s2s.translation.load import read_run
 
 Rows = Iterator[NDArray[np.float32]]
 
@@ -45,15 +42,9 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
     """
     if output.exists():
         raise UserError(f"{output} exists; give another --output")
-    if not (run_dir / CONFIG).is_file():
-        raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
-    check_run(run_dir)
-    checkpoint = best_checkpoint(run_dir)
-    if checkpoint is None:
-        raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
-    sides = dict(zip(("source", "target"), load_text_sides(load_config(run_dir / CONFIG, {}), run_dir), strict=True))
-    tokens = sides[side].vocabulary.tokens
-    table, manifest = f"{side}_table", read_manifest(checkpoint)
+    run = read_run(run_dir)
+    tokens = (run.source if side == "source" else run.target).vocabulary.tokens
+    checkpoint, table, manifest = run.checkpoint, f"{side}_table", read_manifest(run.checkpoint)
     dim = manifest["tables"][table]["embedding_dim"]
     rows = (block.float().numpy() for block in read_rows(checkpoint, manifest, table, len(tokens)))
     partial = output.with_name(f".{output.name}.partial")

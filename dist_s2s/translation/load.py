@@ -1,6 +1,6 @@
 """From a run directory to its translator."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_s2s import UserError
@@ -13,28 +13,48 @@ from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation.translator import Translator
 
 
+@dataclass(frozen=True)
+class SavedRun:
+    """A run on the disk, by one of its checkpoints, with the text sides of that."""
+
+    checkpoint: Path
+    config: Config
+    source: TextSide
+    target: TextSide
+
+
 def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     """Return the translator of a run's best checkpoint, its rows spread over ``ranks`` (collective).
 
     Raises:
         UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
-
-    def read() -> tuple[Config, TextSide, TextSide, Path]:
-        if not (run_dir / CONFIG).is_file():
-            raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
-        check_run(run_dir)
-        config = load_config(run_dir / CONFIG, {})
-        checkpoint = best_checkpoint(run_dir)
-        if checkpoint is None:
-            raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
-        return config, *load_text_sides(config, text_directory(checkpoint)), checkpoint
-
-    config, source, target, checkpoint = ranks.together(read)
-    translator = Translator(config, source, target, ranks)
-    ranks.together(lambda: load_weights(checkpoint, translator.core, translator.tables))
+    run = ranks.together(lambda: read_run(run_dir))
+    translator = Translator(run.config, run.source, run.target, ranks)
+    ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
     translator.core.eval()
     return translator
+
+
+def read_run(run_dir: Path) -> SavedRun:
+    """Return a run by its best checkpoint. Calls no collectives.
+
+    Raises:
+        UserError: if there is no run or no checkpoint, or a file of either is damaged.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
+    check_run(run_dir)
+    checkpoint = best_checkpoint(run_dir)
+    if checkpoint is None:
+        raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
+    return read_saved(run_dir, checkpoint)
+
+
+def read_saved(run_dir: Path, checkpoint: Path) -> SavedRun:
+    """Return a run, which has passed ``check_run``, by one of its checkpoints."""
+    config = load_config(run_dir / CONFIG, {})
+    return SavedRun(checkpoint, config, *load_text_sides(config, text_directory(checkpoint)))
 
 
 def load_text_sides(config: Config, directory: Path) -> tuple[TextSide, TextSide]:

@@ -20,8 +20,9 @@ from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.optimizers import grouped_names
-from dist_s2s.training.origin import Origin, check_models_fit
+from dist_s2s.training.origin import check_models_fit
 from dist_s2s.training.trainer import Trainer
+from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool
@@ -72,7 +73,7 @@ def fine_tune(group: dist.ProcessGroup, case: tuple[str, str, str], folder: Path
     later = config.training.model_copy(update={"part_learning_rates": {"decoder.*": 0.5}, "seed": 9})
     new = new_trainer(group, config.model_copy(update={"training": later}), NEW["source"], NEW["target"])
     untouched = snapshot(new)
-    lines = start_from(new, Origin(checkpoint, config, side_of(OLD), side_of(OLD)))
+    lines = start_from(new, SavedRun(checkpoint, config, side_of(OLD), side_of(OLD)))
     moved = snapshot(new)
     new.train()  # the moments fit
     return snapshot(old), untouched, moved, lines
@@ -125,7 +126,7 @@ def test_the_order_of_parameters_follows_their_rates() -> None:
 def test_another_model_is_refused_with_a_line_for_each_difference(tmp_path: Path) -> None:
     there, here = Config(), Config.model_validate({"model": {"hidden_size": 64, "attention": "none"}})
     with pytest.raises(UserError) as error:
-        check_models_fit(Origin(tmp_path, there, side_of([]), side_of([])), here)
+        check_models_fit(SavedRun(tmp_path, there, side_of([]), side_of([])), here)
     assert str(error.value).splitlines()[1:] == [
         "model.hidden_size is 256 there, 64 here",
         "model.attention is dot there, none here",

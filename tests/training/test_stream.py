@@ -11,6 +11,7 @@ import pytest
 
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary, load_vocabulary
+from dist_s2s.translation.load import best_checkpoint
 from tests.commands import Command, run
 from tests.test_train import losses, metrics
 from tests.toy_corpus import PAIRS, options
@@ -177,3 +178,17 @@ def test_a_bad_line_ends_the_run_on_all_ranks(corpus: Path, tmp_path: Path) -> N
     path.write_text(LINES[0] + "no tab\n", encoding="utf-8")
     errors = run("dist_s2s.train", *arguments(path, corpus, tmp_path / "run"), ranks=2, status=2).errors
     assert all(f"error: {path} line 2 has 0 tabs: expected SOURCE<TAB>TARGET" in error for error in errors)
+
+
+def test_its_words_are_exported_and_begin_another_run(two_ranks: Path, corpus: Path, tmp_path: Path) -> None:
+    """The vocabularies are those of the checkpoint, since the run itself has none."""
+    best = best_checkpoint(two_ranks)
+    assert best is not None
+    output = tmp_path / "vectors"
+    finished = run("dist_s2s.export", "--run", two_ranks, "--side", "target", "--output", output)
+    words = vocabulary(best).tokens
+    assert finished.output.startswith(f"{len(words)} vectors of 12 numbers from {best} ")
+    assert [line.split()[0] for line in output.read_text(encoding="utf-8").splitlines()[1:]] == list(words)
+    settings = options(corpus, tmp_path / "run", training__init_from=two_ranks, training__max_steps=1)
+    finished = run("dist_s2s.train", *settings)
+    assert f"begins with {best}" in finished.output

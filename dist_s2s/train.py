@@ -11,6 +11,7 @@ from dist_s2s.cli.command_line import program, run_command
 from dist_s2s.cli.extras import check_extra
 
 _FLAGS = ("--verbose", "-h", "--help")
+_SHORT = {"minutes": "training.max_minutes", "columns": "data.columns"}
 
 
 def main() -> int:
@@ -23,8 +24,7 @@ def main() -> int:
     inputs, options = split_inputs(sys.argv[1:], _FLAGS)
     words = [word for word in options if word != "--verbose"]
     config_file, overrides = parse_arguments(words, prog, __doc__ or "")
-    if "minutes" in overrides:
-        overrides["training.max_minutes"] = overrides.pop("minutes")
+    overrides = {_SHORT.get(key, key): value for key, value in overrides.items()}
     if inputs:
         from dist_s2s.cli.own_data import name_run
 

@@ -34,6 +34,17 @@ def test_files_are_enough(tmp_path: Path) -> None:
     assert "finished at step 4" in again.output
 
 
+def test_columns_are_chosen(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.tsv")
+    lines = [f"{number}\t{line}\n" for number, line in enumerate(pairs.read_text(encoding="utf-8").splitlines())]
+    pairs.write_text("".join(lines), encoding="utf-8")
+    run_dir = f"--run_dir={tmp_path / 'run'}"
+    finished = run("dist_s2s.train", pairs, *SMALL, run_dir, status=2)
+    assert "has 3 columns: say which two are source and target, as in --columns 1,2" in finished.errors[0]
+    finished = run("dist_s2s.train", pairs, *SMALL, run_dir, "--columns", "3,2")
+    assert "data.target_tokenizer = characters" in finished.output
+
+
 def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.tsv")
     for arguments, message in (

@@ -147,7 +147,7 @@ class VectorFile:
             if dim < 1:
                 raise UserError(f"{self.path} line 1 tells of vectors of {dim} numbers")
             line = rest.partition(b"\n")[0].split()
-            is_text = not rest or (len(line) > dim and _are_numbers(line[-dim:]))
+            is_text = not rest or (len(line) > 1 and _are_numbers(line[-min(dim, len(line) - 1) :]))
             return True, dim, "text" if is_text else "binary"
         if len(fields) < 2 or not _are_numbers(fields[1:]):
             raise UserError(

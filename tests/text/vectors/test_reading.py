@@ -74,6 +74,10 @@ def test_what_is_written_is_read_bit_by_bit(
 WRONG = {
     "too few numbers": (b"a 1 2 3\nb 1 2\n", "line 2: the word 'b' has 2 numbers, where the first has 3"),
     "no number": (b"a 1 2 3\nb 1 x 3\n", "line 2: the word 'b' has something that is not a number: '1 x 3'"),
+    "a header of another dimension": (
+        b"2 3\na 1 2\nb 1 2\n",
+        "line 2: the word 'a' has 2 numbers, where the first has 3",
+    ),
     "nan": (b"2 2\na 1 2\nb nan 2\n", "line 3: the word 'b' has nan as number 1 of its vector"),
     "infinity": (b"2 2\na 1 2\nb 1 1e99\n", "line 3: the word 'b' has inf as number 2 of its vector"),
     "text": (b"once upon a time\n", "line 1 is neither COUNT DIM nor WORD NUMBER"),

@@ -9,7 +9,6 @@ dist-s2s train --data.train corpus
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ def main() -> int:
     if options.skip_bad_lines:
         overrides["data.skip_bad_lines"] = "true"
     config = load_config(config_file, overrides)
+    from dist_s2s.distributed.start import available_cores
     from dist_s2s.preparation.pipeline import prepare_corpus  # imports torch, which a mistake need not wait for
     from dist_s2s.preparation.plan import plan_of
     from dist_s2s.preparation.progress import progress_bar
@@ -56,7 +56,7 @@ def main() -> int:
     )
     try:
         with progress_bar() as progress:
-            manifest, is_new = prepare_corpus(plan, options.output, options.workers, progress)
+            manifest, is_new = prepare_corpus(plan, options.output, options.workers or available_cores(), progress)
     except OSError as error:
         raise UserError(f"cannot write {options.output}: {error.strerror}") from None
     print("\n".join(report_lines(manifest["report"])))
@@ -97,7 +97,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="most pairs that vocabularies and tokenizers are built from, evenly spread (default: 1,000,000)",
     )
     add("--seed", type=int, default=1, help="of what is cut off (default: 1)")
-    add("--workers", type=positive_int, default=_cores(), metavar="N", help="processes (default: one a core)")
+    add("--workers", type=positive_int, metavar="N", help="processes (default: one a core)")
     return parser
 
 
@@ -107,10 +107,6 @@ def _filters(text: str) -> Sequence[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(_FILTERS)}")
     return tuple(name for name in _FILTERS if name in names)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

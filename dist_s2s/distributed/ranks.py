@@ -60,7 +60,7 @@ class Ranks:
         Collective, as ``together``, which also tells of errors.
         """
         result = self.together(lambda: json.dumps(function()) if self.is_first else "")
-        found: T = json.loads(self.gather_texts(result)[0])
+        found: T = json.loads(self.share(result.encode()))
         return found
 
     def check_same(self, what: str, value: object) -> None:

@@ -49,8 +49,12 @@ def threads_for_each_rank() -> int:
     ranks, wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > (ranks > 1):
         return int(wanted)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // ranks)
+    return max(1, available_cores() // ranks)
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

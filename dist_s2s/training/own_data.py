@@ -1,6 +1,5 @@
 """A run on a person's own files: prepared beside the run directory, and configured by what is in them."""
 
-import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
+from dist_s2s.distributed.start import available_cores
 from dist_s2s.preparation.choosing import LOOK_PAIRS, Choice, choose_encoding, choose_sizes, unset
 from dist_s2s.preparation.pipeline import prepare_corpus
 from dist_s2s.preparation.plan import plan_of
@@ -59,7 +59,7 @@ def _choose(config: Config, inputs: Sequence[str], world_size: int) -> dict[str,
         vocabulary_pairs=1_000_000,
     )
     with progress_bar() as progress:
-        manifest, _ = prepare_corpus(plan, corpus, os.cpu_count() or 1, progress)
+        manifest, _ = prepare_corpus(plan, corpus, available_cores(), progress)
     report = manifest["report"]
     tokens = int(np.load(corpus / TARGET_COUNTS).sum())
     sizes = _unset(choose_sizes(report["pairs"]["train"], tokens), config)

@@ -112,7 +112,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _mixes(self) -> Self:
-        if self.mix is None and "mix_share" in self.model_fields_set and self.mix_share != 0.2:
+        if self.mix is None and self.mix_share != type(self).model_fields["mix_share"].default:
             raise ValueError("data.mix_share needs data.mix")
         if self.stream is not None and self.mix is not None:
             raise ValueError("data.mix does not go with data.stream, which has no epochs")

@@ -62,6 +62,7 @@ class PackedFile:
             return cls(archive, _member(archive, path.relative_to(archive).as_posix()))
         if path.is_dir():
             raise UserError(f"{text} is a directory: name a file in it")
+        check_regular(path)
         return cls(path, _member(path, None) if _begins(path, _ZIP) else None)
 
     def __str__(self) -> str:
@@ -92,6 +93,12 @@ class PackedFile:
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
                 yield decompressed(io.BufferedReader(cast(io.RawIOBase, member)))
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError for a pipe and the like, which would wait for a second writer: files are read more than once."""
+    if os.path.exists(path) and not path.is_file():
+        raise UserError(f"{path} is no ordinary file, and is read more than once: write what comes from it to a file")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_s2s import UserError
+from dist_s2s.text.inputs.packed import check_regular
 
 Vector = NDArray[np.float32]
 _GZIP = b"\x1f\x8b"
@@ -59,6 +60,7 @@ class VectorFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        check_regular(self.path)
         try:
             with self._open() as file:
                 start = file.read(_LOOK_BYTES)

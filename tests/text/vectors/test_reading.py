@@ -1,6 +1,7 @@
 """Files of word vectors: every form, and what is wrong with them."""
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,3 +104,9 @@ def test_what_is_wrong_is_told(tmp_path: Path, what: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere cannot be read: No such file"):
         VectorFile(tmp_path / "nowhere")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is no ordinary file, and is read more than once: write what comes from"):
+        VectorFile(tmp_path / "pipe")

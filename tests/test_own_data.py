@@ -59,3 +59,15 @@ def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
         finished = run("dist_s2s.train", *arguments, f"--run_dir={tmp_path / 'run'}", status=2)
         assert message in finished.errors[0]
         assert not (tmp_path / "run.corpus").exists()
+
+
+def test_files_without_pairs_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    for content, arguments, message in (
+        ("", (), "pairs.tsv is empty: it has no pair"),
+        ("no tab\n", ("--data.skip_bad_lines=true",), "pairs.tsv: no line of it is a pair"),
+    ):
+        file.write_text(content, encoding="utf-8")
+        finished = run("dist_s2s.train", file, *arguments, f"--run_dir={tmp_path / 'run'}", status=2)
+        assert message in finished.errors[0]
+        assert not (tmp_path / "run.corpus").exists()

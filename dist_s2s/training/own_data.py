@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.distributed.start import available_cores
@@ -19,6 +20,7 @@ from dist_s2s.preparation.prepared import adopt
 from dist_s2s.preparation.progress import progress_bar
 from dist_s2s.preparation.report import REASONS, report_lines
 from dist_s2s.text.inputs import BadLines, Pair, open_inputs
+from dist_s2s.text.inputs.reading import no_pairs
 from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.translation.load import load_text_sides
 from dist_s2s.translation.model import make_model
@@ -90,7 +92,8 @@ def _expectation(config: Config, corpus: Path, world_size: int) -> str:
 def _first_pairs(config: Config, inputs: Sequence[str]) -> list[Pair]:
     bad = BadLines(config.data.skip_bad_lines)
     pairs: list[Pair] = []
-    for each in open_inputs(tuple(inputs), config.data.columns):
+    opened = open_inputs(tuple(inputs), config.data.columns)
+    for each in opened:
         for block in each.blocks():
             parsed = block.parse()
             pairs += islice(parsed.pairs, LOOK_PAIRS - len(pairs))
@@ -98,6 +101,8 @@ def _first_pairs(config: Config, inputs: Sequence[str]) -> list[Pair]:
             if len(pairs) >= LOOK_PAIRS:
                 return pairs
     bad.check()
+    if not pairs:
+        raise UserError(no_pairs([path for each in opened for path in each.paths], bad))
     return pairs
 
 

@@ -32,6 +32,8 @@ def test_files_are_enough(tmp_path: Path) -> None:
     again = run("dist_s2s.train", *arguments, "--training.max_steps=4")
     assert "going on from" in again.output
     assert "finished at step 4" in again.output
+    finished = run("dist_s2s.train", tmp_path / "run.corpus", *SMALL, f"--run_dir={tmp_path / 'other'}", status=2)
+    assert "run.corpus is a prepared corpus: train on it with --data.train" in finished.errors[0]
 
 
 def test_columns_are_chosen(tmp_path: Path) -> None:

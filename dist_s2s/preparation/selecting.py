@@ -70,7 +70,8 @@ def cut_off(corpus: Corpus, places: np.ndarray, valid_size: int | None, test_siz
     if sum(sizes) > len(candidates) or sum(sizes) >= len(kept):
         raise UserError(
             f"{len(kept):,} pairs are left, and {len(candidates):,} of them share no side with another: too few to cut "
-            f"off {sizes[0]:,} for validation and {sizes[1]:,} for the test; give --valid and --test, or smaller sizes"
+            f"off {sizes[0]:,} for validation and {sizes[1]:,} for the test; give them (--valid and --test of prepare, "
+            "data.valid and data.test of train), or cut off fewer"
         )
     order = candidates[
         np.argsort(

@@ -19,6 +19,7 @@ from dist_s2s.preparation.plan import plan_of
 from dist_s2s.preparation.prepared import adopt
 from dist_s2s.preparation.progress import progress_bar
 from dist_s2s.preparation.report import REASONS, report_lines
+from dist_s2s.text.corpus import is_prepared
 from dist_s2s.text.inputs import BadLines, Pair, open_inputs
 from dist_s2s.text.inputs.reading import no_pairs
 from dist_s2s.text.token_files import TARGET_COUNTS
@@ -45,6 +46,9 @@ def own_data(config: Config, inputs: Sequence[str], ranks: Ranks) -> Config:
 
 
 def _choose(config: Config, inputs: Sequence[str], world_size: int) -> dict[str, Any]:
+    for each in inputs:
+        if is_prepared(each):
+            raise UserError(f"{each} is a prepared corpus: train on it with --data.train {each}")
     encoding = _unset(choose_encoding(_first_pairs(config, inputs)), config)
     updates = {choice.key: choice.value for choice in encoding}
     corpus = config.run_dir.with_name(f"{config.run_dir.name}.corpus")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -207,7 +207,7 @@ class _Preparation:
         return by_pair
 
 
-class _StoredPairs(Sequence[Pair]):
+class _StoredPairs:
     """The training pairs in their blocks' files, or so many of them evenly spread; read again at each pass."""
 
     def __init__(self, blocks: list[PairsFile], places: list[np.ndarray], most: int) -> None:
@@ -224,16 +224,6 @@ class _StoredPairs(Sequence[Pair]):
             if number % self._step == 0:
                 source, _, target = line.partition("\t")
                 yield source, target
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
-        pairs = list(self)  # for whoever builds a side from a few of them
-        return pairs[index]
 
 
 def _lines(blocks: list[PairsFile], places: list[np.ndarray], place: int) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """One side of a translation: between its text and token ids."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from dist_s2s import UserError
 from dist_s2s.text.dynamic_vocabulary import load_vocabulary
@@ -166,9 +166,15 @@ class TextSide:
         return cls.of(settings, tokenizer, vocabulary)
 
 
-def build_sides(
-    source: SideSettings, target: SideSettings, pairs: Sequence[tuple[str, str]]
-) -> tuple[TextSide, TextSide]:
+class CountedPairs(Protocol):
+    """Sentence pairs that can be gone through more than once, in memory or not."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, str]]: ...
+
+
+def build_sides(source: SideSettings, target: SideSettings, pairs: CountedPairs) -> tuple[TextSide, TextSide]:
     """Build both sides from sentence pairs; subwords from every n-th pair, if there are more than a million.
 
     Raises:
@@ -179,9 +185,9 @@ def build_sides(
         step = 1
         if settings.tokenizer in ("bpe", "unigram"):
             step = -(-len(pairs) * len(columns) // MOST_SENTENCES)
-        numbers = range(0, len(pairs), max(1, step))
+        spread = (pair[column] for column in columns for pair in islice(pairs, 0, None, max(1, step)))
         try:
-            return TextSide.build(settings, (pairs[number][column] for column in columns for number in numbers))
+            return TextSide.build(settings, spread)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
 

@@ -1,11 +1,13 @@
 """A side of a translation, to ids and back, in memory and on disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dist_s2s import UserError
 from dist_s2s.text.side import SideSettings, TextSide, build_sides
+from dist_s2s.text.tokenizers import TokenizerName
 from dist_s2s.text.vocabulary import EOS, UNK
 
 SENTENCES = ["Hello, world.", "Hello, hello, Anna."]
@@ -78,3 +80,28 @@ def test_a_side_that_cannot_be_built_is_named() -> None:
     settings = SideSettings("words", min_frequency=3)
     with pytest.raises(UserError, match=r"target side: no token occurs min_frequency = 3 times: .*'b', occurs 1 time;"):
         build_sides(SideSettings("words"), settings, [("a", "b"), ("a", "c")])
+
+
+class StoredPairs:
+    """Pairs that are read anew each time that somebody goes through them."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self.pairs, self.readings = pairs, 0
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        self.readings += 1
+        return iter(self.pairs)
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "bpe"])
+def test_pairs_are_read_once_for_each_side(tokenizer: TokenizerName) -> None:
+    settings = SideSettings(tokenizer)
+    stored = StoredPairs([(f"a{number} b c", f"d{number} e f g") for number in range(50)])
+    sides = build_sides(settings, settings, stored)
+    assert stored.readings == 2
+    assert [side.vocabulary.tokens for side in sides] == [
+        side.vocabulary.tokens for side in build_sides(settings, settings, stored.pairs)
+    ]

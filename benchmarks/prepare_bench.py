@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = []
     print(f"{'pairs':>12} {'seconds':>9} {'pairs/s':>9} {'peak MiB':>9} {'ready s':>8} {'then MiB':>9}")
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     for pairs in options.pairs:
         with TemporaryDirectory(dir=options.folder) as folder:
             row = measure(pairs, options.workers, Path(folder), options.option)

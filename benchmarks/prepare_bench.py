@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=positive, nargs="+", default=[1_000_000], help="default: 1,000,000")
     parser.add_argument("--workers", type=positive, default=2, help="default: 2")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
-    parser.add_argument("--option", nargs="*", default=[], help="further words for dist-s2s prepare")
+    parser.add_argument("--tokenizer", default="bpe", help="of both sides (default: bpe)")
     add_outputs(parser)
     options = parser.parse_args(arguments)
     rows = []
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
     for pairs in options.pairs:
         with TemporaryDirectory(dir=options.folder) as folder:
-            row = measure(pairs, options.workers, Path(folder), options.option)
+            row = measure(pairs, options.workers, Path(folder), options.tokenizer)
         rows.append(row)
         print(
             f"{pairs:12,} {row['seconds']:9.1f} {row['pairs_per_second']:9,.0f} {row['peak_mib']:9.0f} "
@@ -67,12 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(pairs: int, workers: int, folder: Path, words: Sequence[str]) -> dict[str, float]:
+def measure(pairs: int, workers: int, folder: Path, tokenizer: str) -> dict[str, float]:
     """Generate, prepare and open a corpus."""
     source = folder / "pairs.tsv"
     generate(source, pairs)
     command = [sys.executable, "-m", "dist_s2s.prepare", str(source), "--output", str(folder / "corpus")]
-    command += ["--workers", str(workers), "--data.source_tokenizer", "words", *words]
+    command += ["--workers", str(workers)]
+    command += [word for side in ("source", "target") for word in (f"--data.{side}_tokenizer", tokenizer)]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak = [0]

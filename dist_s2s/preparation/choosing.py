@@ -4,12 +4,12 @@ The sizes are those of runs on 2 cores within half an hour: of small corpora, wh
 win first, and of larger ones, where time is short before the data are. See docs/data.md for the rules in words.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from dist_s2s.text.cut_texts import CutTexts
 from dist_s2s.text.inputs import Pair
 from dist_s2s.text.tokenizers import WordTokenizer
 from dist_s2s.translation.bleu_tokenizer import has_spaces
@@ -47,9 +47,7 @@ def _choose_tokenizer(name: str, texts: Sequence[str]) -> list[Choice]:
     if not has_spaces(texts):
         return [Choice(key, "characters", "its script has no spaces between words")]
     tokenizer = WordTokenizer()
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(tokenizer.tokenize(text))
+    counts = CutTexts.of(texts, tokenizer.cuts_at_spaces, lambda words: map(tokenizer.tokenize, words)).counts()
     repeated = sum(count for count in counts.values() if count > 1) / max(1, counts.total())
     seen = f"{repeated:.1%} of the running words occur again"
     if repeated >= _REPEATED_SHARE or len(texts) < 1000:

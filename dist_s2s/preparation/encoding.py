@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ from dist_s2s.preparation.selecting import TRAIN
 from dist_s2s.text.side import SideSettings, TextSide
 
 SIDES = ("source", "target")
+_KNOWN_WORDS = 100_000  # kept from block to block
+KnownWords = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,25 @@ def encode_block(task: EncodeTask) -> None:
     """Encode a block's training pairs, leave out those that are too long, and write the rest, unless it is there."""
     if task.file.exists():
         return
-    all_lines = PairsFile(task.pairs).lines()
-    lines = [all_lines[row] for row in np.flatnonzero(task.places == TRAIN)]
-    sides = _sides(task.folder, *task.settings)
-    ids = [side.encode_all([line.split("\t")[column] for line in lines]) for column, side in enumerate(sides)]
-    lengths = [np.fromiter(map(len, rows), dtype=np.int32, count=len(rows)) for rows in ids]
+    columns = PairsFile(task.pairs).columns(np.flatnonzero(task.places == TRAIN))
+    sides, known = _sides(task.folder, *task.settings)
+    for words in known:
+        if len(words) > _KNOWN_WORDS:
+            words.clear()
+    parts = [side.encode_flat(texts, words) for side, texts, words in zip(sides, columns, known, strict=True)]
+    ids, lengths = zip(*parts, strict=True)
     fits = (lengths[0] > 0) & (lengths[1] > 0)
     if task.max_length is not None:
         fits &= np.maximum(lengths[0], lengths[1]) <= task.max_length
     dropped = Dropped()
     if not fits.all():
-        dropped.add("length", int((~fits).sum()), (lines[row] for row in np.flatnonzero(~fits)))
-        ids = [[rows[row] for row in np.flatnonzero(fits)] for rows in ids]
+        dropped.add(
+            "length", int((~fits).sum()), ("\t".join(text[row] for text in columns) for row in np.flatnonzero(~fits))
+        )
     arrays = {}
-    for name, side, rows, sizes in zip(SIDES, sides, ids, lengths, strict=True):
-        arrays[f"{name}_lengths"] = sizes[fits]
-        arrays[f"{name}_ids"] = np.fromiter(chain.from_iterable(rows), ids_dtype(side), count=int(sizes[fits].sum()))
+    for name, side, flat, sizes in zip(SIDES, sides, ids, lengths, strict=True):
+        arrays[f"{name}_lengths"] = sizes[fits].astype(np.int32)
+        arrays[f"{name}_ids"] = flat[np.repeat(fits, sizes)].astype(ids_dtype(side))
     text = json.dumps([dropped.counts, dropped.examples]).encode()
     write_arrays(task.file, dropped=np.frombuffer(text, dtype=np.uint8), **arrays)
 
@@ -84,5 +88,6 @@ def ids_dtype(side: TextSide) -> np.dtype[np.unsignedinteger]:
 
 
 @lru_cache(maxsize=1)
-def _sides(folder: Path, source: SideSettings, target: SideSettings) -> tuple[TextSide, TextSide]:
-    return TextSide.load(folder, "source", source), TextSide.load(folder, "target", target)
+def _sides(folder: Path, source: SideSettings, target: SideSettings) -> tuple[list[TextSide], list[KnownWords]]:
+    """Return both sides, and the words that this process has met so far."""
+    return [TextSide.load(folder, "source", source), TextSide.load(folder, "target", target)], [{}, {}]

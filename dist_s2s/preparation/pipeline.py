@@ -16,13 +16,14 @@ from dist_s2s.preparation.plan import Plan, differences
 from dist_s2s.preparation.prepared import check_sums, is_finished, read_manifest, small_file_sums
 from dist_s2s.preparation.reading import BlockStatistics, PairsFile, ReadTask, hashes_of, read_block
 from dist_s2s.preparation.report import Dropped
-from dist_s2s.preparation.selecting import DROPPED, TEST, TRAIN, VALID, Corpus, cut_off, filtered
+from dist_s2s.preparation.selecting import DROPPED, TEST, VALID, Corpus, cut_off, filtered
+from dist_s2s.preparation.sides import StoredPairs, build_stored_sides
 from dist_s2s.preparation.workers import WorkerLost, ordered_map
 from dist_s2s.storage.durable_files import read_checked_json, write_checked_json, write_durably
 from dist_s2s.storage.lock import LOCK, RunLock
 from dist_s2s.text.corpus import PREPARED_MANIFEST, WORK
 from dist_s2s.text.inputs import Input, Pair, open_inputs, read_inputs
-from dist_s2s.text.side import TextSide, build_sides
+from dist_s2s.text.side import TextSide
 
 Progress = Callable[[str, int, int | None], None]  # what is being done; how many are done, and of how many if known
 _PLAN = "plan.json"
@@ -165,9 +166,8 @@ class _Preparation:
     def build_sides(self, places: list[np.ndarray]) -> tuple[TextSide, TextSide]:
         """Build both sides from the training pairs, and write their files."""
         self.progress("vocabularies", 0, None)
-        sides = build_sides(
-            self.plan.source, self.plan.target, _StoredPairs(self.pairs, places, self.plan.vocabulary_pairs)
-        )
+        pairs = StoredPairs(self.pairs, places, self.plan.vocabulary_pairs)
+        sides = build_stored_sides(self.plan.source, self.plan.target, pairs, self.workers)
         for name, content in (sides[0].files("source") | sides[1].files("target")).items():
             write_durably(self.work / name, content)
         return sides
@@ -207,32 +207,12 @@ class _Preparation:
         return by_pair
 
 
-class _StoredPairs:
-    """The training pairs in their blocks' files, or so many of them evenly spread; read again at each pass."""
-
-    def __init__(self, blocks: list[PairsFile], places: list[np.ndarray], most: int) -> None:
-        self._blocks, self._places = blocks, places
-        total = sum(int((rows == TRAIN).sum()) for rows in places)
-        self._step = max(1, -(-total // most))
-        self._total = total
-
-    def __len__(self) -> int:
-        return -(-self._total // self._step)
-
-    def __iter__(self) -> Iterator[Pair]:
-        for number, line in enumerate(_lines(self._blocks, self._places, TRAIN)):
-            if number % self._step == 0:
-                source, _, target = line.partition("\t")
-                yield source, target
-
-
 def _lines(blocks: list[PairsFile], places: list[np.ndarray], place: int) -> Iterator[str]:
     """Yield the lines of all pairs in a place; blocks without any are not read."""
     for block, rows in zip(blocks, places, strict=True):
-        wanted = np.flatnonzero(rows == place).tolist()
-        if wanted:
-            lines = block.lines()
-            yield from (lines[row] for row in wanted)
+        wanted = np.flatnonzero(rows == place)
+        if len(wanted):
+            yield from map("\t".join, zip(*block.columns(wanted), strict=True))
 
 
 def _manifest(

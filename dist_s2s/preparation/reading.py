@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +57,11 @@ class PairsFile:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def lines(self) -> list[str]:
-        """Return them as lines of a TSV file."""
-        text = self._part("text").tobytes().decode("utf-8", "surrogatepass")
-        return text.split("\n") if text else []
+    def columns(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
+        """Return the sources and the targets of some of them."""
+        texts = self._part("text").tobytes().decode("utf-8", "surrogatepass").replace("\t", "\n").split("\n")
+        numbers = rows.tolist()
+        return [texts[2 * number] for number in numbers], [texts[2 * number + 1] for number in numbers]
 
     def hashes(self) -> np.ndarray:
         """Return the hash of each side: uint64 [N, 2]."""
@@ -90,7 +91,7 @@ def read_block(task: ReadTask) -> BlockStatistics:
     pairs = _filtered(parsed.pairs, task, statistics.dropped)
     write_arrays(
         task.file,
-        text=_as_bytes("\n".join(f"{source}\t{target}" for source, target in pairs)),
+        text=_as_bytes("\n".join(map("\t".join, pairs))),
         hashes=hashes_of(pairs),
         scripts=_scripts(pairs, task.filters),
         statistics=_as_bytes(statistics.to_json()),
@@ -103,8 +104,11 @@ def hashes_of(pairs: Sequence[Pair]) -> np.ndarray:
 
     Among ten million sides, two different ones share a hash with a probability of three in a million.
     """
-    digests = b"".join(_digest(source) + _digest(target) for source, target in pairs)
-    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+    blake2b = hashlib.blake2b
+    digests = [
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for pair in pairs for text in pair
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
 
 def _scripts(pairs: Sequence[Pair], filters: tuple[str, ...]) -> np.ndarray:
@@ -124,33 +128,30 @@ def write_arrays(file: Path, **arrays: np.ndarray) -> None:
 
 
 def _filtered(pairs: list[Pair], task: ReadTask, dropped: Dropped) -> list[Pair]:
-    kept = pairs
     if "identical" in task.filters:
-        kept = list(_without(dropped, "identical", kept, [source == target for source, target in kept]))
+        pairs = _without(dropped, "identical", pairs, np.array([source == target for source, target in pairs], bool))
     if "ratio" in task.filters:
-        kept = list(_without(dropped, "ratio", kept, [_is_uneven(pair, task.max_ratio) for pair in kept]))
-    return kept
+        pairs = _without(dropped, "ratio", pairs, _are_uneven(pairs, task.max_ratio))
+    return pairs
 
 
-def _is_uneven(pair: Pair, max_ratio: float) -> bool:
-    """Compare the sides in UTF-8 bytes, which say about as much in most scripts, as characters do not."""
-    fewer, more = sorted(map(len, pair))
-    if 4 * more <= max_ratio * fewer:  # a character takes one byte to four
-        return False
-    shorter, longer = sorted(len(text.encode("utf-8", "surrogatepass")) for text in pair)
-    return longer > max_ratio * shorter
+def _are_uneven(pairs: list[Pair], max_ratio: float) -> np.ndarray:
+    """Compare the sides in UTF-8 bytes, which say about as much in most scripts, as characters do not: bool [N]."""
+    lengths = np.array([(len(source), len(target)) for source, target in pairs], dtype=np.int64).reshape(-1, 2)
+    # A character takes one byte to four, so that most pairs need not be encoded.
+    uneven: np.ndarray = 4 * lengths.max(axis=1) > max_ratio * lengths.min(axis=1)
+    for number in np.flatnonzero(uneven).tolist():
+        shorter, longer = sorted(len(text.encode("utf-8", "surrogatepass")) for text in pairs[number])
+        uneven[number] = longer > max_ratio * shorter
+    return uneven
 
 
-def _without(dropped: Dropped, reason: str, pairs: list[Pair], unwanted: list[bool]) -> Iterator[Pair]:
-    count = sum(unwanted)
-    if count:
-        lines = ("\t".join(pair) for pair, is_unwanted in zip(pairs, unwanted, strict=True) if is_unwanted)
-        dropped.add(reason, count, lines)
-    return (pair for pair, is_unwanted in zip(pairs, unwanted, strict=True) if not is_unwanted)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _without(dropped: Dropped, reason: str, pairs: list[Pair], unwanted: np.ndarray) -> list[Pair]:
+    found = np.flatnonzero(unwanted).tolist()
+    if not found:
+        return pairs
+    dropped.add(reason, len(found), ("\t".join(pairs[number]) for number in found))
+    return [pairs[number] for number in np.flatnonzero(~unwanted).tolist()]
 
 
 def _as_bytes(text: str) -> np.ndarray:

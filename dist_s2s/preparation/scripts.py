@@ -46,11 +46,12 @@ def _scripts_of(sentences: Sequence[str]) -> np.ndarray:
     table, names = letters()
     codes = np.frombuffer("".join(sentences).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     lengths = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences))
-    places = np.repeat(np.arange(len(sentences)) * len(names), lengths) + table[codes]
-    counts = np.bincount(places, minlength=len(sentences) * len(names)).reshape(len(sentences), len(names))
-    counts[:, 0] = 0
-    for name, weight in _LETTERS_OF_ONE.items():
-        if name in names:
-            counts[:, names.index(name)] *= weight
-    scripts: np.ndarray = counts.argmax(axis=1).astype(np.uint8)
-    return scripts
+    found = table[codes]
+    present = np.flatnonzero(np.bincount(found))  # few, of all there are
+    column_of = np.zeros(len(names), dtype=np.int64)
+    column_of[present] = np.arange(len(present))
+    places = np.repeat(np.arange(len(sentences)) * len(present), lengths) + column_of[found]
+    counts = np.bincount(places, minlength=len(sentences) * len(present)).reshape(len(sentences), len(present))
+    counts *= [_LETTERS_OF_ONE.get(names[number], 1) if number else 0 for number in present]
+    scripts: np.ndarray = present[counts.argmax(axis=1)].astype(np.uint8)
+    return np.where(counts.any(axis=1), scripts, 0)

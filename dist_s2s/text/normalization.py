@@ -15,13 +15,13 @@ _UNSEEN = re.compile(
 )
 # U+200C and U+200D spell words of scripts that join their letters, and emoji; after other letters they are remnants.
 _JOINERS = re.compile("[\u200c\u200d]")
-_STRAY_JOINERS = regex.compile(
-    r"""(?xV1)
-    (?: (?<= [ \p{Extended_Pictographic} \p{Emoji_Modifier}
-               [ \p{L} -- [ \p{Latin} \p{Greek} \p{Cyrillic} \p{Hebrew} \p{Thai} \p{Lao}
-                            \p{Hangul} \p{Han} \p{Hiragana} \p{Katakana} ] ]
-             ] \p{M}* )
-        ( \u200d | \u200c (?= [\u200c\u200d]* [\p{L}\p{M}] ) )
+_UNJOINED = (
+    r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Hebrew}\p{Thai}\p{Lao}\p{Hangul}\p{Han}\p{Hiragana}\p{Katakana}"  # scripts
+)
+_STRAY_JOINERS = regex.compile(  # no spaces within the brackets, where they would count
+    rf"""(?xV1)
+    (?: (?<= [\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}[\p{{L}}--[{_UNJOINED}]]] \p{{M}}* )
+        ( \u200d | \u200c (?= [\u200c\u200d]* [\p{{L}}\p{{M}}] ) )
     )?
     [\u200c\u200d]*
     """

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +26,10 @@ class PairCorpus:
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]], source: TextSide, target: TextSide) -> Self:
         """Return the corpus of all pairs that have a token on both sides."""
-        sizes = [(len(source.tokenize(a)), len(target.tokenize(b))) for a, b in pairs]
-        kept = [number for number, size in enumerate(sizes) if all(size)]
-        lengths = torch.tensor([sizes[number] for number in kept], dtype=torch.int64).reshape(-1, 2)
-        return cls([pairs[number] for number in kept], lengths, source, target)
+        cut = [side.cut(pair[column] for pair in pairs) for column, side in enumerate((source, target))]
+        lengths = torch.from_numpy(np.stack([texts.lengths() for texts in cut], axis=1))
+        kept = lengths.all(dim=1).nonzero()[:, 0]
+        return cls([pairs[number] for number in kept.tolist()], lengths[kept], source, target)
 
     def __len__(self) -> int:
         return len(self._pairs)

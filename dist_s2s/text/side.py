@@ -1,18 +1,25 @@
 """One side of a translation: between its text and token ids."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
+import numpy as np
+
 from dist_s2s import UserError
+from dist_s2s.text.cut_texts import CutTexts
 from dist_s2s.text.dynamic_vocabulary import load_vocabulary
 from dist_s2s.text.normalization import Normalization, normalize
 from dist_s2s.text.segmentation import Segmentation, detect, undo
 from dist_s2s.text.tokenizers import SubwordTokenizer, Tokenizer, TokenizerName, make_tokenizer
 from dist_s2s.text.tokenizers.subwords import MOST_SENTENCES, train
 from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
+
+SideName = Literal["source", "target", "joint"]
+_TEXTS_AT_A_TIME = 50_000
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,10 @@ class TextSide:
         tokenizer = make_tokenizer(settings.tokenizer, model)
         if isinstance(tokenizer, SubwordTokenizer):
             return cls.of(settings, tokenizer, Vocabulary(tokenizer.pieces, tags))
-        tokens = map(tokenizer.tokenize, texts)
-        return cls.of(settings, tokenizer, Vocabulary.build(tokens, settings.max_size, settings.min_frequency, tags))
+        counts = _count_tokens(tokenizer, texts)
+        return cls.of(
+            settings, tokenizer, Vocabulary.of_counts(counts, settings.max_size, settings.min_frequency, tags)
+        )
 
     @classmethod
     def of(cls, settings: SideSettings, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Self:
@@ -89,27 +98,57 @@ class TextSide:
         new = [token for token in other.vocabulary.tokens if token in other.vocabulary and token not in self.vocabulary]
         return replace(self, vocabulary=Vocabulary([*self.vocabulary.tokens, *new], self.vocabulary.tags))
 
-    def tokenize(self, text: str) -> list[str]:
-        """Return the tokens of a sentence, whether the vocabulary has them or not; not for subwords or tags."""
-        return self.tokenizer.tokenize(normalize(text, self.normalization))
+    def cut(self, texts: Iterable[str]) -> CutTexts[str]:
+        """Return the tokens of sentences, whether the vocabulary has them or not; not for subwords or tags."""
+        return CutTexts.of(
+            texts,
+            self.tokenizer.cuts_at_spaces,
+            lambda words: [self.tokenizer.tokenize(normalize(word, self.normalization)) for word in words],
+        )
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each sentence, without SOS and EOS; for subwords much faster than one by one."""
-        texts = [normalize(text, self.normalization) for text in texts]
+        """Return the token ids of each sentence, without SOS and EOS; much faster than one by one."""
+        ids, lengths = self.encode_flat(texts)
+        flat, ends = ids.tolist(), np.cumsum(lengths).tolist()
+        return [flat[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def encode_flat(
+        self, texts: Sequence[str], known: dict[str, list[int]] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids of all sentences one after the other, and how many each has: two int64 arrays.
+
+        Args:
+            texts: sentences.
+            known: words met before by their ids, which are cut no more; new ones are added.
+        """
         tags = self.vocabulary.tags if self.reads_tags else ()
-        numbers: list[list[int]] = []
+        heads: list[list[int]] = []
         if tags:
-            parts = [_cut_tags(text, tags) for text in texts]
-            numbers, texts = [number for number, _ in parts], [text for _, text in parts]
+            parts = [_cut_tags(normalize(text, self.normalization), tags) for text in texts]
+            heads, texts = [head for head, _ in parts], [rest for _, rest in parts]
+        # No normalization reaches over a space, so a text may be normalized word by word as well.
+        known = {} if known is None else known
+        cut = CutTexts.of(texts, self.tokenizer.cuts_at_spaces, lambda words: self._encode_words(words, known))
+        ids, lengths = cut.flat(), cut.lengths()
+        if tags:
+            before = np.fromiter(map(len, heads), dtype=np.int64)
+            begins = np.repeat(np.cumsum(lengths) - lengths, before)
+            ids, lengths = np.insert(ids, begins, list(chain.from_iterable(heads))), lengths + before
+        return ids, lengths
+
+    def _encode_words(self, words: list[str], known: dict[str, list[int]]) -> list[list[int]]:
+        new = [word for word in words if word not in known]
+        texts = [normalize(word, self.normalization) for word in new]
         if isinstance(self.tokenizer, SubwordTokenizer):
             ids = self.tokenizer.encode_all(texts)
         else:
             ids = [self.vocabulary.encode(self.tokenizer.tokenize(text)) for text in texts]
-        return [head + tail for head, tail in zip(numbers, ids, strict=True)] if tags else ids
+        known.update(zip(new, ids, strict=True))
+        return [known[word] for word in words]
 
     def resample(self, ids: list[int], dropout: float, seed: int) -> list[int]:
         """Return a sentence of BPE subwords cut anew; see `SubwordTokenizer.resample`. Tags stay."""
@@ -175,27 +214,38 @@ class CountedPairs(Protocol):
 
 
 def build_sides(source: SideSettings, target: SideSettings, pairs: CountedPairs) -> tuple[TextSide, TextSide]:
-    """Build both sides from sentence pairs; subwords from every n-th pair, if there are more than a million.
+    """Build both sides from sentence pairs, as `build_side`."""
+    if source.joint:
+        both = build_side("joint", source, pairs)
+        return both, TextSide.of(target, both.tokenizer, both.vocabulary)
+    return build_side("source", source, pairs), build_side("target", target, pairs)
+
+
+def build_side(name: SideName, settings: SideSettings, pairs: CountedPairs) -> TextSide:
+    """Build a side from sentence pairs; subwords from every n-th pair, if there are more than a million sentences.
 
     Raises:
         UserError: as `TextSide.build`; the side is named.
     """
+    columns = {"source": [0], "target": [1], "joint": [0, 1]}[name]
+    step = 1
+    if settings.tokenizer in ("bpe", "unigram"):
+        step = max(1, -(-len(pairs) * len(columns) // MOST_SENTENCES))
+    spread = (pair[column] for column in columns for pair in islice(pairs, 0, None, step))
+    try:
+        return TextSide.build(settings, spread)
+    except UserError as error:
+        raise UserError(f"{'joint vocabulary' if name == 'joint' else f'{name} side'}: {error}") from None
 
-    def side(name: str, settings: SideSettings, *columns: int) -> TextSide:
-        step = 1
-        if settings.tokenizer in ("bpe", "unigram"):
-            step = -(-len(pairs) * len(columns) // MOST_SENTENCES)
-        spread = (pair[column] for column in columns for pair in islice(pairs, 0, None, max(1, step)))
-        try:
-            return TextSide.build(settings, spread)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
 
-    if source.joint:
-        both = side("joint vocabulary", source, 0, 1)
-        tokens = both.tokenizer, both.vocabulary
-        return both, TextSide.of(target, *tokens)
-    return side("source side", source, 0), side("target side", target, 1)
+def _count_tokens(tokenizer: Tokenizer, texts: Iterator[str]) -> Counter[str]:
+    """Count the tokens of any number of texts in bounded memory."""
+    counts: Counter[str] = Counter()
+    while some := list(islice(texts, _TEXTS_AT_A_TIME)):
+        counts.update(
+            CutTexts.of(some, tokenizer.cuts_at_spaces, lambda words: map(tokenizer.tokenize, words)).counts()
+        )
+    return counts
 
 
 def _cut_tags(text: str, tags: Sequence[str]) -> tuple[list[int], str]:

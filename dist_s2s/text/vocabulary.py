@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Self
 
@@ -43,10 +43,21 @@ class Vocabulary:
         min_frequency: int = 1,
         tags: Sequence[str] = (),
     ) -> Self:
-        """Count the tokens of `sentences`: the most frequent first, equally frequent ones in string order.
+        """Count the tokens of tokenized sentences, and go on as `of_counts`."""
+        return cls.of_counts(Counter(chain.from_iterable(sentences)), max_size, min_frequency, tags)
+
+    @classmethod
+    def of_counts(
+        cls,
+        counts: Mapping[str, int],
+        max_size: int | None = None,
+        min_frequency: int = 1,
+        tags: Sequence[str] = (),
+    ) -> Self:
+        """Return the tokens by falling frequency, equally frequent ones in string order.
 
         Args:
-            sentences: tokenized sentences.
+            counts: how often each token occurs.
             max_size: largest `len()` of the result, specials and tags included; None for no limit.
             min_frequency: tokens seen less often are left out.
             tags: see the class.
@@ -58,9 +69,7 @@ class Vocabulary:
         reserved = [*SPECIALS, *tags]
         if max_size is not None and max_size < len(reserved):
             raise ValueError(f"max_size must be at least {len(reserved)} (the special tokens), got {max_size}")
-        counts = Counter(chain.from_iterable(sentences))
-        for token in reserved:
-            counts.pop(token, None)
+        counts = {token: count for token, count in counts.items() if token not in reserved}
         frequent = [(-count, token) for token, count in counts.items() if count >= min_frequency]
         if counts and not frequent:
             token, count = min(counts.items(), key=lambda item: (-item[1], item[0]))

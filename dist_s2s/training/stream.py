@@ -14,10 +14,10 @@ that was made ahead holds an id that has changed its word. Batches are cut and s
 (seed, number of the chunk), and divided as those are; so nothing depends on the number of ranks.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,17 +140,16 @@ class StreamSteps:
         """Return the pairs that are trained on, and how often each word occurs in them on either side."""
         ranks, translator = self._trainer.ranks, self._trainer.translator
         source, target = translator.source, translator.target
-        tokens = [(source.tokenize(a), target.tokenize(b)) for a, b in pairs[ranks.rank :: ranks.world_size]]
+        mine = pairs[ranks.rank :: ranks.world_size]
+        cut = [side.cut(pair[column] for pair in mine) for column, side in enumerate((source, target))]
         lengths = torch.empty(len(pairs), 2, dtype=torch.int64)
-        mine = [length for both in tokens for length in map(len, both)]
-        for rank, numbers in enumerate(ranks.gather_numbers(mine)):
+        lengths_here = np.stack([texts.lengths() for texts in cut], axis=1)
+        for rank, numbers in enumerate(ranks.gather_numbers(lengths_here.ravel().tolist())):
             lengths[rank :: ranks.world_size] = torch.tensor(numbers, dtype=torch.int64).reshape(-1, 2)
         is_kept = self._is_kept(lengths)
         kept = is_kept.nonzero()[:, 0].tolist()
-        counted = [both for both, keep in zip(tokens, is_kept[ranks.rank :: ranks.world_size], strict=True) if keep]
-        counts = tuple(
-            merge_counts(Counter(token for both in counted for token in both[side]), ranks) for side in (0, 1)
-        )
+        chosen = is_kept[ranks.rank :: ranks.world_size].numpy()
+        counts = [merge_counts(texts.counts(chosen), ranks) for texts in cut]
         corpus = PairCorpus([pairs[number] for number in kept], lengths[kept], source, target)
         return corpus, (counts[0], counts[1])
 

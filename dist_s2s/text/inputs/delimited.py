@@ -35,6 +35,9 @@ class TsvBlock:
         """Cut each line into its columns."""
         parsed, lines = Parsed(), self.lines
         source, target, width = self.columns.source, self.columns.target, self.columns.width
+        if width == 2 and (whole := lines.in_two()) is not None:
+            parsed.pairs = list(zip(whole[source::2], whole[target::2], strict=True))
+            return parsed
         least = max(source, target) + 1
         for index, line in enumerate(lines.decode()):
             if isinstance(line, BadLine):

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
+
 from dist_s2s import UserError
 from dist_s2s.text.inputs.block import BadLine
 
 BLOCK_BYTES = 1 << 22
 LINE_BYTES = 1 << 24  # a longer line is refused: whatever it is, it is not a sentence
 _BOM = b"\xef\xbb\xbf"
+_TAB, _NEWLINE = b"\t\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,18 @@ class Lines:
         if "\r" in text:
             return [line.removesuffix("\r") for line in text.split("\n")]
         return list(text.split("\n"))
+
+    def in_two(self) -> list[str] | None:
+        """Return the two fields of each line, if a tab stands between them in every line and none is blank."""
+        data = np.frombuffer(self.data, dtype=np.uint8)
+        marks = data[(data == _TAB) | (data == _NEWLINE)]
+        if len(marks) % 2 == 0 or (marks[0::2] != _TAB).any() or (marks[1::2] != _NEWLINE).any() or b"\r" in self.data:
+            return None
+        try:
+            fields = self.data.decode("utf-8").replace("\t", "\n").split("\n")
+        except UnicodeDecodeError:
+            return None
+        return fields if all(map(str.strip, fields)) else None
 
     def place(self, index: int) -> str:
         """Return what to call a line, counted from 0 within these."""

@@ -19,6 +19,8 @@ class CharacterTokenizer:
     the text itself is read as `SPACE_LOOKALIKE`.
     """
 
+    cuts_at_spaces = False
+
     def tokenize(self, text: str) -> list[str]:
         """Return the characters, and `SPACE` for whitespace that separates words."""
         characters: list[str] = _CHARACTER.findall(mark_spaces(text))

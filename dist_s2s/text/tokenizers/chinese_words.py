@@ -22,6 +22,8 @@ class JiebaTokenizer:
         UserError: jieba is not installed.
     """
 
+    cuts_at_spaces = False
+
     def __init__(self) -> None:
         self._cut = _load_jieba()
 

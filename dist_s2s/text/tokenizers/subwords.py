@@ -32,6 +32,8 @@ class SubwordTokenizer:
         ValueError: `model` is not such a model.
     """
 
+    cuts_at_spaces = True  # no subword has a space but at its beginning
+
     def __init__(self, model: bytes) -> None:
         self.model = model
         try:

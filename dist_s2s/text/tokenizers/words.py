@@ -35,6 +35,8 @@ class WordTokenizer:
     A run of letters is a word: scripts written without spaces (Chinese, Thai) need subwords or characters.
     """
 
+    cuts_at_spaces = True
+
     def tokenize(self, text: str) -> list[str]:
         """Return words, numbers and single other characters, these with their joiners."""
         tokens: list[str] = []

@@ -44,15 +44,22 @@ class IdsFile:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def side(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all sentences of a side, one after the other, and how many each has."""
-        with np.load(self._file, allow_pickle=False) as parts:
-            return parts[f"{name}_ids"], parts[f"{name}_lengths"]
+    def ids(self, name: str) -> np.ndarray:
+        """Return the ids of all sentences of side `name`, one after the other."""
+        return self._part(f"{name}_ids")
+
+    def lengths(self, name: str) -> np.ndarray:
+        """Return how many ids each sentence of side `name` has."""
+        return self._part(f"{name}_lengths")
 
     def dropped(self) -> Dropped:
         """Return what was left out for its length."""
+        return Dropped(*json.loads(self._part("dropped").tobytes()))
+
+    def _part(self, name: str) -> np.ndarray:
         with np.load(self._file, allow_pickle=False) as parts:
-            return Dropped(*json.loads(parts["dropped"].tobytes()))
+            part: np.ndarray = parts[name]
+        return part
 
 
 def encode_block(task: EncodeTask) -> None:

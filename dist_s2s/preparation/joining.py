@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from dist_s2s.preparation.encoding import SIDES, IdsFile
+from dist_s2s.preparation.encoding import IdsFile
 from dist_s2s.text.token_files import CHECKED_BYTES, TARGET_COUNTS
 from dist_s2s.text.vocabulary import EOS
 
@@ -64,37 +64,43 @@ class ArrayWriter:
         return WrittenFile(self._size, self._sha256.hexdigest(), blocks)
 
 
-def join(
-    blocks: Sequence[Path], folder: Path, dtypes: Sequence[np.dtype], num_targets: int
-) -> tuple[dict[str, WrittenFile], int]:
-    """Write `train.source.ids.npy` and its like from the blocks' files, in order.
+@dataclass(frozen=True)
+class JoinTask:
+    """A side whose files are to be written.
 
-    Args:
+    Attributes:
+        name: "source" or "target".
+        dtype: of the ids.
+        num_tokens: of the vocabulary, if their frequencies are to be written too, that of EOS included.
         blocks: files of `encode_block`.
         folder: where to write.
-        dtypes: of the ids of both sides.
-        num_targets: tokens of the target vocabulary, whose frequencies are written too, that of EOS included.
-
-    Returns:
-        The files by name, and the number of pairs.
     """
-    written: dict[str, WrittenFile] = {}
-    counts = np.zeros(num_targets, dtype="<i8")
-    pairs = 0
-    for name, dtype in zip(SIDES, dtypes, strict=True):
-        lengths = np.concatenate([IdsFile(block).side(name)[1] for block in blocks])
-        ends = np.cumsum(lengths, dtype="<i8")
-        pairs = len(ends)
-        written |= _write(folder, f"train.{name}.ends.npy", ends.dtype, pairs, [ends])
-        with ArrayWriter(folder / f"train.{name}.ids.npy", dtype, int(ends[-1]) if pairs else 0) as writer:
-            for block in blocks:
-                ids, _ = IdsFile(block).side(name)
-                writer.write(ids)
-                if name == "target":
-                    counts += np.bincount(ids, minlength=num_targets)
-            written[f"train.{name}.ids.npy"] = writer.finish()
-    counts[EOS] += pairs
-    return written | _write(folder, TARGET_COUNTS, counts.dtype, num_targets, [counts]), pairs
+
+    name: str
+    dtype: np.dtype
+    num_tokens: int | None
+    blocks: Sequence[Path]
+    folder: Path
+
+
+def join_side(task: JoinTask) -> tuple[dict[str, WrittenFile], int]:
+    """Write `train.source.ids.npy` and its like from the blocks' files, in order; return them, and how many pairs."""
+    blocks = [IdsFile(block) for block in task.blocks]
+    ends = np.cumsum(np.concatenate([block.lengths(task.name) for block in blocks]), dtype="<i8")
+    pairs, ids_file = len(ends), f"train.{task.name}.ids.npy"
+    counts = np.zeros(task.num_tokens or 0, dtype="<i8")
+    written = _write(task.folder, f"train.{task.name}.ends.npy", ends.dtype, pairs, [ends])
+    with ArrayWriter(task.folder / ids_file, task.dtype, int(ends[-1]) if pairs else 0) as writer:
+        for block in blocks:
+            ids = block.ids(task.name)
+            writer.write(ids)
+            if task.num_tokens is not None:
+                counts += np.bincount(ids, minlength=task.num_tokens)
+        written[ids_file] = writer.finish()
+    if task.num_tokens is not None:
+        counts[EOS] += pairs
+        written |= _write(task.folder, TARGET_COUNTS, counts.dtype, len(counts), [counts])
+    return written, pairs
 
 
 def _write(folder: Path, name: str, dtype: np.dtype, count: int, parts: Iterable[np.ndarray]) -> dict[str, WrittenFile]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dist_s2s import UserError
-from dist_s2s.preparation.encoding import EncodeTask, IdsFile, encode_block, ids_dtype
-from dist_s2s.preparation.joining import WrittenFile, join
+from dist_s2s.preparation.encoding import SIDES, EncodeTask, IdsFile, encode_block, ids_dtype
+from dist_s2s.preparation.joining import JoinTask, WrittenFile, join_side
 from dist_s2s.preparation.plan import Plan, differences
 from dist_s2s.preparation.prepared import check_sums, is_finished, read_manifest, small_file_sums
 from dist_s2s.preparation.reading import BlockStatistics, PairsFile, ReadTask, hashes_of, read_block
@@ -106,14 +106,12 @@ class _Preparation:
         total = self.read(opened)
         places = self.select(given)
         sides = self.build_sides(places)
-        dtypes = [ids_dtype(side) for side in sides]
         ids = self.encode(places)
-        self.progress("writing", 0, None)
-        if not any(len(IdsFile(file).side("source")[1]) for file in ids):
+        if not any(len(IdsFile(file).lengths("source")) for file in ids):
             raise UserError("no pair is left for training: see --filters, and data.max_length")
         for name, content in (sides[0].files("source") | sides[1].files("target")).items():
             write_durably(self.folder / name, content)
-        files, pairs = join(ids, self.folder, dtypes, len(sides[1].vocabulary))
+        files, pairs = self.join(ids, sides)
         splits = self.write_splits(places, given)
         dropped = self.dropped(places, total.dropped, ids)
         report = {
@@ -145,6 +143,7 @@ class _Preparation:
             total.bad.merge(statistics.bad)
             total.dropped.merge(statistics.dropped)
             self.progress("reading", total.lines, None)
+        self.workers = min(self.workers, len(self.pairs))  # a process takes longer to begin than a block
         total.bad.check()
         if total.lines == total.bad.total:
             raise UserError(f"{', '.join(plan.inputs)}: there is no pair to be read")
@@ -187,6 +186,17 @@ class _Preparation:
             self.progress("encoding", done, sum(sizes))
         return files
 
+    def join(self, ids: list[Path], sides: tuple[TextSide, TextSide]) -> tuple[dict[str, WrittenFile], int]:
+        """Write the files of token ids; return them, and how many pairs there are."""
+        self.progress("writing", 0, None)
+        num_targets = len(sides[1].vocabulary)
+        tasks = [
+            JoinTask(name, ids_dtype(side), num_tokens, ids, self.folder)
+            for name, side, num_tokens in zip(SIDES, sides, (None, num_targets), strict=True)
+        ]
+        (source, pairs), (target, _) = ordered_map(join_side, tasks, self.workers)
+        return source | target, pairs
+
     def write_splits(self, places: list[np.ndarray], given: dict[str, list[Pair]]) -> dict[str, int]:
         """Write the validation and test pairs as text; return how many there are."""
         lines = {split: [f"{source}\t{target}" for source, target in pairs] for split, pairs in given.items()}
@@ -210,9 +220,7 @@ class _Preparation:
 def _lines(blocks: list[PairsFile], places: list[np.ndarray], place: int) -> Iterator[str]:
     """Yield the lines of all pairs in a place; blocks without any are not read."""
     for block, rows in zip(blocks, places, strict=True):
-        wanted = np.flatnonzero(rows == place)
-        if len(wanted):
-            yield from map("\t".join, zip(*block.columns(wanted), strict=True))
+        yield from map("\t".join, zip(*block.columns(np.flatnonzero(rows == place)), strict=True))
 
 
 def _manifest(

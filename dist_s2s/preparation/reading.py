@@ -59,6 +59,8 @@ class PairsFile:
 
     def columns(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
         """Return the sources and the targets of some of them."""
+        if not len(rows):  # which need not be read
+            return [], []
         texts = self._part("text").tobytes().decode("utf-8", "surrogatepass").replace("\t", "\n").split("\n")
         numbers = rows.tolist()
         return [texts[2 * number] for number in numbers], [texts[2 * number + 1] for number in numbers]

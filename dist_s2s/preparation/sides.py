@@ -8,8 +8,9 @@ import numpy as np
 from dist_s2s.preparation.reading import PairsFile
 from dist_s2s.preparation.selecting import TRAIN
 from dist_s2s.preparation.workers import ordered_map
+from dist_s2s.text.building import SideName, build_side
 from dist_s2s.text.inputs import Pair
-from dist_s2s.text.side import SideName, SideSettings, TextSide, build_side
+from dist_s2s.text.side import SideSettings, TextSide
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class StoredPairs:
             rows = np.flatnonzero(places == TRAIN)
             chosen = rows[-before % step :: step]
             before += len(rows)
-            if len(chosen):
-                yield from zip(*block.columns(chosen), strict=True)
+            yield from zip(*block.columns(chosen), strict=True)
 
     def _step(self) -> int:
         return max(1, -(-self._total() // self.most))

@@ -1,11 +1,11 @@
 """One side of a translation: between its text and token ids."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -15,10 +15,9 @@ from dist_s2s.text.dynamic_vocabulary import load_vocabulary
 from dist_s2s.text.normalization import Normalization, normalize
 from dist_s2s.text.segmentation import Segmentation, detect, undo
 from dist_s2s.text.tokenizers import SubwordTokenizer, Tokenizer, TokenizerName, make_tokenizer
-from dist_s2s.text.tokenizers.subwords import MOST_SENTENCES, train
+from dist_s2s.text.tokenizers.subwords import train
 from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
 
-SideName = Literal["source", "target", "joint"]
 _TEXTS_AT_A_TIME = 50_000
 
 
@@ -72,15 +71,16 @@ class TextSide:
         Raises:
             UserError: as `Vocabulary.build` and `subwords.train`; or there is no token.
         """
-        tags = settings.tags
-        texts = (_cut_tags(normalize(sentence, settings.normalization), tags)[1] for sentence in sentences)
-        model = None
+        tags, form = settings.tags, settings.normalization
+        if tags:
+            sentences = (_cut_tags(normalize(sentence, form), tags)[1] for sentence in sentences)
         if settings.tokenizer in ("bpe", "unigram"):
+            texts = (normalize(sentence, form) for sentence in sentences)
             model = train(texts, settings.tokenizer, settings.max_size, settings.byte_fallback, tags)
-        tokenizer = make_tokenizer(settings.tokenizer, model)
-        if isinstance(tokenizer, SubwordTokenizer):
-            return cls.of(settings, tokenizer, Vocabulary(tokenizer.pieces, tags))
-        counts = _count_tokens(tokenizer, texts)
+            subwords = SubwordTokenizer(model)
+            return cls.of(settings, subwords, Vocabulary(subwords.pieces, tags))
+        tokenizer = make_tokenizer(settings.tokenizer)
+        counts = _count_tokens(cls.of(settings, tokenizer, Vocabulary([*SPECIALS, *tags], tags)), sentences)
         return cls.of(
             settings, tokenizer, Vocabulary.of_counts(counts, settings.max_size, settings.min_frequency, tags)
         )
@@ -205,46 +205,12 @@ class TextSide:
         return cls.of(settings, tokenizer, vocabulary)
 
 
-class CountedPairs(Protocol):
-    """Sentence pairs that can be gone through more than once, in memory or not."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[str, str]]: ...
-
-
-def build_sides(source: SideSettings, target: SideSettings, pairs: CountedPairs) -> tuple[TextSide, TextSide]:
-    """Build both sides from sentence pairs, as `build_side`."""
-    if source.joint:
-        both = build_side("joint", source, pairs)
-        return both, TextSide.of(target, both.tokenizer, both.vocabulary)
-    return build_side("source", source, pairs), build_side("target", target, pairs)
-
-
-def build_side(name: SideName, settings: SideSettings, pairs: CountedPairs) -> TextSide:
-    """Build a side from sentence pairs; subwords from every n-th pair, if there are more than a million sentences.
-
-    Raises:
-        UserError: as `TextSide.build`; the side is named.
-    """
-    columns = {"source": [0], "target": [1], "joint": [0, 1]}[name]
-    step = 1
-    if settings.tokenizer in ("bpe", "unigram"):
-        step = max(1, -(-len(pairs) * len(columns) // MOST_SENTENCES))
-    spread = (pair[column] for column in columns for pair in islice(pairs, 0, None, step))
-    try:
-        return TextSide.build(settings, spread)
-    except UserError as error:
-        raise UserError(f"{'joint vocabulary' if name == 'joint' else f'{name} side'}: {error}") from None
-
-
-def _count_tokens(tokenizer: Tokenizer, texts: Iterator[str]) -> Counter[str]:
-    """Count the tokens of any number of texts in bounded memory."""
+def _count_tokens(side: TextSide, sentences: Iterable[str]) -> Counter[str]:
+    """Count the tokens of any number of sentences in bounded memory."""
     counts: Counter[str] = Counter()
-    while some := list(islice(texts, _TEXTS_AT_A_TIME)):
-        counts.update(
-            CutTexts.of(some, tokenizer.cuts_at_spaces, lambda words: map(tokenizer.tokenize, words)).counts()
-        )
+    sentences = iter(sentences)
+    while some := list(islice(sentences, _TEXTS_AT_A_TIME)):
+        counts.update(side.cut(some).counts())
     return counts
 
 

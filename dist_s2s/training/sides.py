@@ -7,8 +7,9 @@ from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import text_directory
+from dist_s2s.text.building import build_sides
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
-from dist_s2s.text.side import SideSettings, TextSide, build_sides
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.translation.load import SavedRun, load_text_sides, side_settings
 

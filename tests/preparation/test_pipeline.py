@@ -16,8 +16,8 @@ from dist_s2s.preparation.plan import Plan, plan_of
 from dist_s2s.preparation.prepared import open_prepared
 from dist_s2s.preparation.report import REASONS, report_lines
 from dist_s2s.text.batches import global_batches, rank_batch
+from dist_s2s.text.building import build_sides
 from dist_s2s.text.corpus import encode_pairs, load_pairs
-from dist_s2s.text.side import build_sides
 from tests.kills import killed_at_every_change
 from tests.toy_corpus import PAIRS
 

@@ -1,9 +1,10 @@
 """BPE-dropout: other subwords of the same text, a pure function of seed, epoch and example."""
 
 from dist_s2s.text.batches import rank_batch
+from dist_s2s.text.building import build_sides
 from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs
 from dist_s2s.text.resampled import ResampledCorpus
-from dist_s2s.text.side import SideSettings, build_sides
+from dist_s2s.text.side import SideSettings
 from dist_s2s.text.vocabulary import UNK
 
 PAIRS = [

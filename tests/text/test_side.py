@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dist_s2s import UserError
-from dist_s2s.text.side import SideSettings, TextSide, build_sides
+from dist_s2s.text.building import build_sides
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.tokenizers import TokenizerName
 from dist_s2s.text.vocabulary import EOS, UNK
 

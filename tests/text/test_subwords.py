@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_s2s import UserError
-from dist_s2s.text.side import SideSettings, TextSide, build_sides
+from dist_s2s.text.building import build_sides
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.tokenizers.subwords import SubwordTokenizer, train
 from dist_s2s.text.vocabulary import SPECIALS, UNK
 

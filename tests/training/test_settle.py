@@ -8,8 +8,9 @@ import torch
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
+from dist_s2s.text.building import build_sides
 from dist_s2s.text.corpus import Example, ExampleList
-from dist_s2s.text.side import SideSettings, build_sides
+from dist_s2s.text.side import SideSettings
 from dist_s2s.training.data import RunData
 from dist_s2s.training.settle import score_warning, settle
 

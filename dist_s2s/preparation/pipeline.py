@@ -24,6 +24,7 @@ from dist_s2s.storage.lock import LOCK, RunLock
 from dist_s2s.text.corpus import PREPARED_MANIFEST, WORK
 from dist_s2s.text.inputs import Input, Pair, open_inputs, read_inputs
 from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import check_installed
 
 Progress = Callable[[str, int, int | None], None]  # what is being done; how many are done, and of how many if known
 _PLAN = "plan.json"
@@ -44,6 +45,7 @@ def prepare_corpus(plan: Plan, folder: Path, workers: int, progress: Progress) -
     Raises:
         UserError: the inputs cannot be read, or the folder holds something else.
     """
+    check_installed(plan.source.tokenizer, plan.target.tokenizer)
     files = plan.files()
     if is_finished(folder):
         manifest = read_manifest(folder)

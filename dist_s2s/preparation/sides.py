@@ -57,7 +57,7 @@ class SideTask:
 def build_stored_sides(
     source: SideSettings, target: SideSettings, pairs: StoredPairs, workers: int
 ) -> tuple[TextSide, TextSide]:
-    """Build both sides, at the same time if there are two workers; see `text.side.build_sides`."""
+    """Build both sides, at the same time if there are two workers; see `text.building.build_sides`."""
     tasks = [SideTask("joint", source, pairs)]
     if not source.joint:
         tasks = [SideTask("source", source, pairs), SideTask("target", target, pairs)]

@@ -17,6 +17,7 @@ from dist_s2s.storage.run_directory import checkpoint_to_resume, claim, has_othe
 from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import data_files, describe
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
+from dist_s2s.text.tokenizers import check_installed
 from dist_s2s.training.accelerator import make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
@@ -96,6 +97,7 @@ def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:
     """Settle what the run is, and make the run directory its own (collective)."""
     if config.training.resume != "never":  # before anything in it is believed
         ranks.together(lambda: check_run(config.run_dir))
+    ranks.together(lambda: check_installed(config.data.source_tokenizer, config.data.target_tokenizer))
     checkpoint = ranks.together(lambda: checkpoint_to_resume(config))
     ranks.check_same("checkpoint to go on from", checkpoint)
     model = config.model

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from dist_s2s import UserError
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.table_rows import read_rows
+from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
 from dist_s2s.translation.load import read_run
 
@@ -75,11 +76,7 @@ def _write(form: str, path: Path, tokens: Sequence[str], dim: int, rows: Rows) -
 
 
 def _write_keyed_vectors(path: Path, tokens: Sequence[str], dim: int, rows: Rows) -> None:
-    try:
-        from gensim.models import KeyedVectors
-    except ImportError:
-        raise UserError("--format keyedvectors needs the extra \"gensim\": pip install 'dist-s2s[gensim]'") from None
-    vectors = KeyedVectors(dim)
+    vectors = extra("gensim.models", "gensim", "--format keyedvectors").KeyedVectors(dim)
     vectors.add_vectors(list(tokens), np.concatenate(list(rows)))
     vectors.save(str(path))
 

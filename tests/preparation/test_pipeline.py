@@ -1,6 +1,7 @@
 """A prepared corpus is the same however it came about, and holds what training would read from the files."""
 
 import shutil
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from dist_s2s.preparation.report import REASONS, report_lines
 from dist_s2s.text.batches import global_batches, rank_batch
 from dist_s2s.text.building import build_sides
 from dist_s2s.text.corpus import encode_pairs, load_pairs
+from dist_s2s.text.side import SideSettings
 from tests.kills import killed_at_every_change
 from tests.toy_corpus import PAIRS
 
@@ -272,3 +274,14 @@ def test_bad_lines_are_told_of_all_blocks(tmp_path: Path) -> None:
     assert "3 in all: mend them" in str(error.value)
     manifest, _ = prepare_corpus(replace(plan, skip_bad_lines=True), tmp_path / "out", 1, lambda *_: None)
     assert (manifest["report"]["lines"], manifest["report"]["bad"]) == (51, 3)
+
+
+def test_a_missing_extra_is_told_before_anything_is_read(
+    tmp_path: Path, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    plan = make_plan(tmp_path, pairs, source=SideSettings("jieba"))
+    monkeypatch.setattr(Plan, "files", lambda self: pytest.fail("the inputs were read"))
+    with pytest.raises(UserError, match=r"cutting Chinese into words needs the extra \"jieba\": pip install"):
+        prepare(tmp_path / "corpus", plan)
+    assert not (tmp_path / "corpus").exists()

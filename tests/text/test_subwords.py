@@ -1,6 +1,6 @@
 """Subwords: learnt alike each time, lossless, and in the numbers of their vocabulary."""
 
-import builtins
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def test_a_missing_model_or_that_of_another_vocabulary_is_refused(tmp_path: Path
 
 
 def test_more_pairs_than_needed_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dist_s2s.text.side.MOST_SENTENCES", 61)
+    monkeypatch.setattr("dist_s2s.text.building.MOST_SENTENCES", 61)
     settings = SideSettings("bpe", joint=True)
     source, target = build_sides(settings, settings, [(text, text) for text in SENTENCES for _ in range(2)])
     assert source.vocabulary.tokens == target.vocabulary.tokens
@@ -132,14 +132,8 @@ def test_more_pairs_than_needed_are_thinned_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_missing_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *arguments: object) -> object:
-        if name in ("sentencepiece", "jieba"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for module in ("sentencepiece", "jieba"):
+        monkeypatch.setitem(sys.modules, module, None)
     for tokenizer, extra in (("bpe", "subwords"), ("jieba", "jieba")):
         with pytest.raises(UserError, match=rf"needs? the extra \"{extra}\": pip install 'dist-s2s\[{extra}\]'"):
             TextSide.build(SideSettings(tokenizer), SENTENCES)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.extras import extra
+from dist_s2s.text.extras import extra
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",

@@ -9,8 +9,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from dist_s2s import UserError
+from dist_s2s.text.extras import extra
 from dist_s2s.text.inputs.block import PairsBlock, Parsed, add_pair
-from dist_s2s.text.inputs.extras import extra
 from dist_s2s.text.inputs.keys import choose_keys
 from dist_s2s.text.inputs.packed import PackedFile
 

@@ -2,7 +2,7 @@
 
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
 from dist_s2s.text.tokenizers.chinese_words import JiebaTokenizer
-from dist_s2s.text.tokenizers.make import TokenizerName, make_tokenizer
+from dist_s2s.text.tokenizers.make import TokenizerName, check_installed, make_tokenizer
 from dist_s2s.text.tokenizers.subwords import SubwordTokenizer
 from dist_s2s.text.tokenizers.tokenizer import Tokenizer
 from dist_s2s.text.tokenizers.whitespace import WhitespaceTokenizer
@@ -16,5 +16,6 @@ __all__ = [
     "TokenizerName",
     "WhitespaceTokenizer",
     "WordTokenizer",
+    "check_installed",
     "make_tokenizer",
 ]

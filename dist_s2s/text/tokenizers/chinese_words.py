@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 import regex
 
-from dist_s2s import UserError
+from dist_s2s.text.extras import extra
 from dist_s2s.text.tokenizers.spaces import join_marked, mark_spaces
 from dist_s2s.text.tokenizers.words import OTHER, word_pattern
 
@@ -40,14 +41,19 @@ class JiebaTokenizer:
         return join_marked(tokens)
 
 
+def jieba() -> ModuleType:
+    """Import jieba.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    with warnings.catch_warnings(action="ignore"):  # it prefers a module that setuptools no longer wants
+        return extra("jieba", "jieba", "cutting Chinese into words")
+
+
 def _load_jieba() -> Callable[[str], Iterable[str]]:
     """Return jieba's function from a sentence to its words, with its own dictionary."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # it prefers a module that setuptools no longer wants
-            import jieba
-    except ImportError:
-        raise UserError("the tokenizer jieba needs the extra \"jieba\": pip install 'dist-s2s[jieba]'") from None
-    tokenizer = jieba.Tokenizer()
+    tokenizer = jieba().Tokenizer()
     # What its `initialize` does, but that would first read a file in /tmp, which anyone may have put there, by marshal.
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True

@@ -4,8 +4,8 @@ from typing import Literal, get_args
 
 from dist_s2s import UserError
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
-from dist_s2s.text.tokenizers.chinese_words import JiebaTokenizer
-from dist_s2s.text.tokenizers.subwords import SubwordKind, SubwordTokenizer
+from dist_s2s.text.tokenizers.chinese_words import JiebaTokenizer, jieba
+from dist_s2s.text.tokenizers.subwords import SubwordKind, SubwordTokenizer, sentencepiece
 from dist_s2s.text.tokenizers.tokenizer import Tokenizer
 from dist_s2s.text.tokenizers.whitespace import WhitespaceTokenizer
 from dist_s2s.text.tokenizers.words import WordTokenizer
@@ -36,3 +36,11 @@ def make_tokenizer(name: TokenizerName, model: bytes | None = None) -> Tokenizer
         case "bpe" | "unigram":
             return SubwordTokenizer(model or b"")
     raise UserError(f"tokenizer {name!r} is unknown: choose one of {', '.join(get_args(TokenizerName))}")
+
+
+def check_installed(*names: TokenizerName) -> None:
+    """Raise UserError if what a tokenizer needs is not installed, before a corpus has been read in vain."""
+    if "jieba" in names:
+        jieba()
+    if "bpe" in names or "unigram" in names:
+        sentencepiece()

@@ -4,9 +4,11 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 from dist_s2s import UserError
+from dist_s2s.text.extras import extra
 from dist_s2s.text.tokenizers.spaces import SPACE, SPACE_LOOKALIKE
 from dist_s2s.text.vocabulary import SPECIALS
 
@@ -39,7 +41,7 @@ class SubwordTokenizer:
         try:
             if not model:
                 raise RuntimeError
-            self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
+            self._processor = sentencepiece().SentencePieceProcessor(model_proto=model)
         except RuntimeError:
             raise ValueError("is not a SentencePiece model") from None
 
@@ -66,7 +68,7 @@ class SubwordTokenizer:
             dropout: the probability.
             seed: at least 0 and less than 2^32.
         """
-        _sentencepiece().set_random_generator_seed(seed)
+        sentencepiece().set_random_generator_seed(seed)
         text = self._processor.decode(numbers)
         drawn: list[int] = self._processor.encode(text, enable_sampling=True, alpha=dropout, nbest_size=-1)
         return drawn
@@ -106,7 +108,7 @@ def train(
         )
     model = io.BytesIO()
     try:
-        _sentencepiece().SentencePieceTrainer.train(
+        sentencepiece().SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
             model_writer=model,
             model_type=kind,
@@ -147,9 +149,10 @@ def _count_characters(texts: Iterable[str], coverage: float) -> int:
     return len(counts)
 
 
-def _sentencepiece() -> Any:
-    try:
-        import sentencepiece
-    except ImportError:
-        raise UserError("subwords need the extra \"subwords\": pip install 'dist-s2s[subwords]'") from None
-    return sentencepiece
+def sentencepiece() -> ModuleType:
+    """Import SentencePiece.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    return extra("sentencepiece", "subwords", "cutting text into subwords")

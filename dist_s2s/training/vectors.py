@@ -60,7 +60,7 @@ def read_vectors(
     ):
         if path is None or (resuming and not config.embedding.freeze_vectors):
             continue
-        loading = _Loading(path, f"{name} vocabulary", side, table, translator.ranks)
+        loading = VectorLoading(path, f"{name} vocabulary", side, table, translator.ranks)
         coverage = loading.read(config.embedding.project_vectors, only_words=resuming)
         if not resuming:
             loading.settle(config.embedding.uncovered_std)
@@ -69,7 +69,7 @@ def read_vectors(
     return FrozenRows(frozen) if config.embedding.freeze_vectors and frozen else None
 
 
-class _Loading:
+class VectorLoading:
     """One file on its way into one table. The methods are collective.
 
     Attributes:

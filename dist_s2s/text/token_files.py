@@ -20,7 +20,7 @@ from dist_s2s.text.corpus import Example
 
 TARGET_COUNTS = "train.target.counts.npy"
 CHECKED_BYTES = 1 << 20  # a checksum covers as many
-_READS_BETWEEN_RELEASES = 1 << 14
+_READS_BETWEEN_RELEASES = 1 << 8  # each may map 64 KiB around what it reads, in each of four files
 
 
 class MappedArray:
@@ -79,6 +79,7 @@ class MappedArray:
                 "prepare the corpus again"
             )
         self._checked[block] = True
+        self.release()
 
 
 class TokenFile:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from dist_s2s import UserError
 from dist_s2s.text.counted_words import CountedWords, Settings
-from dist_s2s.text.least_frequent import Ints, LeastFrequent
+from dist_s2s.text.least_frequent import LeastFrequent
 from dist_s2s.text.lines import read_lines
 from dist_s2s.text.vocabulary import SPECIALS, UNK, Vocabulary
-
-Change = tuple[int, str | None, str]  # an id, its old word if it had one, and its new word
+from dist_s2s.text.vocabulary_changes import Changes
+from dist_s2s.text.word_slots import Ints, WordSlots
 
 
 class DynamicVocabulary(Vocabulary):
@@ -59,9 +59,8 @@ class DynamicVocabulary(Vocabulary):
         self.max_size, self.min_frequency, self.halve_every = max_size, min_frequency, halve_every
         self.tokens: list[str] = list(SPECIALS)
         self.counts: Ints = np.zeros(max_size, dtype=np.int64)
-        # One dictionary for both, because looking a word up in so large a one is what an update spends its time on:
-        # the id of a word that has one, the negative count of a candidate.
-        self._ids: dict[str, int] = {}
+        self._words = WordSlots()  # those with an id, and the candidates
+        self._slots: Ints = np.zeros(max_size, dtype=np.int64)  # by id
         self._counted = 0  # words since the counts were halved
         self._least = LeastFrequent(self.counts)
 
@@ -92,9 +91,9 @@ class DynamicVocabulary(Vocabulary):
     @property
     def num_candidates(self) -> int:
         """How many words without an id are counted."""
-        return len(self._ids) - (len(self) - len(SPECIALS))
+        return len(self._words) - (len(self) - len(SPECIALS))
 
-    def update(self, counts: Mapping[str, int]) -> list[Change]:
+    def update(self, counts: Mapping[str, int]) -> Changes:
         """Count words, admit those that have become frequent enough, and return the ids that have got another word.
 
         Args:
@@ -105,15 +104,18 @@ class DynamicVocabulary(Vocabulary):
         """
         if not counts.keys().isdisjoint(SPECIALS):
             counts = {word: count for word, count in counts.items() if word not in SPECIALS}
+        words, slots = self._words, self._words.find(counts)
         numbers = np.fromiter(counts.values(), np.int64, len(counts))
-        found = np.fromiter(map(self._ids.get, counts, repeat(0)), np.int64, len(counts))
-        has_id = found > 0
-        self.counts[found[has_id]] += numbers[has_id]
-        words = [word for word, known in zip(counts, has_id.tolist(), strict=True) if not known]
-        totals = numbers[~has_id] - found[~has_id]
-        is_promising = totals >= self._least_to_admit()
-        changes = self._admit(*_by_falling_count(_pick(words, is_promising), totals[is_promising]))
-        self._set_candidates(_pick(words, ~is_promising), totals[~is_promising])
+        totals = numbers + words.counts[slots]
+        ids = words.ids[slots]
+        has_id, is_new = ids != UNK, slots == 0
+        is_promising = ~has_id & (totals >= self._least_to_admit())
+        promising = _pick(counts, is_promising)
+        _check_words(promising)
+        self.counts[ids[has_id]] += numbers[has_id]
+        slots[is_new] = words.add(_pick(counts, is_new))
+        words.counts[slots[~has_id]] = totals[~has_id]
+        changes = self._admit(*self._by_falling_count(promising, slots[is_promising]))
         self._forget_rare_candidates()
         self._counted += int(numbers.sum())
         if self.halve_every is not None and self._counted >= self.halve_every:
@@ -122,11 +124,10 @@ class DynamicVocabulary(Vocabulary):
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Return the id of each token, `UNK` for those that have none. Adds neither SOS nor EOS."""
-        ids = self._ids
-        return [index if (index := ids.get(token, UNK)) > 0 else UNK for token in tokens]
+        return self._words.ids_of(tokens)
 
     def __contains__(self, token: object) -> bool:
-        return self._ids.get(token, 0) > 0  # type: ignore[call-overload, no-any-return]
+        return isinstance(token, str) and self._words.ids_of([token]) != [UNK]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the tokens of `ids` as `Vocabulary.decode`; an id that no word has yet becomes `<unk>`."""
@@ -143,9 +144,11 @@ class DynamicVocabulary(Vocabulary):
         """Return what `load` reads; see `CountedWords`."""
         settings = Settings(self.max_size, self.min_frequency, self.halve_every, self._counted)
         tokens = list(zip(self.tokens, self.counts.tolist(), strict=False))  # counts has free ids too
-        return CountedWords(
-            settings, tokens, sorted((w, -value) for w, value in self._ids.items() if value < 0)
-        ).to_text()
+        words, are_candidates = self._words, self._words.without_id()
+        candidates = zip(
+            _pick(words, are_candidates[1:]), words.counts[np.flatnonzero(are_candidates)].tolist(), strict=True
+        )
+        return CountedWords(settings, tokens, sorted(candidates)).to_text()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], tags: Sequence[str] = ()) -> Self:
@@ -171,9 +174,12 @@ class DynamicVocabulary(Vocabulary):
         vocabulary.tokens = [token for token, _ in words.tokens]
         size = len(vocabulary)
         vocabulary.counts[:size] = [count for _, count in words.tokens]
-        vocabulary._ids = {word: -count for word, count in words.candidates}
-        vocabulary._ids |= {token: index for index, token in enumerate(vocabulary.tokens) if index >= len(SPECIALS)}
-        vocabulary._least.restart(np.arange(len(SPECIALS), size))
+        ids = np.arange(len(SPECIALS), size)
+        vocabulary._slots[ids] = vocabulary._words.add(vocabulary.tokens[len(SPECIALS) :])
+        vocabulary._words.ids[vocabulary._slots[ids]] = ids
+        candidates = vocabulary._words.add([word for word, _ in words.candidates])
+        vocabulary._words.counts[candidates] = [count for _, count in words.candidates]
+        vocabulary._least.restart(ids)
         return vocabulary
 
     def _least_to_admit(self) -> int:
@@ -182,11 +188,9 @@ class DynamicVocabulary(Vocabulary):
             return self.min_frequency
         return max(self.min_frequency, self._least.lowest_count() + 1)
 
-    def _admit(self, words: list[str], totals: Ints) -> list[Change]:
-        """Give words, in order of falling counts, free ids or those of rarer words; the rest become candidates."""
-        if " ".join(words).split() != words:
-            wrong = next(word for word in words if word.split() != [word])
-            raise ValueError(f"{wrong!r} is no word: a word is not empty and has no whitespace")
+    def _admit(self, words: list[str], slots: Ints) -> Changes:
+        """Give candidates, in order of falling counts, free ids or those of rarer words, as far as there are any."""
+        all_words, totals = self._words, self._words.counts[slots]
         free = np.arange(len(self), min(self.max_size, len(self) + len(words)))
         victims = self._least.take(len(words) - len(free))
         rivals = totals[len(free) : len(free) + len(victims)]
@@ -195,51 +199,52 @@ class DynamicVocabulary(Vocabulary):
         self._least.add(victims[give_way:])
         victims = victims[:give_way]
         ids = np.concatenate((free, victims))
-        places, admitted = ids.tolist(), words[: len(ids)]
+        places, admitted, slots = ids.tolist(), words[: len(ids)], slots[: len(ids)]
         olds = [self.tokens[index] for index in places[len(free) :]]
-        self._set_candidates(olds, self.counts[victims])
-        self._set_candidates(words[len(ids) :], totals[len(ids) :])
+        all_words.ids[self._slots[victims]], all_words.counts[self._slots[victims]] = UNK, self.counts[victims]
+        all_words.ids[slots], all_words.counts[slots], self._slots[ids] = ids, 0, slots
         self.counts[ids] = totals[: len(ids)]
         self._least.add(ids)
-        self._ids.update(zip(admitted, places, strict=True))
         self.tokens.extend(admitted[: len(free)])
         for index, word in zip(places[len(free) :], admitted[len(free) :], strict=True):
             self.tokens[index] = word
-        return list(zip(places, chain(repeat(None, len(free)), olds), admitted, strict=True))
+        return Changes(places, [*repeat(None, len(free)), *olds], admitted)
 
-    def _set_candidates(self, words: list[str], totals: Ints) -> None:
-        self._ids.update(zip(words, (-totals).tolist(), strict=True))
+    def _by_falling_count(self, words: list[str], slots: Ints) -> tuple[list[str], Ints]:
+        """Sort candidates by falling count, equally frequent ones by string, for which sorting pairs takes longer."""
+        by_string = np.array(sorted(range(len(words)), key=words.__getitem__), dtype=np.int64)
+        order = by_string[np.argsort(-self._words.counts[slots[by_string]], kind="stable")]
+        return [words[place] for place in order.tolist()], slots[order]
 
     def _forget_rare_candidates(self) -> None:
         if self.num_candidates <= 2 * self.max_size:
             return
-        values = np.fromiter(self._ids.values(), np.int64, len(self._ids))
-        counts = -values[values <= 0]
-        place = len(counts) - 1 - self.max_size  # of that count among all, ascending
-        excess = int(np.partition(counts, place)[place])
-        self._ids = {
-            word: value if value > 0 else value + excess
-            for word, value in self._ids.items()
-            if value > 0 or value < -excess
-        }
+        words, are_candidates = self._words, self._words.without_id()
+        counts = words.counts[: len(are_candidates)]
+        of_candidates = counts[are_candidates]
+        place = len(of_candidates) - 1 - self.max_size  # of that count among all, ascending
+        counts[are_candidates] -= np.partition(of_candidates, place)[place]
+        self._keep(~are_candidates | (counts > 0))
 
     def _halve(self) -> None:
         self._counted = 0
         self.counts >>= 1
-        self._ids = {
-            word: value if value > 0 else -(-value >> 1) for word, value in self._ids.items() if value > 0 or value < -1
-        }
+        words, are_candidates = self._words, self._words.without_id()
+        words.counts >>= 1
+        self._keep(~are_candidates | (words.counts[: len(are_candidates)] > 0))
         self._least.restart(np.arange(len(SPECIALS), len(self)))
 
-
-def _by_falling_count(words: list[str], totals: Ints) -> tuple[list[str], Ints]:
-    """Sort words by falling count, equally frequent ones by string, for which sorting pairs takes longer."""
-    by_string = np.array(sorted(range(len(words)), key=words.__getitem__), dtype=np.int64)
-    order = by_string[np.argsort(-totals[by_string], kind="stable")]
-    return [words[place] for place in order.tolist()], totals[order]
+    def _keep(self, which: NDArray[np.bool_]) -> None:
+        self._slots = self._words.keep(which)[self._slots]
 
 
-def _pick(words: list[str], which: NDArray[np.bool_]) -> list[str]:
+def _check_words(words: list[str]) -> None:
+    if " ".join(words).split() != words:
+        wrong = next(word for word in words if word.split() != [word])
+        raise ValueError(f"{wrong!r} is no word: a word is not empty and has no whitespace")
+
+
+def _pick(words: Iterable[str], which: NDArray[np.bool_]) -> list[str]:
     return list(compress(words, which.tolist()))
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from dist_s2s.storage.training_state import TrainingState
-from dist_s2s.text.dynamic_vocabulary import Change, DynamicVocabulary
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
+from dist_s2s.text.vocabulary_changes import Change
 from dist_s2s.translation.new_rows import Beginning, NewRows, begin_rows
 from dist_s2s.translation.translator import Translator
 

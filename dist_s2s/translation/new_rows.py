@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.text.dynamic_vocabulary import Change
 from dist_s2s.text.pieces import pieces_of
 from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.text.vocabulary_changes import Change
 
 Beginning = Literal["initial", "pieces"]
 

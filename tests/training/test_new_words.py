@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded.tables.optimizer_state import row_state
-from dist_s2s.text.dynamic_vocabulary import Change, DynamicVocabulary
+from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.pieces import pieces_of
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary_changes import Change
 from dist_s2s.training.new_words import begin_new_words
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.word_counts import merge_counts

@@ -106,7 +106,7 @@ def debian_input(folder: Path, columns: str | None) -> DebianInput:
     Raises:
         UserError: there are no packages, or it cannot be told which language is meant.
     """
-    packages = {path: _languages(path) for path in sorted(folder.rglob("*")) if _is_read(path)}
+    packages = {path: _languages(path) for path in sorted(filter(_is_read, folder.rglob("*")))}
     if not packages:
         raise UserError(f"{folder} is a directory without Debian packages, catalogs or help in it: name a file in it")
     translated = {language for catalogs, _ in packages.values() for language in catalogs}

@@ -143,7 +143,7 @@ def test_what_leads_out_of_a_package_is_not_read(tmp_path: Path) -> None:
 def test_pages_that_wait_for_partners_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {PAGE.format(language, f"{language}{n}"): page("x") for language in ("en-US", "de") for n in range(9)}
     folder = packages(tmp_path, {"help": files}, is_packed=False)
-    with pytest.raises(UserError, match=r"it has no pair"):
+    with pytest.raises(UserError, match=r", … is empty: it has no pair"):
         read_inputs(folder)
     monkeypatch.setattr(office_help, "_WAITING_BYTES", 99)
     with pytest.raises(UserError, match="have no partner in the other language"):

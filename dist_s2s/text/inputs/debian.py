@@ -142,8 +142,9 @@ def _direction(folder: Path, columns: str | None, there: list[str]) -> tuple[str
             )
         return there[0], False, "the only one that there is"
     source, _, target = (name.strip() for name in columns.partition(","))
-    wanted = _spelling(target if source == "en" else source)
-    language = next((name for name in there if _spelling(name) == wanted), None)
+    wanted = target if source == "en" else source
+    same = [name for name in there if _spelling(name) == _spelling(wanted)]
+    language = min(same, key=lambda name: name != wanted, default=None)
     if "en" not in (source, target) or language is None:
         raise UserError(
             f"--columns of {folder} are en and one of {', '.join(there) or 'no language'}, but are {columns!r}"

@@ -1,6 +1,6 @@
 """All pairs of some inputs, in memory, with an account of what is none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dist_s2s import UserError
@@ -9,6 +9,7 @@ from dist_s2s.text.inputs.recognise import open_inputs, split_inputs
 
 EXAMPLES = 3
 BAD_LINE_LIMIT = 1000  # no more are counted, unless they are to be skipped
+_SHOWN_PATHS = 8  # an unpacked package has thousands
 _ADVICE = "mend them, or give --data.skip_bad_lines true to leave them out"
 
 
@@ -90,9 +91,9 @@ def read_inputs(text: str, columns: str | None = None, skip_bad_lines: bool = Fa
     return pairs
 
 
-def no_pairs(paths: Iterable[object], bad: BadLines) -> str:
+def no_pairs(paths: Sequence[object], bad: BadLines) -> str:
     """Return what to say of an input without pairs."""
-    names = ", ".join(map(str, paths))
+    names = ", ".join([*map(str, paths[:_SHOWN_PATHS]), *(["…"] if len(paths) > _SHOWN_PATHS else [])])
     if bad.total:
         return "\n".join([f"{names}: no line of it is a pair", *bad.described()])
     return f"{names} is empty: it has no pair"

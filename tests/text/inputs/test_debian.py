@@ -45,10 +45,18 @@ def test_packages_packed_and_unpacked(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_bytes(CATALOG)
     assert read_inputs(str(tmp_path / "unpacked"), columns="en,zh_CN") == EXPECTED
+    assert "from en to zh_CN, as given" in open_input(str(tmp_path / "unpacked"), columns="en,zh-cn").description
     with pytest.raises(UserError, match=r"which of its languages \(de, zh_CN\)\?"):
         read_inputs(str(tmp_path / "unpacked"))
     with pytest.raises(UserError, match="are en and one of de, zh_CN, but are 'en,fr'"):
         read_inputs(str(tmp_path / "unpacked"), columns="en,fr")
+
+
+def test_the_spelling_that_is_given_comes_first(tmp_path: Path) -> None:
+    for language in ("zh-CN", "zh_CN"):
+        (tmp_path / f"{language}.deb").write_bytes(deb({PLACE.format(language): CATALOG}))
+    for language in ("zh-CN", "zh_CN"):
+        assert open_input(str(tmp_path), columns=f"en,{language}").paths == [tmp_path / f"{language}.deb"]
 
 
 def test_damaged_packages_are_named(tmp_path: Path) -> None:

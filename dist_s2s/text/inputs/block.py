@@ -14,6 +14,9 @@ class BadLine:
     place: str
     problem: str
 
+    def __str__(self) -> str:
+        return f"{self.file} {self.place} {self.problem}"
+
 
 @dataclass(slots=True)
 class Parsed:

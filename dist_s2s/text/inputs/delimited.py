@@ -24,6 +24,9 @@ class Columns:
     width: int | None = None
 
 
+TWO_COLUMNS = Columns(0, 1, 2)
+
+
 @dataclass(frozen=True, slots=True)
 class TsvBlock:
     """Lines of a tab-separated file."""
@@ -103,7 +106,7 @@ def tsv_input(file: PackedFile, columns: str | None, head: bytes) -> TsvInput:
         return _anki_input(file)
     if width > 2:
         raise UserError(f"{file} has {width} columns: say which two are source and target, as in --columns 1,2")
-    return TsvInput(file, Columns(0, 1, 2), "two columns")
+    return TsvInput(file, TWO_COLUMNS, "two columns")
 
 
 def _is_anki(lines: list[str]) -> bool:

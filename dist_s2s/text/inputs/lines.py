@@ -86,8 +86,7 @@ def _whole_lines(stream: BinaryIO, file: str) -> Iterator[Lines]:
     first, rest = 1, b""
     while chunk := stream.read(BLOCK_BYTES):
         if first == 1 and not rest:
-            check_encoding(chunk[:4096], file)
-            chunk = chunk.removeprefix(_BOM)
+            chunk = without_mark(chunk, file)
         data = rest + chunk
         end = data.rfind(b"\n")
         rest = data[end + 1 :]
@@ -109,12 +108,18 @@ def single_lines(stream: BinaryIO, file: str) -> Iterator[bytes]:
         yield from block.data.split(b"\n")
 
 
-def check_encoding(head: bytes, file: str) -> None:
-    """Raise UserError if a file begins as UTF-16 does."""
+def without_mark(beginning: bytes, file: str) -> bytes:
+    """Return the beginning of a file without a byte-order mark.
+
+    Raises:
+        UserError: it begins as UTF-16 does.
+    """
+    head = beginning[:4096]
     marked = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     zeros = max(head[0::2].count(0), head[1::2].count(0))  # of Latin letters, every other byte is 0
     if marked or (len(head) >= 4 and zeros > len(head) // 8):
         raise UserError(f"{file} is UTF-16, not UTF-8: convert it first (iconv -f UTF-16 -t UTF-8)")
+    return beginning.removeprefix(_BOM)
 
 
 def _without_blank_end(data: bytes) -> bytes:

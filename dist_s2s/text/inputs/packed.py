@@ -89,7 +89,7 @@ class PackedFile:
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
         if self.member is None:
-            with open(self.path, "rb", _BUFFER_BYTES) as file:
+            with io.BufferedReader(io.FileIO(self.path), _BUFFER_BYTES) as file:
                 yield decompressed(file)
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:

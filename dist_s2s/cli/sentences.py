@@ -6,12 +6,12 @@ import unicodedata
 from collections.abc import Iterator
 
 from dist_s2s import UserError
+from dist_s2s.text.inputs.lines import utf16_form
+from dist_s2s.text.inputs.packed import ZIP_MAGIC, compression
 
 _BYTES_AT_A_TIME = 1 << 16
 _PAUSE_SECONDS = 0.02  # a sender that is silent for so long waits for an answer
 _BOM = "\ufeff"
-_COMPRESSED = {b"\x1f\x8b": "gzip -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x28\xb5\x2f\xfd": "zstd -dc"}
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> Iterator[list[str]]:
@@ -53,18 +53,13 @@ def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> It
 
 
 def _check_kind(beginning: bytes, name: str) -> None:
-    """Raise UserError for what is not text, and for UTF-16 that says what it is."""
-    for magic, program in _COMPRESSED.items():
-        if beginning.startswith(magic):
-            raise UserError(f"{name} is compressed; unpack it on the way: {program} FILE | dist-s2s translate ...")
-    if beginning.startswith(b"PK\x03\x04"):
+    """Raise UserError for what is not text, and for UTF-16."""
+    if (program := compression(beginning)) is not None:
+        raise UserError(f"{name} is compressed; unpack it on the way: {program} -dc FILE | dist-s2s translate ...")
+    if beginning.startswith(ZIP_MAGIC):
         raise UserError(f"{name} is a zip archive; unpack it first, and translate the text file in it")
-    if beginning.startswith(_UTF16):
-        raise UserError(f"{name} is UTF-16, as its byte order mark says; {_convert('UTF-16')}")
-    at_even, at_odd = beginning[::2].count(0), beginning[1::2].count(0)
-    if at_even or at_odd:
-        encoding = "UTF-16LE" if at_odd > at_even else "UTF-16BE"
-        raise UserError(f"{name} looks like UTF-16 without a byte order mark; {_convert(encoding)}")
+    if (form := utf16_form(beginning)) is not None:
+        raise UserError(f"{name} is UTF-16; {_convert(form)}")
 
 
 def _text(line: bytes, name: str, number: int) -> str:

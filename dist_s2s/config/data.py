@@ -106,7 +106,7 @@ class DataConfig(Section):
     )
     source_vectors: OptionalPath = Field(
         default=None,
-        description="word vectors that the source table begins with: word2vec, GloVe or fastText, also .gz",
+        description="word vectors that the source table begins with: word2vec, GloVe or fastText, also compressed",
     )
     target_vectors: OptionalPath = Field(default=None, description="the same for the target table")
 

@@ -1,4 +1,8 @@
-"""The script that a sentence is mostly written in, by the names of its letters in Unicode."""
+"""The script that a sentence is mostly written in, by the names of its letters in Unicode.
+
+Any two scripts are told apart here, since a sentence in another one than the rest is an outlier. What BLEU needs to
+know (`translation.bleu_tokenizer`) is coarser, and counts marks as well.
+"""
 
 import unicodedata
 from collections.abc import Sequence

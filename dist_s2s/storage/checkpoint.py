@@ -27,6 +27,7 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.storage.durable_files import (
     check_sha256,
+    naming,
     read_checked_json,
     sha256_of,
     sync_directory,
@@ -121,7 +122,7 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
     except SafetensorError as error:
         raise UserError(f"cannot write {path}: {error}") from None
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 

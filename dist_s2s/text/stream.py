@@ -3,10 +3,14 @@
 import os
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from dist_s2s import UserError
+from dist_s2s.text.inputs.block import Pair
+from dist_s2s.text.inputs.delimited import TWO_COLUMNS, TsvBlock
+from dist_s2s.text.inputs.lines import Lines, without_mark
 
 _BYTES = 1 << 20  # of a read
 _LONGEST_LINE = 1 << 20  # bytes
@@ -110,22 +114,22 @@ class StreamReader:
         return self.has_ended
 
 
-def parse_pair(line: bytes, path: str, number: int) -> tuple[str, str]:
-    """Return the two sides of a line `SOURCE<TAB>TARGET`.
+def parse_pairs(lines: Sequence[bytes], path: str, first: int) -> list[Pair]:
+    """Return the two sides of each line of a stream, as of a tab-separated file of two columns.
 
     Args:
-        line: with its end.
-        path, number: where it stands, for errors.
+        lines: with their ends.
+        path: of the stream, for errors.
+        first: the number of the first line.
 
     Raises:
-        UserError: it is not UTF-8, or does not have exactly one tab with text on both sides.
+        UserError: a line is no pair, or the stream is UTF-16.
     """
-    try:
-        text = line.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} line {number} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
-    sides = text.removeprefix("\ufeff").split("\t") if number == 1 else text.split("\t")
-    if len(sides) != 2 or not all(side.strip() for side in sides):
-        what = f"{len(sides) - 1} tabs" if len(sides) != 2 else "an empty side"
-        raise UserError(f"{path} line {number} has {what}: expected SOURCE<TAB>TARGET")
-    return sides[0], sides[1]
+    if not lines:
+        return []
+    data = b"".join(lines).removesuffix(b"\n")
+    block = TsvBlock(Lines(path, first, without_mark(data, path) if first == 1 else data), TWO_COLUMNS)
+    parsed = block.parse()
+    if parsed.bad:
+        raise UserError(str(parsed.bad[0]))
+    return parsed.pairs

@@ -24,8 +24,9 @@ from torch import Tensor
 from dist_s2s import UserError
 from dist_s2s.text.batches import collate, global_batches, shard_batch
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
+from dist_s2s.text.inputs.block import Pair
 from dist_s2s.text.pair_corpus import PairCorpus
-from dist_s2s.text.stream import StreamReader, parse_pair
+from dist_s2s.text.stream import StreamReader, parse_pairs
 from dist_s2s.text.vocabulary import EOS
 from dist_s2s.training.events import ChunkBegin, StreamWait
 from dist_s2s.training.new_words import begin_new_words
@@ -34,7 +35,6 @@ from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.word_counts import merge_counts
 
 _SECONDS_BETWEEN_WAITS = 1.0
-Pairs = list[tuple[str, str]]
 
 
 class StreamSteps:
@@ -121,7 +121,7 @@ class StreamSteps:
             trainer.tell(StreamWait())
         return False
 
-    def _shared_pairs(self, lines: int) -> Pairs:
+    def _shared_pairs(self, lines: int) -> list[Pair]:
         """Return the pairs of the next lines, on all ranks, and note how long the lines are."""
         ranks, first = self._trainer.ranks, self._trainer.progress.stream_lines_before + 1
 
@@ -129,14 +129,14 @@ class StreamSteps:
             if self._reader is None:
                 return ""
             raw = self._reader.take(lines)
-            pairs = [parse_pair(line, self._path, number) for number, line in enumerate(raw, start=first)]
+            pairs = parse_pairs(raw, self._path, first)
             return "\n".join([str(sum(map(len, raw))), *("\t".join(pair) for pair in pairs)])
 
         length, *texts = ranks.share(ranks.together(read).encode()).decode().split("\n")
         self._chunk_bytes = int(length)
         return [(source, target) for source, target in (text.split("\t") for text in texts)]
 
-    def _count(self, pairs: Pairs) -> tuple[PairCorpus, tuple[dict[str, int], dict[str, int]]]:
+    def _count(self, pairs: list[Pair]) -> tuple[PairCorpus, tuple[dict[str, int], dict[str, int]]]:
         """Return the pairs that are trained on, and how often each word occurs in them on either side."""
         ranks, translator = self._trainer.ranks, self._trainer.translator
         source, target = translator.source, translator.target

@@ -14,7 +14,7 @@ from torch import nn
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import naming, write_durably
 from dist_s2s.training import schedule
 from dist_s2s.training.events import ChunkBegin, Event, OtherValidation, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
@@ -129,8 +129,10 @@ class RunLog:
         """Write a line of metrics.jsonl, and a point on each of TensorBoard's curves."""
 
         def append() -> None:
-            self.accelerator.log(dict(values), step=step)
-            with open(self.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+            with naming(self.run_dir / "tensorboard"):
+                self.accelerator.log(dict(values), step=step)
+            path = self.run_dir / "metrics.jsonl"
+            with naming(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
         self._write(append)

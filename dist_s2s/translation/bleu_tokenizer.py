@@ -20,6 +20,7 @@ _OTHERS = (
     "\u0e00-\u0fff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff\u1950-\u19df\u1a20-\u1aaf"
     "\uaa80-\uaadf\u1b00-\u1b7f\ua980-\ua9df\ua000-\ua4cf"
 )
+# Letters alone, and not where spaces may be dropped: that is `text.tokenizers.spaces`.
 _SCRIPTS = {"han": _HAN, "kana": _KANA, "hangul": _HANGUL, "others": _OTHERS}
 _RANGES = {name: [(ranges[at], ranges[at + 2]) for at in range(0, len(ranges), 3)] for name, ranges in _SCRIPTS.items()}
 # By tokenizer: the modules that sacreBLEU needs for it, and its extra that brings them.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dist_s2s import UserError
 from dist_s2s.text import stream
-from dist_s2s.text.stream import StreamReader, parse_pair
+from dist_s2s.text.stream import StreamReader, parse_pairs
 
 
 def test_a_file_that_grows_gives_each_line_once(tmp_path: Path) -> None:
@@ -75,20 +75,28 @@ def test_what_is_no_stream_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_pairs_of_lines() -> None:
-    assert parse_pair("\ufeff猫\tcat\r\n".encode(), "f", 1) == ("猫", "cat")
-    assert parse_pair("a\u2028b\tc\n".encode(), "f", 2) == ("a\u2028b", "c")
+    lines = ["\ufeff猫\tcat\r\n", "a\u2028b\tc\n", "\ufeffd\te"]
+    assert parse_pairs([line.encode() for line in lines], "f", 1) == [
+        ("猫", "cat"),
+        ("a\u2028b", "c"),
+        ("\ufeffd", "e"),
+    ]
+    assert parse_pairs([lines[0].encode()], "f", 2) == [("\ufeff猫", "cat")]
+    assert parse_pairs([], "f", 1) == []
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"no tab\n", "line 30 has 0 tabs: expected SOURCE<TAB>TARGET"),
-        (b"\n", "line 30 has 0 tabs: expected SOURCE<TAB>TARGET"),
-        (b"a\tb\tc\n", "line 30 has 2 tabs: expected SOURCE<TAB>TARGET"),
-        (b"a\t \n", "line 30 has an empty side: expected SOURCE<TAB>TARGET"),
-        (b"a\t\xff\n", "line 30 is not UTF-8: invalid start byte at byte 3"),
+        (b"no tab\n", "line 31 has no tab: expected SOURCE<TAB>TARGET"),
+        (b"\n", "line 31 has no tab: expected SOURCE<TAB>TARGET"),
+        (b"a\tb\tc\n", "line 31 has 2 tabs: expected SOURCE<TAB>TARGET"),
+        (b"a\t \n", "line 31 has an empty target"),
+        (b"a\t\xff\n", r"line 31 is not UTF-8: byte 3 of the line is 0xff \(invalid start byte\)"),
     ],
 )
-def test_a_bad_line_is_named(line: bytes, message: str) -> None:
-    with pytest.raises(UserError, match=f"pairs.tsv {message}"):
-        parse_pair(line, "pairs.tsv", 30)
+def test_the_first_bad_line_is_named_as_in_a_file(line: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=f"pairs.tsv {message}$"):
+        parse_pairs([b"c\td\n", line, b"another\n"], "pairs.tsv", 30)
+    with pytest.raises(UserError, match=r"^pairs\.tsv is UTF-16"):
+        parse_pairs(["a\tb\n".encode("utf-16")], "pairs.tsv", 1)

@@ -177,7 +177,7 @@ def test_a_bad_line_ends_the_run_on_all_ranks(corpus: Path, tmp_path: Path) -> N
     path = tmp_path / "pairs.tsv"
     path.write_text(LINES[0] + "no tab\n", encoding="utf-8")
     errors = run("dist_s2s.train", *arguments(path, corpus, tmp_path / "run"), ranks=2, status=2).errors
-    assert all(f"error: {path} line 2 has 0 tabs: expected SOURCE<TAB>TARGET" in error for error in errors)
+    assert all(f"error: {path} line 2 has no tab: expected SOURCE<TAB>TARGET" in error for error in errors)
 
 
 def test_its_words_are_exported_and_begin_another_run(two_ranks: Path, corpus: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What the run log prints and writes, and that the first rank alone does so."""
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.training.events import Report, RunEnd, Validation
@@ -53,6 +56,22 @@ def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"step": 3, "loss": 1.5}, {"step": 4, "loss": 1.25}]
     assert tracker.logged == {3: {"loss": 1.5}, 4: {"loss": 1.25}}
     assert tracker.ended
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("dist_s2s.training.trackers.json.dumps", "metrics.jsonl"), (f"{__name__}.Tracker.log", "tensorboard")],
+)
+def test_a_full_disk_is_told_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, name: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log, _ = make_log(tmp_path)
+    monkeypatch.setattr(method, full)
+    with pytest.raises(UserError, match=rf"^No space left on device: {tmp_path / name}$"):
+        log.metrics(1, VALUES)
 
 
 def test_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What the readers of all forms hand on: blocks of an input, which any process can take apart."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 Pair = tuple[str, str]
@@ -13,6 +15,9 @@ class BadLine:
     file: str
     place: str
     problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.place} {self.problem}"
 
 
 @dataclass(slots=True)
@@ -39,6 +44,22 @@ class PairsBlock:
     def parse(self) -> Parsed:
         """Return what was read."""
         return self.parsed
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that pairs are read from.
+
+    Attributes:
+        paths: what is read from the disk.
+        description: what was recognised, and by what.
+        blocks: reads it from its beginning, and yields its blocks, which depend on its content alone. Raises UserError
+            if it cannot be read to its end.
+    """
+
+    paths: list[Path]
+    description: str
+    blocks: Callable[[], Iterator[Block]]
 
 
 def add_pair(parsed: Parsed, file: str, place: str, source: object, target: object) -> None:

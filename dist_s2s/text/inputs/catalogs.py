@@ -3,13 +3,12 @@
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import BadLine, PairsBlock, Parsed, add_pair
+from dist_s2s.text.inputs.block import BadLine, Input, PairsBlock, Parsed, add_pair
 from dist_s2s.text.inputs.lines import single_lines
 from dist_s2s.text.inputs.packed import PackedFile
 
@@ -22,55 +21,36 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _STATEMENT = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)?\s*("(?:[^"\\]|\\.)*")\s*')
 
 
-@dataclass(frozen=True)
-class CatalogInput:
-    """A catalog: messages, and their translations. What is not translated, or doubtful (fuzzy), is left out."""
-
-    file: PackedFile
-    is_binary: bool
-    is_reversed: bool
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.file.path]
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        form = "gettext's .mo" if self.is_binary else "gettext's .po"
-        direction = "from translation to message" if self.is_reversed else "from message to translation"
-        return f"{self.file}: {form}, {direction} (--columns msgid,msgstr or msgstr,msgid)"
-
-    def blocks(self) -> Iterator[PairsBlock]:
-        """Yield its translated messages.
-
-        Raises:
-            UserError: it is damaged, or not UTF-8.
-        """
-        file = str(self.file)
-        with self.file.reading() as stream:
-            messages = read_mo(stream, file) if self.is_binary else read_po(stream, file)
-            while batch := list(islice(messages, _BLOCK_MESSAGES)):
-                parsed = Parsed()
-                for place, source, target in batch:
-                    if isinstance(target, BadLine):
-                        parsed.bad.append(target)
-                    else:
-                        sides = (target, source) if self.is_reversed else (source, target)
-                        add_pair(parsed, file, place, *sides)
-                yield PairsBlock(parsed)
-
-
 Message = tuple[str, str, str | BadLine]  # where it stands, the message, its translation
 
 
-def catalog_input(file: PackedFile, columns: str | None, is_binary: bool) -> CatalogInput:
-    """Return the reader of a catalog; `columns` is `msgid,msgstr`, `msgstr,msgid`, or None for the former."""
+def catalog_input(file: PackedFile, columns: str | None, is_binary: bool) -> Input:
+    """Return the reader of a catalog: messages, and their translations, but none that is missing or doubtful (fuzzy).
+
+    `columns` is `msgid,msgstr`, `msgstr,msgid`, or None for the former.
+    """
     directions = {None: False, "msgid,msgstr": False, "msgstr,msgid": True}
     if columns not in directions:
         raise UserError(f"--columns of {file} are msgid,msgstr or msgstr,msgid, but are {columns!r}")
-    return CatalogInput(file, is_binary, directions[columns])
+    form = "gettext's .mo" if is_binary else "gettext's .po"
+    direction = "from translation to message" if directions[columns] else "from message to translation"
+    description = f"{file}: {form}, {direction} (--columns msgid,msgstr or msgstr,msgid)"
+    return Input([file.path], description, partial(_blocks, file, is_binary, directions[columns]))
+
+
+def _blocks(file: PackedFile, is_binary: bool, is_reversed: bool) -> Iterator[PairsBlock]:
+    name = str(file)
+    with file.reading() as stream:
+        messages = read_mo(stream, name) if is_binary else read_po(stream, name)
+        while batch := list(islice(messages, _BLOCK_MESSAGES)):
+            parsed = Parsed()
+            for place, source, target in batch:
+                if isinstance(target, BadLine):
+                    parsed.bad.append(target)
+                else:
+                    sides = (target, source) if is_reversed else (source, target)
+                    add_pair(parsed, name, place, *sides)
+            yield PairsBlock(parsed)
 
 
 def read_mo(stream: BinaryIO, file: str) -> Iterator[Message]:

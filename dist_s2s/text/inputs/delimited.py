@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import BadLine, Parsed
+from dist_s2s.text.inputs.block import BadLine, Input, Parsed
 from dist_s2s.text.inputs.lines import Lines, line_blocks
 from dist_s2s.text.inputs.packed import PackedFile
 
@@ -22,6 +22,9 @@ class Columns:
     source: int
     target: int
     width: int | None = None
+
+
+TWO_COLUMNS = Columns(0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +60,7 @@ class TsvBlock:
         return parsed
 
 
-@dataclass(frozen=True)
-class TsvInput:
-    """A tab-separated file."""
-
-    file: PackedFile
-    columns: Columns
-    decided: str
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.file.path]
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        return f"{self.file}: {self.decided}"
-
-    def blocks(self) -> Iterator[TsvBlock]:
-        """Yield its lines."""
-        with self.file.reading() as stream:
-            for lines in line_blocks(stream, str(self.file)):
-                yield TsvBlock(lines, self.columns)
-
-
-def tsv_input(file: PackedFile, columns: str | None, head: bytes) -> TsvInput:
+def tsv_input(file: PackedFile, columns: str | None, head: bytes) -> Input:
     """Return the reader of a tab-separated file.
 
     Args:
@@ -95,7 +73,7 @@ def tsv_input(file: PackedFile, columns: str | None, head: bytes) -> TsvInput:
     """
     if columns is not None:
         source, target = _numbers(columns)
-        return TsvInput(file, Columns(source - 1, target - 1), f"columns {source} and {target}, as given")
+        return _input(file, Columns(source - 1, target - 1), f"columns {source} and {target}, as given")
     lines = [line for line in head.decode("utf-8", "replace").split("\n")[:_SAMPLE_LINES] if line.strip()]
     tabs = Counter(line.count("\t") for line in lines).most_common(1)
     width = tabs[0][0] + 1 if tabs else 2
@@ -103,7 +81,17 @@ def tsv_input(file: PackedFile, columns: str | None, head: bytes) -> TsvInput:
         return _anki_input(file)
     if width > 2:
         raise UserError(f"{file} has {width} columns: say which two are source and target, as in --columns 1,2")
-    return TsvInput(file, Columns(0, 1, 2), "two columns")
+    return _input(file, TWO_COLUMNS, "two columns")
+
+
+def _input(file: PackedFile, columns: Columns, decided: str) -> Input:
+    return Input([file.path], f"{file}: {decided}", partial(_blocks, file, columns))
+
+
+def _blocks(file: PackedFile, columns: Columns) -> Iterator[TsvBlock]:
+    with file.reading() as stream:
+        for lines in line_blocks(stream, str(file)):
+            yield TsvBlock(lines, columns)
 
 
 def _is_anki(lines: list[str]) -> bool:
@@ -112,13 +100,13 @@ def _is_anki(lines: list[str]) -> bool:
     return 2 * sum(third.lstrip().startswith("CC-BY") for third in thirds) > len(thirds)
 
 
-def _anki_input(file: PackedFile) -> TsvInput:
+def _anki_input(file: PackedFile) -> Input:
     """Take the direction from the archive's name: in `cmn-eng.zip` English stands first, but is the target."""
     named = re.match(r"([a-z]{3})-eng\b", file.path.name.lower())
     if named and file.member is not None:
         decided = f"Anki's three columns, from 2 to 1: {named[1]}-eng by its name, in which English comes first"
-        return TsvInput(file, Columns(1, 0, 3), f"{decided} (--columns 1,2 for the other direction)")
-    return TsvInput(file, Columns(0, 1, 3), "Anki's three columns, from 1 to 2 (--columns 2,1 for the other direction)")
+        return _input(file, Columns(1, 0, 3), f"{decided} (--columns 1,2 for the other direction)")
+    return _input(file, Columns(0, 1, 3), "Anki's three columns, from 1 to 2 (--columns 2,1 for the other direction)")
 
 
 def _numbers(columns: str) -> tuple[int, int]:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import BadLine, Parsed, add_pair
+from dist_s2s.text.inputs.block import BadLine, Input, Parsed, add_pair
 from dist_s2s.text.inputs.keys import choose_keys, value_at
 from dist_s2s.text.inputs.lines import Lines, line_blocks
 from dist_s2s.text.inputs.packed import PackedFile
@@ -42,32 +42,7 @@ class JsonBlock:
         return parsed
 
 
-@dataclass(frozen=True)
-class JsonInput:
-    """A file with a JSON object on each line."""
-
-    file: PackedFile
-    keys: tuple[str, str]
-    decided: str
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.file.path]
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        return f"{self.file}: JSON lines, from {self.keys[0]} to {self.keys[1]}, {self.decided}"
-
-    def blocks(self) -> Iterator[JsonBlock]:
-        """Yield its lines."""
-        with self.file.reading() as stream:
-            for lines in line_blocks(stream, str(self.file)):
-                yield JsonBlock(lines, self.keys)
-
-
-def json_input(file: PackedFile, columns: str | None, head: bytes) -> JsonInput:
+def json_input(file: PackedFile, columns: str | None, head: bytes) -> Input:
     """Return the reader of a file of JSON lines.
 
     Args:
@@ -83,7 +58,14 @@ def json_input(file: PackedFile, columns: str | None, head: bytes) -> JsonInput:
     if begin.startswith(b"["):
         raise UserError(f"{file} is one JSON array: write an object a line (jq -c '.[]')")
     keys, decided = choose_keys(str(file), columns, lambda: _first_object(begin))
-    return JsonInput(file, keys, decided)
+    description = f"{file}: JSON lines, from {keys[0]} to {keys[1]}, {decided}"
+    return Input([file.path], description, partial(_blocks, file, keys))
+
+
+def _blocks(file: PackedFile, keys: tuple[str, str]) -> Iterator[JsonBlock]:
+    with file.reading() as stream:
+        for lines in line_blocks(stream, str(file)):
+            yield JsonBlock(lines, keys)
 
 
 def _first_object(begin: bytes) -> dict[str, Any]:

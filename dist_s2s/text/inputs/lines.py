@@ -12,6 +12,7 @@ from dist_s2s.text.inputs.block import BadLine
 BLOCK_BYTES = 1 << 22
 LINE_BYTES = 1 << 24  # a longer line is refused: whatever it is, it is not a sentence
 _BOM = b"\xef\xbb\xbf"
+_BYTES_PER_NUL = 32  # at most, of UTF-16
 _TAB, _NEWLINE = b"\t\n"
 
 
@@ -86,8 +87,7 @@ def _whole_lines(stream: BinaryIO, file: str) -> Iterator[Lines]:
     first, rest = 1, b""
     while chunk := stream.read(BLOCK_BYTES):
         if first == 1 and not rest:
-            check_encoding(chunk[:4096], file)
-            chunk = chunk.removeprefix(_BOM)
+            chunk = without_mark(chunk, file)
         data = rest + chunk
         end = data.rfind(b"\n")
         rest = data[end + 1 :]
@@ -109,12 +109,31 @@ def single_lines(stream: BinaryIO, file: str) -> Iterator[bytes]:
         yield from block.data.split(b"\n")
 
 
-def check_encoding(head: bytes, file: str) -> None:
-    """Raise UserError if a file begins as UTF-16 does."""
-    marked = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    zeros = max(head[0::2].count(0), head[1::2].count(0))  # of Latin letters, every other byte is 0
-    if marked or (len(head) >= 4 and zeros > len(head) // 8):
+def without_mark(beginning: bytes, file: str) -> bytes:
+    """Return the beginning of a file without a byte-order mark.
+
+    Raises:
+        UserError: it begins as UTF-16 does.
+    """
+    if utf16_form(beginning[:4096]) is not None:
         raise UserError(f"{file} is UTF-16, not UTF-8: convert it first (iconv -f UTF-16 -t UTF-8)")
+    return beginning.removeprefix(_BOM)
+
+
+def utf16_form(head: bytes) -> str | None:
+    """Return iconv's name of the UTF-16 in which a file begins, told by its mark or by NULs; None if it does not.
+
+    Every other byte of a Latin letter is NUL, but of Chinese text only those of line ends and spaces are.
+    """
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if len(head) < 4 or max(even, odd) * _BYTES_PER_NUL < len(head):
+        return None
+    # Line ends tell the order of bytes better than NULs do: a frequent Chinese character, U+4E00, has one too.
+    little = head.decode("utf-16-le", "replace").count("\n"), odd
+    big = head.decode("utf-16-be", "replace").count("\n"), even
+    return "UTF-16LE" if little > big else "UTF-16BE"
 
 
 def _without_blank_end(data: bytes) -> bytes:

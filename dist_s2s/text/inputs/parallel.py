@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import BadLine, Parsed
+from dist_s2s.text.inputs.block import BadLine, Input, Parsed
 from dist_s2s.text.inputs.lines import Lines, single_lines
 from dist_s2s.text.inputs.packed import PackedFile
 
@@ -35,47 +35,34 @@ class ParallelBlock:
         return parsed
 
 
-@dataclass(frozen=True)
-class ParallelInput:
-    """Two files of as many lines."""
+def parallel_input(source: PackedFile, target: PackedFile) -> Input:
+    """Return the reader of two files of as many lines."""
+    description = f"{source} and {target}: parallel files, by the comma between them"
+    return Input([source.path, target.path], description, partial(_blocks, source, target))
 
-    source: PackedFile
-    target: PackedFile
 
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.source.path, self.target.path]
+def _blocks(source_file: PackedFile, target_file: PackedFile) -> Iterator[ParallelBlock]:
+    """Yield as many lines of both.
 
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        return f"{self.source} and {self.target}: parallel files, by the comma between them"
-
-    def blocks(self) -> Iterator[ParallelBlock]:
-        """Yield as many lines of both.
-
-        Raises:
-            UserError: one has more lines.
-        """
-        files = (str(self.source), str(self.target))
-        with self.source.reading() as source_stream, self.target.reading() as target_stream:
-            sources, targets = single_lines(source_stream, files[0]), single_lines(target_stream, files[1])
-            first = 1
-            while True:
-                source, target = list(islice(sources, _BLOCK_LINES)), list(islice(targets, _BLOCK_LINES))
-                if len(source) != len(target):
-                    counts = [first - 1 + len(source) + _count(sources), first - 1 + len(target) + _count(targets)]
-                    raise UserError(
-                        f"{files[0]} has {counts[0]:,} lines, but {files[1]} has {counts[1]:,}: parallel files have a "
-                        "line for each line of the other"
-                    )
-                if not source:
-                    return
-                yield ParallelBlock(
-                    Lines(files[0], first, b"\n".join(source)), Lines(files[1], first, b"\n".join(target))
+    Raises:
+        UserError: one has more lines.
+    """
+    files = (str(source_file), str(target_file))
+    with source_file.reading() as source_stream, target_file.reading() as target_stream:
+        sources, targets = single_lines(source_stream, files[0]), single_lines(target_stream, files[1])
+        first = 1
+        while True:
+            source, target = list(islice(sources, _BLOCK_LINES)), list(islice(targets, _BLOCK_LINES))
+            if len(source) != len(target):
+                counts = [first - 1 + len(source) + _count(sources), first - 1 + len(target) + _count(targets)]
+                raise UserError(
+                    f"{files[0]} has {counts[0]:,} lines, but {files[1]} has {counts[1]:,}: parallel files have a "
+                    "line for each line of the other"
                 )
-                first += len(source)
+            if not source:
+                return
+            yield ParallelBlock(Lines(files[0], first, b"\n".join(source)), Lines(files[1], first, b"\n".join(target)))
+            first += len(source)
 
 
 def _count(lines: Iterator[bytes]) -> int:

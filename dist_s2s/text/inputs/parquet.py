@@ -3,14 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
 
 from dist_s2s import UserError
 from dist_s2s.text.extras import extra
-from dist_s2s.text.inputs.block import PairsBlock, Parsed, add_pair
+from dist_s2s.text.inputs.block import Input, PairsBlock, Parsed, add_pair
 from dist_s2s.text.inputs.keys import choose_keys
 from dist_s2s.text.inputs.packed import PackedFile
 
@@ -18,38 +17,7 @@ MAGIC = b"PAR1"
 _BLOCK_ROWS = 20_000
 
 
-@dataclass(frozen=True)
-class ParquetInput:
-    """Two columns of a Parquet file."""
-
-    file: PackedFile
-    keys: tuple[str, str]
-    decided: str
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.file.path]
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        return f"{self.file}: Parquet, from {self.keys[0]} to {self.keys[1]}, {self.decided}"
-
-    def blocks(self) -> Iterator[PairsBlock]:
-        """Yield its rows, a part of each row group at a time."""
-        name, row = str(self.file), 0
-        with _opened(self.file) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BLOCK_ROWS, columns=list(self.keys)):
-                parsed = Parsed()
-                columns = [_column(batch, key).to_pylist() for key in self.keys]
-                for source, target in zip(*columns, strict=True):
-                    row += 1
-                    add_pair(parsed, name, f"row {row}", source, target)
-                yield PairsBlock(parsed)
-
-
-def parquet_input(file: PackedFile, columns: str | None) -> ParquetInput:
+def parquet_input(file: PackedFile, columns: str | None) -> Input:
     """Return the reader of a Parquet file.
 
     Args:
@@ -66,7 +34,21 @@ def parquet_input(file: PackedFile, columns: str | None) -> ParquetInput:
     missing = [key for key in keys if key not in there]
     if missing:
         raise UserError(f"{file} has no column of text {missing[0]}: it has {', '.join(there) or 'none'}")
-    return ParquetInput(file, keys, decided)
+    description = f"{file}: Parquet, from {keys[0]} to {keys[1]}, {decided}"
+    return Input([file.path], description, partial(_blocks, file, keys))
+
+
+def _blocks(file: PackedFile, keys: tuple[str, str]) -> Iterator[PairsBlock]:
+    """Yield its rows, a part of each row group at a time."""
+    name, row = str(file), 0
+    with _opened(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=_BLOCK_ROWS, columns=list(keys)):
+            parsed = Parsed()
+            columns = [_column(batch, key).to_pylist() for key in keys]
+            for source, target in zip(*columns, strict=True):
+                row += 1
+                add_pair(parsed, name, f"row {row}", source, target)
+            yield PairsBlock(parsed)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class BadLines:
             if others:
                 places = ", ".join(other.place for other in others)
                 more += f" ({places}{', …' if count > EXAMPLES else ''})"
-            lines.append(f"{first.file} {first.place} {first.problem}{more}")
+            lines.append(f"{first}{more}")
         return lines
 
 

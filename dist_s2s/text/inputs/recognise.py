@@ -3,43 +3,23 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import Block
+from dist_s2s.text.inputs.block import Input
 from dist_s2s.text.inputs.catalogs import MO_MAGICS, catalog_input
 from dist_s2s.text.inputs.debian import debian_input
 from dist_s2s.text.inputs.delimited import tsv_input
 from dist_s2s.text.inputs.json_lines import json_input
 from dist_s2s.text.inputs.packed import PackedFile
-from dist_s2s.text.inputs.parallel import ParallelInput
+from dist_s2s.text.inputs.parallel import parallel_input
 from dist_s2s.text.inputs.parquet import MAGIC as PARQUET_MAGIC
 from dist_s2s.text.inputs.parquet import parquet_input
 from dist_s2s.text.inputs.tmx import tmx_input
 
 SEPARATOR = " + "
 _HEAD_BYTES = 1 << 16
-
-
-class Input(Protocol):
-    """Something that pairs are read from."""
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield the input in blocks, which depend on its content alone.
-
-        Raises:
-            UserError: it cannot be read to its end.
-        """
 
 
 def split_inputs(text: str) -> list[str]:
@@ -68,9 +48,10 @@ def open_input(text: str, columns: str | None = None) -> Input:
         sides = [side.strip() for side in text.split(",")]
         if len(sides) != 2:
             raise UserError(f"{text}: parallel files are two, as in a.zh,b.en, but these are {len(sides)}")
-        return ParallelInput(PackedFile.find(sides[0]), PackedFile.find(sides[1]))
+        return parallel_input(PackedFile.find(sides[0]), PackedFile.find(sides[1]))
     if os.path.isdir(text):
-        return debian_input(Path(text), columns)
+        packages = debian_input(Path(text), columns)
+        return Input(packages.paths, packages.description, packages.blocks)
     return _by_content(PackedFile.find(text), columns)
 
 

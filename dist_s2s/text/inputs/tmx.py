@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 from xml.parsers import expat
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.block import BadLine, PairsBlock, Parsed, add_pair
+from dist_s2s.text.inputs.block import BadLine, Input, PairsBlock, Parsed, add_pair
 from dist_s2s.text.inputs.packed import PackedFile
 
 _CHUNK = 1 << 16
@@ -25,49 +25,7 @@ class Unit:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class TmxInput:
-    """A TMX file."""
-
-    file: PackedFile
-    languages: tuple[str, str]
-    decided: str
-
-    @property
-    def paths(self) -> list[Path]:
-        """What is read from the disk."""
-        return [self.file.path]
-
-    @property
-    def description(self) -> str:
-        """What was recognised, and by what."""
-        return f"{self.file}: TMX, from {self.languages[0]} to {self.languages[1]}, {self.decided}"
-
-    def blocks(self) -> Iterator[PairsBlock]:
-        """Yield its units.
-
-        Raises:
-            UserError: it is not well-formed, or declares entities, which could expand without end.
-        """
-        with self.file.reading() as stream:
-            units = read_units(stream, str(self.file))
-            while batch := list(islice(units, _BLOCK_UNITS)):
-                yield PairsBlock(self._parse(batch))
-
-    def _parse(self, units: list[Unit]) -> Parsed:
-        parsed, file = Parsed(), str(self.file)
-        for unit in units:
-            source, target = (_text(unit, language) for language in self.languages)
-            place = f"line {unit.line}"
-            if source is None or target is None:
-                missing = self.languages[0] if source is None else self.languages[1]
-                parsed.bad.append(BadLine(file, place, f"has a translation unit without {missing}"))
-            else:
-                add_pair(parsed, file, place, source, target)
-        return parsed
-
-
-def tmx_input(file: PackedFile, columns: str | None) -> TmxInput:
+def tmx_input(file: PackedFile, columns: str | None) -> Input:
     """Return the reader of a TMX file.
 
     Args:
@@ -81,7 +39,7 @@ def tmx_input(file: PackedFile, columns: str | None) -> TmxInput:
         names = [name.strip() for name in columns.split(",")]
         if len(names) != 2 or not all(names):
             raise UserError(f"--columns of {file} are two languages, such as en,zh, but are {columns!r}")
-        return TmxInput(file, (names[0], names[1]), "as given")
+        return _input(file, (names[0], names[1]), "as given")
     with file.reading() as stream:
         first = next(read_units(stream, str(file)), None)
     languages = list(first.texts) if first else []
@@ -90,11 +48,40 @@ def tmx_input(file: PackedFile, columns: str | None) -> TmxInput:
             f"{file}: which of its languages ({', '.join(languages) or 'none'}) are source and target? Say it, as in "
             "--columns en,zh"
         )
-    return TmxInput(file, (languages[0], languages[1]), "the order of its first unit (--columns for the other)")
+    return _input(file, (languages[0], languages[1]), "the order of its first unit (--columns for the other)")
+
+
+def _input(file: PackedFile, languages: tuple[str, str], decided: str) -> Input:
+    description = f"{file}: TMX, from {languages[0]} to {languages[1]}, {decided}"
+    return Input([file.path], description, partial(_blocks, file, languages))
+
+
+def _blocks(file: PackedFile, languages: tuple[str, str]) -> Iterator[PairsBlock]:
+    with file.reading() as stream:
+        units = read_units(stream, str(file))
+        while batch := list(islice(units, _BLOCK_UNITS)):
+            yield PairsBlock(_parse(batch, languages, str(file)))
+
+
+def _parse(units: list[Unit], languages: tuple[str, str], file: str) -> Parsed:
+    parsed = Parsed()
+    for unit in units:
+        source, target = (_text(unit, language) for language in languages)
+        place = f"line {unit.line}"
+        if source is None or target is None:
+            missing = languages[0] if source is None else languages[1]
+            parsed.bad.append(BadLine(file, place, f"has a translation unit without {missing}"))
+        else:
+            add_pair(parsed, file, place, source, target)
+    return parsed
 
 
 def read_units(stream: BinaryIO, file: str) -> Iterator[Unit]:
-    """Yield the translation units of a TMX document, as it is read; see `TmxInput.blocks`."""
+    """Yield the translation units of a TMX document, as it is read.
+
+    Raises:
+        UserError: it is not well-formed, or declares entities, which could expand without end.
+    """
     handler = _Handler(file)
     parser = expat.ParserCreate()
     parser.buffer_text = True

@@ -6,7 +6,9 @@ SPACE = "▁"  # U+2581, a space as a token
 SPACE_LOOKALIKE = "_"
 
 # Scripts written without spaces: radicals, CJK punctuation, kana, bopomofo, ideographs; their compatibility,
-# vertical and full-width forms. Korean is left out because its spaces separate words.
+# vertical and full-width forms. Korean is left out because its spaces separate words, and Thai and its like because
+# theirs separate phrases. So these are not the scripts that BLEU cuts into characters (translation.bleu_tokenizer),
+# which are letters alone.
 _UNSPACED = "\u2e80-\u312f\u3190-\ua4cf\U00020000-\U0003ffff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\uffe0-\uffe6"
 _NEEDLESS_SPACE = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
 

@@ -4,29 +4,22 @@
     GloVe                          the same without the first line
     word2vec binary                the first line, then for each word its bytes, a space and DIM float32
 
-each plain or gzipped. Which of them it is shows in the first bytes.
+each plain, compressed, or in a zip archive: see `PackedFile`. Which of them it is shows in the first bytes.
 """
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
-from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.packed import check_regular
+from dist_s2s.text.inputs.packed import PackedFile
 
 Vector = NDArray[np.float32]
-_GZIP = b"\x1f\x8b"
 _LOOK_BYTES = 1 << 16  # at the beginning; a first line is shorter
-_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class VectorFile:
     """A file of word vectors.
 
     Args:
-        path: of the file.
+        path: of the file, or `archive.zip/member`.
 
     Attributes:
         dim: numbers of each vector.
@@ -59,15 +52,8 @@ class VectorFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        check_regular(self.path)
-        try:
-            with self._open() as file:
-                start = file.read(_LOOK_BYTES)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (EOFError, zlib.error) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+        self._file = PackedFile.find(os.fspath(path))
+        start = self._file.begin(_LOOK_BYTES)
         self.has_header, self.dim, self.form = self._recognise(start)
 
     def parse(self, record: Record) -> Vector:
@@ -96,11 +82,8 @@ class VectorFile:
         Raises:
             UserError: for a line with too few numbers, or a file that ends in the middle of a vector or is damaged.
         """
-        try:
-            with self._open() as file:
-                yield from self._binary_records(file) if self.form == "binary" else self._text_records(file)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{self.path} is damaged: {error}") from None
+        with self._file.reading() as stream:
+            yield from self._binary_records(stream) if self.form == "binary" else self._text_records(stream)
 
     def _text_records(self, file: BinaryIO) -> Iterator[Record]:
         for number, line in enumerate(file, start=1):
@@ -124,21 +107,10 @@ class VectorFile:
             data = file.read(size)
             if len(data) < size:
                 raise UserError(
-                    f"{self.path} ends at word {number}, within a vector, but its first line tells of {count} words; "
+                    f"{self._file} ends at word {number}, within a vector, but its first line tells of {count} words; "
                     "get the file again"
                 )
             yield Record(f"word {number}", word, data)
-
-    @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
-        with open(self.path, "rb", buffering=_BUFFER_BYTES) as file:
-            is_packed = file.read(len(_GZIP)) == _GZIP
-            file.seek(0)
-            if not is_packed:
-                yield file
-                return
-            with gzip.GzipFile(fileobj=file) as unpacked, BufferedReader(unpacked, _BUFFER_BYTES) as buffered:
-                yield cast(BinaryIO, buffered)
 
     def _recognise(self, start: bytes) -> tuple[bool, int, Literal["text", "binary"]]:
         """Return whether there is a header, the dimension, and whether numbers are text or bytes."""
@@ -147,20 +119,20 @@ class VectorFile:
         if len(fields) == 2 and all(field.isdigit() for field in fields):
             dim = int(fields[1])
             if dim < 1:
-                raise UserError(f"{self.path} line 1 tells of vectors of {dim} numbers")
+                raise UserError(f"{self._file} line 1 tells of vectors of {dim} numbers")
             line = rest.partition(b"\n")[0].split()
             is_text = not rest or (len(line) > 1 and _are_numbers(line[-min(dim, len(line) - 1) :]))
             return True, dim, "text" if is_text else "binary"
         if len(fields) < 2 or not _are_numbers(fields[1:]):
             raise UserError(
-                f"{self.path} is no file of word vectors: line 1 is neither COUNT DIM nor WORD NUMBER … NUMBER, but "
+                f"{self._file} is no file of word vectors: line 1 is neither COUNT DIM nor WORD NUMBER … NUMBER, but "
                 f"begins with {_start_of(first)}"
             )
         return False, len(fields) - 1, "text"
 
     def _wrong(self, record: Record, what: str) -> UserError:
         word = record.word.decode("utf-8", "replace")
-        return UserError(f"{self.path} {record.place}: the word {word!r} {what}; remove or repair it")
+        return UserError(f"{self._file} {record.place}: the word {word!r} {what}; remove or repair it")
 
 
 def _read_word(file: BinaryIO) -> bytes:

@@ -97,7 +97,13 @@ def test_a_file_full_of_bad_lines_is_not_read_to_its_end(corpus):
 
 
 @pytest.mark.parametrize(
-    "text", ["\ufeffa\tb\n".encode("utf-16-le"), "你\tb\n".encode("utf-16"), "hello\tyou\n".encode("utf-16-be")]
+    "text",
+    [
+        "\ufeffa\tb\n".encode("utf-16-le"),
+        "你\tb\n".encode("utf-16"),
+        "hello\tyou\n".encode("utf-16-be"),
+        "我们看见\t你一\n".encode("utf-16-le"),
+    ],
 )
 def test_utf_16_is_named(corpus, text):
     with pytest.raises(UserError, match=r"corpus\.tsv is UTF-16, not UTF-8: convert it"):

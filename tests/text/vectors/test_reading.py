@@ -1,7 +1,10 @@
 """Files of word vectors: every form, and what is wrong with them."""
 
+import bz2
 import gzip
+import lzma
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,12 +48,27 @@ def rows_of(path: Path) -> dict[str, list[float]]:
     return {record.word.decode(): file.parse(record).tolist() for record in file.records()}
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def zstd(data: bytes) -> bytes:
+    compressed: bytes = pytest.importorskip("zstandard").compress(data)
+    return compressed
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress, zstd])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_recognised(tmp_path: Path, form: str, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "vectors"
     path.write_bytes(pack(FORMS[form]))
     assert rows_of(path) == dict(zip(WORDS, ROWS.tolist(), strict=True))
+
+
+def test_a_member_of_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for form, content in FORMS.items():
+            archive.writestr(f"{form}.vec", content)
+    assert rows_of(path / "binary.vec") == rows_of(path / "GloVe.vec") == dict(zip(WORDS, ROWS.tolist(), strict=True))
+    with pytest.raises(UserError, match=r"vectors\.zip: which of its 7 members"):
+        rows_of(path)
 
 
 def test_words_with_spaces_are_left_out(tmp_path: Path) -> None:
@@ -85,7 +103,9 @@ WRONG = {
     "empty": (b"", "line 1 is neither COUNT DIM"),
     "no dimension": (b"3 0\n", "line 1 tells of vectors of 0 numbers"),
     "cut off": (binary(b"\n")[:-9], "ends at word 5, within a vector, but its first line tells of 5 words"),
-    "half a gzip file": (gzip.compress(text_of(header=True))[:-20], "is damaged"),
+    "half a gzip file": (gzip.compress(text_of(header=True))[:-20], "cannot be read: Compressed file ended before"),
+    "half an xz file": (lzma.compress(text_of(header=True))[:-20], "cannot be read: Compressed file ended before"),
+    "damaged bzip2": (bz2.compress(text_of(header=True))[:40] + b"x" * 90, "cannot be read: Invalid data stream"),
 }
 
 
@@ -102,7 +122,7 @@ def test_what_is_wrong_is_told(tmp_path: Path, what: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere cannot be read: No such file"):
+    with pytest.raises(UserError, match="nowhere does not exist: check the path"):
         VectorFile(tmp_path / "nowhere")
 
 

@@ -9,8 +9,7 @@ each plain, compressed, or in a zip archive: see `PackedFile`. Which of them it 
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,10 @@ from dist_s2s.text.inputs.packed import PackedFile
 
 Vector = NDArray[np.float32]
 _LOOK_BYTES = 1 << 16  # at the beginning; a first line is shorter
+_READ_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A word of the file with its vector, which is still as it was written.
 
     Attributes:
@@ -101,16 +100,21 @@ class VectorFile:
 
     def _binary_records(self, file: BinaryIO) -> Iterator[Record]:
         count = int(file.readline().split()[0])
-        size = 4 * self.dim
+        size, read, begin = 4 * self.dim, b"", 0
         for number in range(1, count + 1):
-            word = _read_word(file)
-            data = file.read(size)
-            if len(data) < size:
+            space = read.find(b" ", begin)
+            if space < 0 or len(read) - space - 1 < size:
+                read, begin = read[begin:] + file.read(_READ_BYTES + size), 0
+                space = read.find(b" ")
+            end = space + 1 + size
+            if space < 0 or len(read) < end:
                 raise UserError(
                     f"{self._file} ends at word {number}, within a vector, but its first line tells of {count} words; "
                     "get the file again"
                 )
-            yield Record(f"word {number}", word, data)
+            # Some programs put a newline after a vector.
+            yield Record(f"word {number}", read[begin:space].lstrip(b"\n"), read[space + 1 : end])
+            begin = end
 
     def _recognise(self, start: bytes) -> tuple[bool, int, Literal["text", "binary"]]:
         """Return whether there is a header, the dimension, and whether numbers are text or bytes."""
@@ -133,14 +137,6 @@ class VectorFile:
     def _wrong(self, record: Record, what: str) -> UserError:
         word = record.word.decode("utf-8", "replace")
         return UserError(f"{self._file} {record.place}: the word {word!r} {what}; remove or repair it")
-
-
-def _read_word(file: BinaryIO) -> bytes:
-    """Read up to a space, leaving out the newline that some programs put after a vector."""
-    word = bytearray()
-    while (byte := file.read(1)) not in (b" ", b""):
-        word += byte
-    return bytes(word).lstrip(b"\n")
 
 
 def _float32(numbers: Iterable[float]) -> Vector:

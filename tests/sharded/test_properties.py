@@ -151,10 +151,7 @@ def compare(case: TableCase, rule: str, of_steps: list[list[tuple[Tensor, Tensor
     torch.testing.assert_close(assemble(end, case.layout), whole.weight.detach(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@settings(max_examples=60)
-@given(data=st.data())
-def test_sharded_tables_learn_as_whole_ones(ranks: RankPool, world_size: int, data: st.DataObject):
+def check_tables(ranks: RankPool, world_size: int, data: st.DataObject) -> None:
     cases = data.draw(st.lists(table_cases(world_size), min_size=1, max_size=2))
     rule, planned = data.draw(st.sampled_from(sorted(RULES))), data.draw(st.booleans())
     room = data.draw(st.sampled_from([32, 256, FIRST_BYTES]))  # bytes of first messages
@@ -163,3 +160,19 @@ def test_sharded_tables_learn_as_whole_ones(ranks: RankPool, world_size: int, da
     for number, case in enumerate(cases):
         of_steps = [[history[step][number] for history in histories] for step in range(STEPS)]
         compare(case, rule, of_steps, [end[number] for end in ends])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@settings(max_examples=30)
+@given(data=st.data())
+def test_sharded_tables_learn_as_whole_ones(ranks: RankPool, world_size: int, data: st.DataObject):
+    check_tables(ranks, world_size, data)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@settings(max_examples=200)
+@given(data=st.data())
+def test_many_more_tables(ranks: RankPool, world_size: int, data: st.DataObject):
+    check_tables(ranks, world_size, data)

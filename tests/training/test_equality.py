@@ -28,7 +28,7 @@ from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 131))])
-STEPS = 50
+STEPS = 30  # more than an epoch
 CORE_RATE, TABLE_RATE = 0.02, 0.1
 BATCH_TOKENS = 24
 MAX_NORM = 0.38
@@ -37,6 +37,8 @@ LAYOUTS = ("contiguous", "round_robin")
 # Neither optimizer nor output layer knows the layout: each has one of the two, in turn.
 RUNS = [(optimizer, layout, "replicated") for optimizer, layout in zip(OPTIMIZERS, LAYOUTS * 2, strict=True)]
 RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
+# On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
+RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], RUNS[5], RUNS[6]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
 SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
 
 
@@ -233,12 +235,13 @@ def plain() -> dict[tuple[str, str], Result]:
     return {kind: train_plainly(*kind)[0] for kind in sorted(kinds)}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", RUNS_OF)
 def test_training_is_the_same_at_every_world_size_and_as_plain_pytorch(
     world_size: int, ranks: RankPool, plain: dict[tuple[str, str], Result], tmp_path: Path
 ) -> None:
-    by_rank = ranks.run(train_on_ranks, tmp_path, RUNS, world_size=world_size, timeout=100.0)
-    for (optimizer, _, output), *results in zip(RUNS, *by_rank, strict=True):
+    runs = RUNS_OF[world_size]
+    by_rank = ranks.run(train_on_ranks, tmp_path, runs, world_size=world_size, timeout=100.0)
+    for (optimizer, _, output), *results in zip(runs, *by_rank, strict=True):
         assert_equal(results, plain[optimizer, output])
 
 

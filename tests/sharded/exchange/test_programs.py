@@ -213,7 +213,7 @@ def check_programs(ranks: RankPool, path: str, world_size: int, of_cases: list[l
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=15)
+@settings(max_examples=10)  # of up to 8 programs each
 @given(data=st.data())
 def test_equal_programs_are_right_and_others_are_the_same_error(
     ranks: RankPool, path: str, world_size: int, data: st.DataObject

@@ -173,7 +173,9 @@ def test_replicas_get_the_same_gradient(ranks: RankPool) -> None:
     close(torch.stack([result.loss for result in results]).mean(), mean.detach())
 
 
-def use_low_precision(group: dist.ProcessGroup, how: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def use_low_precision(
+    group: dist.ProcessGroup, how: str, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, Tensor, Tensor]:
     """The loss, and the gradients of hidden and shard, of 600 tokens one at a time; all have one target."""
     table = DistributedEmbedding(V, H, seed=7, process_group=group)
     output = VocabParallelCrossEntropy(table, chunk_elements=1, reduction="sum", label_smoothing=0.1)
@@ -187,10 +189,16 @@ def use_low_precision(group: dist.ProcessGroup, how: str, dtype: torch.dtype) ->
     return loss.detach(), hidden.grad, table.weight.grad
 
 
+@pytest.fixture(scope="module")
+def exact(ranks: RankPool) -> list[tuple[Tensor, Tensor, Tensor]]:
+    return ranks.run(use_low_precision, "nowhere", world_size=2)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("how", ["hidden", "autocast"])
-def test_low_precision_matrix_products_are_summed_in_float32(ranks: RankPool, how: str, dtype: torch.dtype) -> None:
-    exact = ranks.run(use_low_precision, "no", dtype, world_size=2)
+def test_low_precision_matrix_products_are_summed_in_float32(
+    ranks: RankPool, exact: list[tuple[Tensor, Tensor, Tensor]], how: str, dtype: torch.dtype
+) -> None:
     rough = ranks.run(use_low_precision, how, dtype, world_size=2)
     for expected, actual in zip(exact, rough, strict=True):
         assert actual[0].dtype == torch.float32

@@ -127,7 +127,7 @@ def _files() -> set[str]:
 @pytest.mark.parametrize("ahead", [True, False], ids=["by mailboxes", "in place"])
 def test_a_rank_killed_while_training_is_named_and_nothing_is_left(ahead: bool):
     random = Random(0)
-    for _ in range(3):
+    for _ in range(2):
         kill_one(random, SECONDS["quick"], ahead)
 
 

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from dist_s2s.config import KEYS
 from tests.commands import ROOT, run
 from tests.toy_corpus import options, write_corpus
 
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRESENT = [
     *GUIDES,
     *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/results/README.md")),
@@ -32,16 +33,21 @@ def code_of(text: str) -> str:
     return "\n".join([*fences, *indented, *inline]).replace("\\\n", " ")
 
 
-def anchors_of(text: str) -> set[str]:
+def anchors_of(text: str) -> list[str]:
     """The anchors that GitHub gives the headings."""
     headings = re.findall(r"^#+ +(.*)$", FENCE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def links_of(text: str) -> list[str]:
+    """Where the links and pictures lead."""
+    return re.findall(r"\]\(([^()\s]+)\)", without_code(text))
 
 
 def broken_links(document: Path, text: str) -> list[str]:
     """The relative links whose file or heading is missing."""
     broken = []
-    for target in re.findall(r"\]\(([^()\s]+)\)", without_code(text)):
+    for target in links_of(text):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -146,12 +152,21 @@ def run_program(source: str, folder: Path, ranks: int = 1) -> str:
     return run(str(file), ranks=ranks).output
 
 
-PROGRAMS = {name: source for name, source in snippets() if source.startswith("import ")}
+THEORY = {name: source for name, source in snippets() if name.startswith("theory-")}  # checks that take no ranks
+PROGRAMS = {
+    name: source for name, source in snippets() if source.startswith("import ") and not name.startswith("theory")
+}
 
 
 @pytest.mark.parametrize(("name", "source"), snippets(), ids=[name for name, _ in snippets()])
 def test_a_snippet_compiles(name: str, source: str) -> None:
     compile(source, name, "exec")
+
+
+@pytest.mark.parametrize("name", THEORY)
+def test_a_claim_of_the_theory_holds(name: str) -> None:
+    with torch.random.fork_rng():
+        exec(compile(THEORY[name], name, "exec"), {})
 
 
 @pytest.mark.parametrize(
@@ -173,3 +188,27 @@ def test_the_listener_of_the_training_guide_hears_of_steps(tmp_path: Path) -> No
 
 def test_the_library_guide_and_the_readme_have_programs() -> None:
     assert {"README-0", "library-0"} <= PROGRAMS.keys()
+
+
+def sections_of(text: str) -> list[str]:
+    """What stands before the first heading, and below each."""
+    return re.split(r"^#+ .*$", FENCE.sub("", text), flags=re.MULTILINE)
+
+
+def test_the_chinese_theory_is_the_same_document() -> None:
+    english, chinese = ((ROOT / "docs" / name).read_text("utf-8") for name in ("theory.md", "theory.zh-CN.md"))
+    assert FENCE.findall(chinese) == FENCE.findall(english)
+    in_chinese = dict(zip(anchors_of(english), anchors_of(chinese), strict=True))
+    same = {f"#{anchor}": f"#{in_chinese[anchor]}" for anchor in in_chinese} | {"theory.zh-CN.md": "theory.md"}
+    for ours, theirs in zip(sections_of(english), sections_of(chinese), strict=True):
+        assert sorted(links_of(theirs)) == sorted(same.get(link, link) for link in links_of(ours))
+
+
+def test_the_chinese_readme_shows_what_the_readme_shows() -> None:
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    shown, all_shown = ([re.sub(r" +# .*", "", code) for _, code in FENCE.findall(text)] for text in (chinese, english))
+    assert shown == [code for code in all_shown if code in shown]
+    assert len(shown) == 4  # two commands, what they print, one's own pairs, and the diff from nn.Embedding
+    only_chinese = set(links_of(chinese)) - set(links_of(english))
+    assert only_chinese == {"README.md", "README.md#the-library", "docs/theory.zh-CN.md"}
+    assert "README.zh-CN.md" in links_of(english)

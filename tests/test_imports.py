@@ -18,7 +18,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
         ("train", "prepare", "translate", "evaluate", "export", "estimate"),
         ("cli",),
         ("training",),
-        ("preparation",),
+        ("preparation", "analysis"),
         ("translation",),
         ("text", "models", "cost"),
         ("storage",),

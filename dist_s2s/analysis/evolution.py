@@ -40,7 +40,8 @@ def first_rows(rows: Rows) -> Floats:
     if len(rows) == 0:
         return np.full(rows.shape[1:], np.nan)
     is_present = ~np.isnan(rows).any(axis=2)
-    return rows[is_present.argmax(axis=0), np.arange(rows.shape[1])].astype(np.float64)
+    first: Floats = rows[is_present.argmax(axis=0), np.arange(rows.shape[1])].astype(np.float64)
+    return first
 
 
 def nearest(rows: Rows, k: int) -> tuple[NDArray[np.int64], Floats]:

@@ -52,6 +52,7 @@ KEYS: list[tuple[str, dict[str, object]]] = [
     ("an origin that is none", {"training.init_from": "nowhere"}),
     ("a vocabulary to extend without an origin", {"data.vocabulary": "extend"}),
     ("a part that is not there", {"training.frozen": "encodr.*"}),
+    ("a word to record that is unknown", {"training.record_vectors_every": 5, "training.record_words": "猫,Hund"}),
     ("a share of nothing", {"data.mix_share": 0.5}),
     ("half a limit", {"translation.length_factor": 2}),
     ("an unknown metric", {"training.metric": "bleurt"}),

@@ -101,6 +101,8 @@ RESUMABLE_KEYS = frozenset(
         "training.bleu_tokenizer",
         "training.patience",
         "training.log_every",
+        "training.record_vectors_every",
+        "training.record_words",
         "training.resume",
         "training.resume_with_other_data",
         "training.threads_per_rank",

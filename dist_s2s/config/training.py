@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dist_s2s.config.values import OptionalFloat, OptionalInt, OptionalPath, PathText, Patterns, Rates, Section
+from dist_s2s.config.values import OptionalFloat, OptionalInt, OptionalPath, PathText, Patterns, Rates, Section, Words
 
 BleuTokenizer = Literal[
     "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"
@@ -46,6 +46,14 @@ class TrainingConfig(Section):
     )
     patience: int = Field(default=0, ge=0, description="validations without a better one before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
+    record_vectors_every: OptionalInt = Field(
+        default=None, gt=0, description="steps between records of how words' vectors move; null: none are recorded"
+    )
+    record_words: Words = Field(
+        default=(),
+        description="the words that are recorded; none named: frequent ones, rare ones, and those of the validation "
+        "samples",
+    )
     init_from: OptionalPath = Field(
         default=None, description="a run or one of its checkpoints, whose weights this run begins with: fine-tuning"
     )
@@ -69,6 +77,12 @@ class TrainingConfig(Section):
     def _ends(self) -> Self:
         if self.max_steps is None and self.max_minutes is None and self.max_epochs is None:
             raise ValueError("set training.max_steps, training.max_minutes or training.max_epochs: all are null")
+        return self
+
+    @model_validator(mode="after")
+    def _records(self) -> Self:
+        if self.record_words and self.record_vectors_every is None:
+            raise ValueError("training.record_words needs training.record_vectors_every, which is null")
         return self
 
 

@@ -61,6 +61,7 @@ def _rates_from_text(value: object) -> object:
 
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
 
 

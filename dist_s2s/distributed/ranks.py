@@ -42,6 +42,11 @@ class Ranks:
             dist.all_reduce(total, group=self.group)
         return total.tolist()
 
+    def sum_in_place(self, tensor: Tensor) -> None:
+        """Replace a tensor, of the same shape and dtype on every rank, by the sum over all ranks (one all_reduce)."""
+        if self.group is not None:
+            dist.all_reduce(tensor, group=self.group)
+
     def all_agree(self, mine: bool) -> bool:
         """Tell whether it is True on every rank (one all_reduce)."""
         return self.sum([float(mine)])[0] == self.world_size

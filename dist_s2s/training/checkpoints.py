@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from dist_s2s.storage.checkpoint import list_checkpoints, remove_checkpoint, save_checkpoint, save_progress
-from dist_s2s.training.events import CheckpointSaved, Event, StepEnd, StepsEnd, Validation
+from dist_s2s.training.events import CheckpointBegin, CheckpointSaved, Event, StepEnd, StepsEnd, Validation
 from dist_s2s.training.trainer import Trainer
 
 
@@ -34,6 +34,7 @@ class Checkpoints:
         """Write a checkpoint of this step; remove those that are neither among the newest nor the best."""
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused():
+            trainer.tell(CheckpointBegin(progress.step))
             files = trainer.translator.changing_files() if trainer.ranks.is_first else {}
             path = save_checkpoint(self._folder, trainer.state, progress.step, asdict(progress), trainer.ranks, files)
             trainer.ranks.together(lambda: self._remove_old_ones() if trainer.ranks.is_first else None)

@@ -152,6 +152,13 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class CheckpointBegin:
+    """A checkpoint is written next. What must be on the disk before it is there, a listener writes now."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     """A checkpoint is complete."""
 
@@ -185,6 +192,7 @@ Event = (
     | ChunkBegin
     | Validation
     | OtherValidation
+    | CheckpointBegin
     | CheckpointSaved
     | RunEnd
 )

@@ -26,12 +26,13 @@ from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.guard import LossGuard
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.own_data import own_data
+from dist_s2s.training.recorder import VectorRecorder
 from dist_s2s.training.schedule import METRIC_NAMES, warmup_warning
 from dist_s2s.training.settle import config_of, find_origin, score_warning, settle
 from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.stream import StreamSteps
-from dist_s2s.training.trackers import RunLog, counted
+from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
@@ -86,6 +87,9 @@ def run_training(
         begin(trainer, start, log)
         frozen = read_vectors(config, translator, log.say, resuming=start.checkpoint is not None)
         trainer.listeners += [] if frozen is None else [frozen]
+        if config.training.record_vectors_every is not None:
+            samples = start.data.valid_pairs[:SAMPLES_AT_VALIDATION]
+            trainer.listeners.append(VectorRecorder(trainer, samples, start.checkpoint, log.say))
         if config.data.stream is not None:
             trainer.next_steps = StreamSteps(trainer, stack)
         log.start_trackers(config.model_dump(mode="json"), trainer.progress)

@@ -15,6 +15,7 @@ from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.training import events
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.events import (
+    CheckpointBegin,
     CheckpointSaved,
     Event,
     Paused,
@@ -84,7 +85,7 @@ def whole_training(group: dist.ProcessGroup, run_dir: Path) -> list[object]:
 
 def test_validations_and_checkpoints_pause_training(ranks: RankPool, tmp_path: Path) -> None:
     """A validation saves, so that step 4 is saved once. What a listener causes is heard before what it heard."""
-    saved = [Paused, Resumed, CheckpointSaved]
+    saved = [Paused, CheckpointBegin, Resumed, CheckpointSaved]
     validated = [Report, Paused, ValidationBatch, ValidationBatch, *saved, events.Validation, Resumed]
     end = RunEnd(5, "training.max_steps = 5 is reached", interrupted=False)
     steps = [[], [Report, *saved], [Report], validated, []]

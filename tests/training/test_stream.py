@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
+from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, vectors_file
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary, load_vocabulary
 from dist_s2s.translation.load import best_checkpoint
 from tests.commands import Command, run
@@ -36,6 +38,7 @@ def arguments(stream: Path, corpus: Path, run_dir: Path, **overrides: object) ->
         "training__max_epochs": 1,
         "training__validate_every": 4,
         "training__keep_checkpoints": 9,
+        "training__record_vectors_every": 2,
         "training__precision": "fp64",
         "model__dropout": 0.0,
     }
@@ -90,6 +93,13 @@ def test_four_ranks_take_the_same_course_as_two(two_ranks: Path, stream: Path, c
     for mine, other in zip(ours, theirs, strict=True):
         for side in ("source", "target"):
             assert vocabulary(mine, side).to_text() == vocabulary(other, side).to_text()
+    for side in SIDES:
+        mine, other = (RecordedVectors.load(vectors_file(directory, side)) for directory in (run_dir, two_ranks))
+        assert mine.words == other.words
+        np.testing.assert_allclose(mine.rows, other.rows, rtol=0, atol=1e-6)
+    assert len(mine.steps) > 5
+    assert any(word.absent_after for word in mine.words)
+    assert np.isnan(mine.rows).any()
 
 
 def test_translate_uses_the_vocabulary_of_the_best_checkpoint(two_ranks: Path, tmp_path: Path) -> None:
@@ -125,6 +135,8 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     ours, theirs = (list_checkpoints(d / "checkpoints") for d in (run_dir, two_ranks))
     assert [read_manifest(c)["sha256"] for c in ours] == [read_manifest(c)["sha256"] for c in theirs]
     assert losses(run_dir) == losses(two_ranks)
+    for side in SIDES:
+        assert vectors_file(run_dir, side).read_bytes() == vectors_file(two_ranks, side).read_bytes()
 
 
 def test_a_pipe_is_read_as_it_is_written(two_ranks: Path, corpus: Path, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ SOURCES = {
 # Which package may import which: those of a line the lines below, never each other or a line above.
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
-        ("train", "prepare", "translate", "evaluate", "export", "estimate"),
+        ("train", "prepare", "translate", "evaluate", "embeddings", "export", "estimate"),
         ("cli",),
         ("training",),
-        ("preparation",),
+        ("preparation", "analysis"),
         ("translation",),
         ("text", "models", "cost"),
         ("storage",),

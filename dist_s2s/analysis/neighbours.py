@@ -228,5 +228,5 @@ class _Best:
 
 
 def _three_cos_mul(cosines: Tensor, _: object) -> Tensor:
-    a, b, c = ((cosines + 1) / 2).T
-    return b.mul(c).div(a + _EPSILON)
+    moved = (cosines + 1) / 2
+    return moved[:, 1].mul(moved[:, 2]).div(moved[:, 0] + _EPSILON)

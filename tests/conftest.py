@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.commands import run
 from tests.rank_pool import RankPool
-from tests.toy_corpus import write_corpus
+from tests.toy_corpus import options, write_corpus
 
 # The same examples each time, and no deadline: how fast one runs depends on what else the machine does.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
@@ -37,3 +38,13 @@ def ranks() -> Iterator[RankPool]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy corpus as a TSV file, for the tests that run the real commands."""
     return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps by two ranks in round-robin layout, for tests that only read it."""
+    run_dir = tmp_path_factory.mktemp("saved") / "run"
+    corpus = write_corpus(tmp_path_factory.mktemp("corpus"))
+    settings = options(corpus, run_dir, training__max_steps=2, embedding__layout="round_robin")
+    run("dist_s2s.train", *settings, ranks=2)
+    return run_dir

@@ -15,21 +15,13 @@ FORMS = [form for form in FORMATS if form != "keyedvectors"]
 
 
 @pytest.fixture(scope="module")
-def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("exported") / "run"
-    settings = options(corpus, run_dir, training__max_steps=2, embedding__layout="round_robin")
-    run("dist_s2s.train", *settings, ranks=2)
-    return run_dir
-
-
-@pytest.fixture(scope="module")
-def exported(trained: Path) -> dict[str, Path]:
-    files = {}
+def exported(saved_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, files = tmp_path_factory.mktemp("exported"), {}
     for form in FORMS:
-        files[form] = trained.parent / form
-        command = ("--run", trained, "--side", "target", "--format", form, "--output", files[form])
+        files[form] = folder / form
+        command = ("--run", saved_run, "--side", "target", "--format", form, "--output", files[form])
         finished = run("dist_s2s.export", *command)
-        assert finished.output.startswith(f"{len(tokens_of(trained))} vectors of ")
+        assert finished.output.startswith(f"{len(tokens_of(saved_run))} vectors of ")
     return files
 
 
@@ -43,21 +35,31 @@ def rows_of(path: Path) -> tuple[list[str], np.ndarray]:
     return [record.word.decode() for record in records], np.stack([file.parse(record) for record in records])
 
 
-def test_every_form_holds_the_same_rows(trained: Path, exported: dict[str, Path]) -> None:
+def test_every_form_holds_the_same_rows(saved_run: Path, exported: dict[str, Path]) -> None:
     tokens, rows = rows_of(exported["word2vec"])
-    assert tokens == tokens_of(trained)
+    assert tokens == tokens_of(saved_run)
     assert rows_of(exported["word2vec_binary"])[1].tobytes() == rows.tobytes()
     assert load_file(exported["safetensors"] / "vectors.safetensors")["weight"].tobytes() == rows.tobytes()
     assert (exported["safetensors"] / "vocabulary.txt").read_text(encoding="utf-8").splitlines() == tokens
     lines = (exported["projector"] / "vectors.tsv").read_text(encoding="utf-8").splitlines()
     assert np.array([line.split("\t") for line in lines], dtype=np.float32).tobytes() == rows.tobytes()
     assert (exported["projector"] / "metadata.tsv").read_text(encoding="utf-8").splitlines() == tokens
-    assert sorted(file.name for file in trained.parent.iterdir()) == sorted(["run", *FORMS])
+    assert sorted(file.name for file in exported["word2vec"].parent.iterdir()) == sorted(FORMS)
 
 
-def test_gensim_reads_its_own_form(trained: Path, exported: dict[str, Path], tmp_path: Path) -> None:
+def test_gensim_reads_its_own_form(saved_run: Path, exported: dict[str, Path], tmp_path: Path) -> None:
     models = pytest.importorskip("gensim.models", reason="gensim is not installed")
-    run("dist_s2s.export", "--run", trained, "--side", "target", "--format", "keyedvectors", "--output", tmp_path / "k")
+    run(
+        "dist_s2s.export",
+        "--run",
+        saved_run,
+        "--side",
+        "target",
+        "--format",
+        "keyedvectors",
+        "--output",
+        tmp_path / "k",
+    )
     tokens, rows = rows_of(exported["word2vec"])
     vectors = models.KeyedVectors.load(str(tmp_path / "k" / "vectors.kv"))
     assert vectors.index_to_key == tokens
@@ -83,11 +85,11 @@ def test_the_next_run_begins_with_them(corpus: Path, exported: dict[str, Path], 
     assert their_rows[4:].tobytes() == rows[4:].tobytes()  # the special tokens are no words
 
 
-def test_mistakes_are_told(trained: Path, exported: dict[str, Path], tmp_path: Path) -> None:
+def test_mistakes_are_told(saved_run: Path, exported: dict[str, Path], tmp_path: Path) -> None:
     for arguments, message in (
-        (("--run", trained, "--output", exported["word2vec"]), "exists; give another --output"),
+        (("--run", saved_run, "--output", exported["word2vec"]), "exists; give another --output"),
         (("--run", tmp_path, "--output", tmp_path / "x"), "is not a run directory: it has no config.yaml"),
-        (("--run", trained, "--output", tmp_path / "no" / "x"), "cannot be written: No such file or directory"),
+        (("--run", saved_run, "--output", tmp_path / "no" / "x"), "cannot be written: No such file or directory"),
     ):
         finished = run("dist_s2s.export", "--side", "source", *arguments, status=2)
         assert message in finished.errors[0]

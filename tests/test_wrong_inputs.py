@@ -147,6 +147,12 @@ def wrong_runs(folder: Path) -> Answers:
             folder, "dist_s2s.export", "--run", folder, "--side", "source", "--output", folder / "new"
         ),
     }
+    for what, question in (
+        ("of an unknown word", ("nearest", "火车站长")),
+        ("of a word that is close to others", ("--side", "target", "similar", "cat", "treee")),
+        ("of a special token", ("nearest", "<unk>")),
+    ):
+        answers[f"`embeddings` {what}"] = answer(folder, "dist_s2s.embeddings", "--run", run_dir, *question)
     vocabulary = run_dir / "source_vocabulary.txt"
     vocabulary.write_bytes(vocabulary.read_bytes() + b"more\n")
     answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)

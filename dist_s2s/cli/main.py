@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "turn files of sentence pairs into a filtered corpus that training maps into memory",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
+    "embeddings": "look at the word vectors of a trained run",
     "evolution": "show how the vectors of words moved while a run trained",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -204,3 +205,13 @@ def test_its_words_are_exported_and_begin_another_run(two_ranks: Path, corpus: P
     settings = options(corpus, tmp_path / "run", training__init_from=two_ranks, training__max_steps=1)
     finished = run("dist_s2s.train", *settings)
     assert f"begins with {best}" in finished.output
+
+
+def test_embeddings_knows_the_counts_of_a_stream(two_ranks: Path, tmp_path: Path) -> None:
+    file = tmp_path / "stats.json"
+    run("dist_s2s.embeddings", "--run", two_ranks, "--side", "target", "--json", file, "stats")
+    stats = json.loads(file.read_text(encoding="utf-8"))["stats"]
+    assert (stats["num_rows"], stats["free_rows"]) == (13, 0)
+    assert -1 <= stats["frequency_correlation"] <= 1
+    finished = run("dist_s2s.embeddings", "--run", two_ranks, "stats")
+    assert re.search(r"that no word has yet .*\n.*dimension", finished.output)

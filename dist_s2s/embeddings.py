@@ -1,0 +1,83 @@
+"""Look at the word vectors of a trained run: statistics, similarities, neighbours and analogies."""
+
+import argparse
+import json
+from pathlib import Path
+
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.extras import check_extra
+
+
+def main() -> int:
+    """Answer a question about the rows of one table, which are read block by block."""
+    prog = program("embeddings")
+    check_extra(prog)
+    parser = _parser(prog)
+    options = parser.parse_args()
+    if "run" not in options:
+        parser.error("--run RUN is needed")
+    file = getattr(options, "json", None)
+    if file is not None and not file.parent.is_dir():  # before the work, not after
+        raise UserError(f"cannot write {file}: there is no folder {file.parent}; make it first")
+    from dist_s2s.analysis import answers  # imports torch, which --help does not need
+    from dist_s2s.analysis.showing import show
+
+    saved = answers.SavedSide.open(options.run, getattr(options, "side", "source"))
+    match options.question:
+        case "stats":
+            answer = answers.statistics(saved)
+        case "similar":
+            answer = answers.similarities(saved, options.words)
+        case "nearest":
+            answer = answers.nearest(saved, options.words, options.number, csls=options.csls)
+        case "analogy":
+            words = [options.a, options.b, options.c]
+            answer = answers.analogy(saved, words, options.number, multiply=options.method == "multiply")
+    show(options.question, answer, getattr(options, "number", 0))
+    if file is not None:
+        _write({"checkpoint": str(saved.checkpoint), "side": saved.name, options.question: answer}, file)
+    return 0
+
+
+def _write(values: object, path: Path) -> None:
+    try:
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    # Before the question or after it; a default of the second would hide what was given to the first.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--run", type=Path, help="run directory")
+    common.add_argument("--side", choices=("source", "target"), help="whose vectors (default: source)")
+    common.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    number = argparse.ArgumentParser(add_help=False)
+    number.add_argument("--number", type=positive_int, default=10, metavar="K", help="of words to show (default: 10)")
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, parents=[common])
+    questions = parser.add_subparsers(dest="question", required=True, metavar="stats|similar|nearest|analogy")
+
+    def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return questions.add_parser(name, help=text, description=f"{text}.", parents=[common, *parents])
+
+    add("stats", "figures of the whole table")
+    add("similar", "cosines of all pairs of words").add_argument("words", nargs="+", metavar="WORD")
+    nearest = add("nearest", "the words closest to each word, by cosine", number)
+    nearest.add_argument("words", nargs="+", metavar="WORD")
+    nearest.add_argument(
+        "--csls",
+        action="store_true",
+        help="closest by CSLS, which ranks words lower that are close to everything; compares all rows with all",
+    )
+    analogy = add("analogy", "what is to C as B is to A", number)
+    for letter in "abc":
+        analogy.add_argument(letter, metavar=letter.upper())
+    analogy.add_argument(
+        "--method", choices=("add", "multiply"), default="add", help="add (default): 3CosAdd; multiply: 3CosMul"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

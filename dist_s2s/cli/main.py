@@ -11,7 +11,7 @@ from dist_s2s.cli.command_line import positive_int, run_command
 
 COMMANDS = {
     "train": "train a translator: on a phrasebook, or on the data of a configuration",
-    "prepare": "turn files of sentence pairs into a filtered corpus that training maps into memory",
+    "prepare": "turn files of sentence pairs into a filtered corpus that training reads from the disk",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
     "embeddings": "look at the word vectors of a trained run",

@@ -1,4 +1,4 @@
-"""From the files of a corpus to a directory that training maps into memory, and back from there.
+"""From the files of a corpus to a directory that training reads from the disk, and back from there.
 
     reading     blocks of the inputs to pairs, in worker processes; what is filtered by a pair alone
     selecting   what is filtered by the whole corpus: scripts, duplicates, leaks; and the splits

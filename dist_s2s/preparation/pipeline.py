@@ -153,16 +153,19 @@ class _Preparation:
 
     def select(self, given: dict[str, list[Pair]]) -> list[np.ndarray]:
         """Return for each block which of its pairs are for what."""
-        plan, hashes = self.plan, [block.hashes() for block in self.pairs]
-        corpus = Corpus(np.concatenate(hashes), np.concatenate([block.scripts() for block in self.pairs]))
+        plan, scripts = self.plan, [block.scripts() for block in self.pairs]
+        ends = np.cumsum([len(block) for block in scripts])
+        hashes = np.empty((ends[-1], 2), dtype=np.uint64)
+        for block, end, size in zip(self.pairs, ends, map(len, scripts), strict=True):
+            hashes[end - size : end] = block.hashes()
+        corpus = Corpus(hashes, np.concatenate(scripts))
         held_out = [hashes_of(pairs) for pairs in given.values()]
         places = filtered(corpus, plan.filters, np.concatenate([*held_out, np.empty((0, 2), dtype=np.uint64)]))
         if len(given) < 2:
             valid_size = 0 if "valid" in given else plan.valid_size
             test_size = 0 if "test" in given else plan.test_size
             cut_off(corpus, places, valid_size, test_size, plan.seed)
-        borders = np.cumsum([len(block) for block in hashes])[:-1]
-        return np.split(places, borders)
+        return np.split(places, ends[:-1])
 
     def build_sides(self, places: list[np.ndarray]) -> tuple[TextSide, TextSide]:
         """Build both sides from the training pairs, and write their files."""

@@ -22,7 +22,7 @@ from dist_s2s.preparation.plan import FORMAT
 from dist_s2s.storage.durable_files import read_checked_json, sha256_of
 from dist_s2s.text.corpus import PREPARED_MANIFEST, is_prepared
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.token_files import TARGET_COUNTS, MappedCorpus
+from dist_s2s.text.token_files import TARGET_COUNTS, StoredCorpus
 from dist_s2s.translation.load import side_settings
 
 
@@ -84,7 +84,7 @@ class PreparedCorpus:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder, self._manifest = folder, manifest
-        self.train = MappedCorpus(folder, {name: file["blocks"] for name, file in manifest["files"].items()})
+        self.train = StoredCorpus(folder, {name: file["blocks"] for name, file in manifest["files"].items()})
         self.dropped: int = manifest["report"]["dropped"].get("length", 0)
 
     def check_fits(self, config: Config) -> None:

@@ -125,13 +125,14 @@ def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> 
     order = torch.randperm(count, generator=generator).numpy()
     if count < 1 << 31:
         order = order.astype(np.int32)
+    sizes_here = np.empty_like(lengths)  # of the examples in order, EOS counted
     begins = [-(-pool * count // pools) for pool in range(pools + 1)]
     for pool, (begin, end) in enumerate(pairwise(begins)):
         numbers = order[begin:end]
-        sizes = lengths[numbers].astype(np.int64)
-        order[begin:end] = numbers[_by_length(sizes[:, 0], sizes[:, 1] + 1, is_falling=pool % 2 == 1)]
-    tokens = np.cumsum(lengths[order, 1] + 1, dtype=np.int64)
-    ends = _batch_ends(tokens, lengths[order, 0] + 1, batch_tokens)
+        sizes = lengths[numbers]  # from all over the memory: what takes longest, and is done once
+        places = _by_length(sizes[:, 0].astype(np.int64), sizes[:, 1] + 1, is_falling=pool % 2 == 1)
+        order[begin:end], sizes_here[begin:end] = numbers[places], sizes[places] + 1
+    ends = _batch_ends(np.cumsum(sizes_here[:, 1], dtype=np.int64), sizes_here[:, 0], batch_tokens)
     return EpochBatches(order, ends, torch.randperm(len(ends), generator=generator).numpy())
 
 

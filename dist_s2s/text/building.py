@@ -28,7 +28,7 @@ def build_sides(source: SideSettings, target: SideSettings, pairs: CountedPairs)
 
 
 def build_side(name: SideName, settings: SideSettings, pairs: CountedPairs) -> TextSide:
-    """Build a side from sentence pairs; subwords from every n-th pair, if there are more than a million sentences.
+    """Build a side from sentence pairs; subwords from every n-th pair, if there are more than half a million sentences.
 
     Raises:
         UserError: as `TextSide.build`; the side is named.

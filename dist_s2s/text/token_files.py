@@ -1,12 +1,14 @@
-"""Token ids of many sentences in two mapped files, of which each block is checked when it is first read.
+"""Token ids of many sentences in two files, of which each block is checked when it is first read.
 
     train.source.ids.npy    the ids of all sentences, one after the other: uint16, or uint32 for a large vocabulary
     train.source.ends.npy   where each sentence ends in them: int64
 
-Both are NumPy's files, to be opened with `numpy.load(file, mmap_mode="r")` as well.
+Both are NumPy's files. They are read piece by piece and not mapped: the pages of a mapping count as this process's
+memory, and the system maps half a megabyte for each sentence that is looked at.
 """
 
-import mmap
+import os
+import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +22,11 @@ from dist_s2s.text.corpus import Example
 
 TARGET_COUNTS = "train.target.counts.npy"
 CHECKED_BYTES = 1 << 20  # a checksum covers as many
-_READS_BETWEEN_RELEASES = 1 << 8  # each may map 64 KiB around what it reads, in each of four files
+_ENDS_AT_A_TIME = 1 << 20
 
 
-class MappedArray:
-    """A one-dimensional .npy file in mapped memory, each block of which is checked before it is first used.
-
-    What has been read stays in the system's cache, but not in this process's resident memory: see `release`.
+class ArrayFile:
+    """A one-dimensional .npy file, each block of which is checked before it is first used.
 
     Args:
         path: the file.
@@ -37,49 +37,45 @@ class MappedArray:
     """
 
     def __init__(self, path: Path, sums: Sequence[int]) -> None:
+        self._path, self._sums = path, sums
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            with open(path, "rb") as file:
+                np.lib.format.read_magic(file)
+                shape, _, self._dtype = np.lib.format.read_array_header_1_0(file)
+                self._start, size = file.tell(), os.fstat(file.fileno()).st_size
+                self._file = os.dup(file.fileno())
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}") from None
-        if not isinstance(array, np.memmap) or array.ndim != 1:
+        weakref.finalize(self, os.close, self._file)
+        if len(shape) != 1 or self._dtype.hasobject or size != self._start + shape[0] * self._dtype.itemsize:
             raise UserError(f"{path} is damaged: it holds no array of one dimension")
-        self._path, self._sums = path, sums
-        self._map: mmap.mmap = array._mmap  # type: ignore[attr-defined]
-        self._bytes = memoryview(self._map)
-        self._start, self._item = len(self._bytes) - array.nbytes, array.itemsize
+        self._count = shape[0]
         self._checked = bytearray(len(sums))
-        self._array = np.asarray(array)
 
     def __len__(self) -> int:
-        return len(self._array)
+        return self._count
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Return the values from `begin` up to `end`, without a copy.
+        """Return the values from `begin` up to `end`, which are few beside those of the file.
 
         Raises:
             UserError: the part of the file in which they lie is damaged.
         """
-        if begin < end:
-            first = (self._start + begin * self._item) // CHECKED_BYTES
-            last = (self._start + end * self._item - 1) // CHECKED_BYTES
-            for block in range(first, last + 1):
+        place, size = self._start + begin * self._dtype.itemsize, (end - begin) * self._dtype.itemsize
+        if size:
+            for block in range(place // CHECKED_BYTES, (place + size - 1) // CHECKED_BYTES + 1):
                 if not self._checked[block]:
                     self._check(block)
-        return self._array[begin:end]
-
-    def release(self) -> None:
-        """Take the pages that were read out of this process's memory; they are mapped again when they are read."""
-        self._map.madvise(mmap.MADV_DONTNEED)
+        return np.frombuffer(os.pread(self._file, size, place), self._dtype)
 
     def _check(self, block: int) -> None:
         begin = block * CHECKED_BYTES
-        if zlib.crc32(self._bytes[begin : begin + CHECKED_BYTES]) != self._sums[block]:
+        if zlib.crc32(os.pread(self._file, CHECKED_BYTES, begin)) != self._sums[block]:
             raise UserError(
                 f"{self._path} is damaged between bytes {begin:,} and {begin + CHECKED_BYTES:,}: "
                 "prepare the corpus again"
             )
         self._checked[block] = True
-        self.release()
 
 
 class TokenFile:
@@ -88,12 +84,12 @@ class TokenFile:
     Args:
         folder: of the prepared corpus.
         name: `train.source` or `train.target`.
-        sums: of each file, by name, for `MappedArray`.
+        sums: of each file, by name, for `ArrayFile`.
     """
 
     def __init__(self, folder: Path, name: str, sums: Mapping[str, Sequence[int]]) -> None:
         files = [f"{name}.ids.npy", f"{name}.ends.npy"]
-        self._ids, self._ends = (MappedArray(folder / file, sums[file]) for file in files)
+        self._ids, self._ends = (ArrayFile(folder / file, sums[file]) for file in files)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -105,18 +101,15 @@ class TokenFile:
 
     def lengths(self) -> np.ndarray:
         """Return the number of tokens of each sentence: int32 [N]."""
-        ends = self._ends.read(0, len(self._ends))
-        lengths = np.diff(ends, prepend=0).astype(np.int32)
-        self._ends.release()
+        lengths, last = np.empty(len(self), dtype=np.int32), 0
+        for begin in range(0, len(self), _ENDS_AT_A_TIME):
+            ends = self._ends.read(begin, min(begin + _ENDS_AT_A_TIME, len(self)))
+            lengths[begin : begin + len(ends)] = np.diff(ends, prepend=last)
+            last = ends[-1]
         return lengths
 
-    def release(self) -> None:
-        """See `MappedArray.release`."""
-        self._ids.release()
-        self._ends.release()
 
-
-class MappedCorpus:
+class StoredCorpus:
     """A corpus on the disk, of which this process holds no more than what it reads: see `Corpus`.
 
     Args:
@@ -127,7 +120,6 @@ class MappedCorpus:
     def __init__(self, folder: Path, sums: Mapping[str, Sequence[int]]) -> None:
         self._source, self._target = (TokenFile(folder, f"train.{side}", sums) for side in ("source", "target"))
         self._counts = folder / TARGET_COUNTS
-        self._reads = 0
 
     def target_counts(self) -> Tensor:
         """Return how often each target token is to be predicted, EOS included: int64 [V]."""
@@ -147,8 +139,4 @@ class MappedCorpus:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} is outside the corpus: numbers run from 0 to {len(self) - 1}")
-        self._reads += 1
-        if self._reads % _READS_BETWEEN_RELEASES == 0:
-            self._source.release()
-            self._target.release()
         return Example(self._source[index], self._target[index])

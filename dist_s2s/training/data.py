@@ -15,7 +15,7 @@ from dist_s2s.text.corpus import Corpus, ExampleList, encode_pairs, is_prepared,
 from dist_s2s.text.mixed import MixedCorpus
 from dist_s2s.text.pair_corpus import PairCorpus
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.token_files import MappedCorpus
+from dist_s2s.text.token_files import StoredCorpus
 from dist_s2s.text.vocabulary import EOS
 from dist_s2s.training.sides import make_sides
 from dist_s2s.translation.load import SavedRun, load_text_sides
@@ -115,7 +115,7 @@ def target_counts(corpus: Corpus, vocabulary_size: int) -> Tensor:
     """Count how often the model is to predict each target token: int64 [vocabulary_size]."""
     if isinstance(corpus, MixedCorpus):
         corpus = corpus.own
-    if isinstance(corpus, MappedCorpus):
+    if isinstance(corpus, StoredCorpus):
         return corpus.target_counts()
     targets = (corpus[number].target for number in range(len(corpus)))
     ids = torch.tensor([token for target in targets for token in (*target, EOS)])

@@ -13,7 +13,7 @@ from dist_s2s.text.tokenizers.spaces import SPACE, SPACE_LOOKALIKE
 from dist_s2s.text.vocabulary import SPECIALS
 
 SubwordKind = Literal["bpe", "unigram"]
-MOST_SENTENCES = 1_000_000  # to learn from; more take longer and change little
+MOST_SENTENCES = 500_000  # to learn from; more take longer and change little
 _COVERAGE = 0.9995  # of the characters of a text; the rest is spelled in bytes
 _BYTES = 256
 # Threads sum up in an order of their own, so that their number is part of what the result depends on.
@@ -88,7 +88,7 @@ def train(
         sentences: normalized text.
         kind: bpe (Sennrich et al. 2016) or unigram (Kudo 2018).
         size: most tokens, specials, tags, bytes and single characters included; fewer if the text has no more. None:
-            12 · √sentences subwords, at most 32,000, beside those.
+            12 · √sentences subwords beside those.
         byte_fallback: spell characters that are too rare for a token of their own in bytes, so that none is unknown.
         tags: tokens that text never contains.
 
@@ -99,7 +99,7 @@ def train(
     coverage = _COVERAGE if byte_fallback else 1.0
     least = len(SPECIALS) + len(tags) + byte_fallback * _BYTES + _count_characters(texts, coverage)
     if size is None:
-        size = least + min(32_000, round(12 * math.sqrt(len(texts))))
+        size = least + round(12 * math.sqrt(len(texts)))
     if size < least:
         bytes_too = f"{_BYTES} bytes and " if byte_fallback else ""
         raise UserError(

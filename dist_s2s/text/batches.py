@@ -129,9 +129,9 @@ def global_batches(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> 
     begins = [-(-pool * count // pools) for pool in range(pools + 1)]
     for pool, (begin, end) in enumerate(pairwise(begins)):
         numbers = order[begin:end]
-        sizes = lengths[numbers]  # from all over the memory: what takes longest, and is done once
+        sizes = lengths.take(numbers, axis=0)  # from all over the memory: what takes longest, and is done once
         places = _by_length(sizes[:, 0].astype(np.int64), sizes[:, 1] + 1, is_falling=pool % 2 == 1)
-        order[begin:end], sizes_here[begin:end] = numbers[places], sizes[places] + 1
+        order[begin:end], sizes_here[begin:end] = numbers[places], sizes.take(places, axis=0) + 1
     ends = _batch_ends(np.cumsum(sizes_here[:, 1], dtype=np.int64), sizes_here[:, 0], batch_tokens)
     return EpochBatches(order, ends, torch.randperm(len(ends), generator=generator).numpy())
 

@@ -102,7 +102,7 @@ def measure(pairs: int, workers: int, folder: Path, tokenizer: str) -> dict[str,
 
 
 def generate(path: Path, pairs: int) -> None:
-    """Write pairs of 4 to 16 words, drawn about as words are in a language; of ten million, one in six has occurred before."""
+    """Write pairs of 4 to 16 words, drawn about as words are in a language: one in six of ten million occurs before."""
     draw = random.Random(1)
     numbers = [int(draw.paretovariate(0.9)) % _WORDS for _ in range(1 << 20)]
     with open(path, "w", encoding="utf-8") as file:

@@ -71,7 +71,10 @@ def encode_block(task: EncodeTask) -> None:
     for words in known:
         if len(words) > _KNOWN_WORDS:
             words.clear()
-    parts = [side.encode_flat(texts, words) for side, texts, words in zip(sides, columns, known, strict=True)]
+    parts = [
+        side.encode_flat(texts, words if side.tokenizer.cuts_at_spaces else None)  # whole sentences hardly recur
+        for side, texts, words in zip(sides, columns, known, strict=True)
+    ]
     ids, lengths = zip(*parts, strict=True)
     fits = (lengths[0] > 0) & (lengths[1] > 0)
     if task.max_length is not None:

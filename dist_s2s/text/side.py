@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Literal, Self
@@ -108,7 +109,11 @@ class TextSide:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a sentence, without SOS and EOS."""
-        return self.encode_all([text])[0]
+        head: list[int] = []
+        if self.vocabulary.tags and self.reads_tags:
+            head, text = _cut_tags(normalize(text, self.normalization), self.vocabulary.tags)
+        words = text.split() if self.tokenizer.cuts_at_spaces else [text]
+        return [*head, *chain.from_iterable(self._encode_words(words))]
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each sentence, without SOS and EOS; much faster than one by one."""
@@ -131,8 +136,8 @@ class TextSide:
             parts = [_cut_tags(normalize(text, self.normalization), tags) for text in texts]
             heads, texts = [head for head, _ in parts], [rest for _, rest in parts]
         # No normalization reaches over a space, so a text may be normalized word by word as well.
-        known = {} if known is None else known
-        cut = CutTexts.of(texts, self.tokenizer.cuts_at_spaces, lambda words: self._encode_words(words, known))
+        cut_all = self._encode_words if known is None else partial(self._encode_new_words, known)
+        cut = CutTexts.of(texts, self.tokenizer.cuts_at_spaces, cut_all)
         ids, lengths = cut.flat(), cut.lengths()
         if tags:
             before = np.fromiter(map(len, heads), dtype=np.int64)
@@ -140,14 +145,15 @@ class TextSide:
             ids, lengths = np.insert(ids, begins, list(chain.from_iterable(heads))), lengths + before
         return ids, lengths
 
-    def _encode_words(self, words: list[str], known: dict[str, list[int]]) -> list[list[int]]:
-        new = [word for word in words if word not in known]
-        texts = [normalize(word, self.normalization) for word in new]
+    def _encode_words(self, words: list[str]) -> list[list[int]]:
+        texts = [normalize(word, self.normalization) for word in words]
         if isinstance(self.tokenizer, SubwordTokenizer):
-            ids = self.tokenizer.encode_all(texts)
-        else:
-            ids = [self.vocabulary.encode(self.tokenizer.tokenize(text)) for text in texts]
-        known.update(zip(new, ids, strict=True))
+            return self.tokenizer.encode_all(texts)
+        return [self.vocabulary.encode(self.tokenizer.tokenize(text)) for text in texts]
+
+    def _encode_new_words(self, known: dict[str, list[int]], words: list[str]) -> list[list[int]]:
+        new = [word for word in words if word not in known]
+        known.update(zip(new, self._encode_words(new), strict=True))
         return [known[word] for word in words]
 
     def resample(self, ids: list[int], dropout: float, seed: int) -> list[int]:

@@ -36,6 +36,7 @@ def test_ids_are_those_of_each_text_by_itself(name: TokenizerName, form: Normali
     built = SIDES[name]
     side = TextSide(built.tokenizer, built.vocabulary, form, reads_tags=False)
     assert side.encode_all(texts) == [side.vocabulary.encode(one_by_one(side, text)) for text in texts]
+    assert side.encode_all(texts) == [side.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize("name", NAMES[:4])
@@ -56,6 +57,7 @@ def test_tags_stand_first(name: TokenizerName, texts: list[str]) -> None:
     side = SIDES[name]
     with_tags = side.encode_all([f"<2en>{text}" for text in texts])
     assert with_tags == [[4, *ids] for ids in side.encode_all(texts)]
+    assert with_tags == [side.encode(f"<2en>{text}") for text in texts]
 
 
 @pytest.mark.parametrize("name", NAMES)

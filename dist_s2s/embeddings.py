@@ -1,11 +1,9 @@
 """Look at the word vectors of a trained run: statistics, similarities, neighbours and analogies."""
 
 import argparse
-import json
 from pathlib import Path
 
-from dist_s2s import UserError
-from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.command_line import check_folder, positive_int, program, run_command, write_json
 from dist_s2s.cli.extras import check_extra
 
 
@@ -18,8 +16,8 @@ def main() -> int:
     if "run" not in options:
         parser.error("--run RUN is needed")
     file = getattr(options, "json", None)
-    if file is not None and not file.parent.is_dir():  # before the work, not after
-        raise UserError(f"cannot write {file}: there is no folder {file.parent}; make it first")
+    if file is not None:
+        check_folder(file)
     from dist_s2s.analysis import answers  # imports torch, which --help does not need
     from dist_s2s.analysis.showing import show
 
@@ -36,15 +34,8 @@ def main() -> int:
             answer = answers.analogy(saved, words, options.number, multiply=options.method == "multiply")
     show(options.question, answer, getattr(options, "number", 0))
     if file is not None:
-        _write({"checkpoint": str(saved.checkpoint), "side": saved.name, options.question: answer}, file)
+        write_json({"checkpoint": str(saved.checkpoint), "side": saved.name, options.question: answer}, file)
     return 0
-
-
-def _write(values: object, path: Path) -> None:
-    try:
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

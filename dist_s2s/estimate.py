@@ -6,7 +6,6 @@ package; --calibrate FILE measures this machine, which should be idle, in about 
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dist_s2s import UserError
-from dist_s2s.cli.command_line import positive_int, run_command
+from dist_s2s.cli.command_line import check_folder, positive_int, run_command, write_json
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.calibration import read_calibration
 from dist_s2s.cost.layouts import compare
@@ -30,13 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     for path in filter(None, (options.calibrate, options.json)):
-        if not path.parent.is_dir():  # before a minute of work, not after
-            raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        check_folder(path)
     if options.calibrate is not None:
         if os.getloadavg()[0] > _BUSY_LOAD:
             print(f"warning: this machine is busy (load {os.getloadavg()[0]:.1f}), which spoils times", file=sys.stderr)
         print("measuring this machine", file=sys.stderr)
-        _write(calibrate(problems()).to_json(), options.calibrate)
+        write_json(calibrate(problems()).to_json(), options.calibrate)
         return 0
     if None in (options.num_embeddings, options.embedding_dim, options.ranks):
         parser.error("--num_embeddings, --embedding_dim and --ranks are needed, unless there is --calibrate")
@@ -56,15 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = compare(problem, None if options.transport == "auto" else options.transport, calibration)
     print(to_text(found, calibration))
     if options.json is not None:
-        _write(to_json(found, calibration), options.json)
+        write_json(to_json(found, calibration), options.json)
     return 0
-
-
-def _write(values: object, path: Path) -> None:
-    try:
-        path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

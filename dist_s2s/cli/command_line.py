@@ -1,6 +1,7 @@
-"""What the commands share: how they end, read a number, and open their output."""
+"""What the commands share: how they end, read a number, and write their output."""
 
 import argparse
+import json
 import math
 import os
 import signal
@@ -70,3 +71,17 @@ def open_output(path: Path | None) -> TextIO:
     return open(
         sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
     )
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError if there is no folder for a file that is to be written: before the work, not after."""
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+
+
+def write_json(values: object, path: Path) -> None:
+    """Write values to a file; UserError if it cannot be written."""
+    try:
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -73,7 +73,7 @@ def close_spellings(word: str, side: TextSide) -> list[str]:
     """Return tokens that are spelled like a word, the closest first, among those that share most letters."""
     letters = set(word.casefold())
     tokens = side.vocabulary.tokens[len(SPECIALS) + len(side.vocabulary.tags) :]
-    shown = dict.fromkeys(token.removeprefix(SPACE) for token in tokens)
+    shown = dict.fromkeys(token.removeprefix(SPACE) for token in tokens if token != SPACE)
     similar = (token for token in shown if abs(len(token) - len(word)) <= max(2, len(word) // 3))
     shares = ((2 * len(letters & set(token.casefold())) - len(set(token)), token) for token in similar)
     spelled = {token.casefold(): token for _, token in nlargest(_CANDIDATES, shares)}

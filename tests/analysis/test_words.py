@@ -5,6 +5,7 @@ import pytest
 from dist_s2s import UserError
 from dist_s2s.analysis.words import close_spellings, find_word
 from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.text.tokenizers.spaces import SPACE
 
 SENTENCES = ["the teacher teaches", "Äpfel und Birnen", "the teaching of the cats", "我 爱 自然 语言"] * 3
 
@@ -25,6 +26,13 @@ def test_close_spellings(side: TextSide) -> None:
     assert close_spellings("TEACHER", side)[0] == "teacher"
     assert close_spellings("自燃", side) == ["自然"]
     assert close_spellings("qqq", side) == []
+
+
+def test_a_space_is_spelled_like_nothing() -> None:
+    side = TextSide.build(SideSettings("characters"), ["a b"])
+    assert SPACE in side.vocabulary
+    with pytest.raises(UserError, match="'' is not in the source vocabulary, which has 7 tokens; no token is spelled"):
+        find_word("", side, "source")
 
 
 @pytest.mark.parametrize(

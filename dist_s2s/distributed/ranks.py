@@ -53,11 +53,39 @@ class Ranks:
 
     def gather_texts(self, text: str) -> list[str]:
         """Return the text of each rank, on every rank (two all_gathers: the lengths, then the bytes)."""
-        return [part.numpy().tobytes().decode() for part in self._gather_uneven(_as_bytes(text))]
+        return [part.numpy().tobytes().decode() for part in self.gather_uneven(_as_bytes(text))]
 
     def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
         """Return each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""
-        return [part.tolist() for part in self._gather_uneven(torch.tensor(numbers, dtype=torch.int64))]
+        return [part.tolist() for part in self.gather_uneven(torch.tensor(numbers, dtype=torch.int64))]
+
+    def gather_uneven(self, mine: Tensor) -> list[Tensor]:
+        """Return each rank's tensor, [any count] of one dtype, on the CPU of every rank.
+
+        Two all_gathers: the counts, then the elements, each with as much padding as the longest needs.
+        """
+        if self.group is None:
+            return [mine]
+        counts = [int(count) for count in self._gather(torch.tensor([len(mine)]))]
+        padded = torch.cat((mine, mine.new_zeros(max(counts) - len(mine))))
+        return [row[:count].cpu() for row, count in zip(self._gather(padded), counts, strict=True)]
+
+    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Send rows to every rank, and return those that come, on the CPU (one all_to_all).
+
+        Args:
+            rows: [sum of sent, dim], first those for rank 0.
+            sent: how many of them go to each rank.
+            received: how many come from each, which must be what that rank sends.
+
+        Returns:
+            Rows [sum of received, dim], first those of rank 0.
+        """
+        if self.group is None:
+            return rows
+        arrived = torch.empty(sum(received), rows.shape[1], dtype=rows.dtype, device=self.device)
+        dist.all_to_all_single(arrived, rows.to(self.device), received, sent, group=self.group)
+        return arrived.cpu()
 
     def on_first(self, function: Callable[[], T]) -> T:
         """Call ``function`` on the first rank alone; return its result, which JSON must be able to hold, on every rank.
@@ -90,14 +118,6 @@ class Ranks:
         data = data.to(self.device)
         dist.broadcast(data, group=self.group, group_src=0)
         return data.cpu().numpy().tobytes()
-
-    def _gather_uneven(self, mine: Tensor) -> list[Tensor]:
-        """Return each rank's tensor, [any count]; each gets as much padding on the way as the longest has elements."""
-        if self.group is None:
-            return [mine]
-        counts = [int(count) for count in self._gather(torch.tensor([len(mine)]))]
-        padded = torch.cat((mine, mine.new_zeros(max(counts) - len(mine))))
-        return [row[:count].cpu() for row, count in zip(self._gather(padded), counts, strict=True)]
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each rank; all have the same shape and dtype."""

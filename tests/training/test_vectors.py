@@ -1,7 +1,9 @@
 """Tables that begin with word vectors, on one rank and on several."""
 
+from contextlib import chdir
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding, SparseSGD
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import WhitespaceTokenizer
+from dist_s2s.text.vectors import reading
 from dist_s2s.text.vectors.writing import write_word2vec
 from dist_s2s.text.vocabulary import PAD, SPECIALS, Vocabulary
 from dist_s2s.training.events import PhaseBegin
@@ -31,16 +34,19 @@ def vectors_of(dim: int, scale: float = 3.0) -> np.ndarray:
     return (scale * np.random.default_rng(dim).normal(size=(len(COVERED), dim))).astype(np.float32)
 
 
-def vector_file(folder: Path, dim: int) -> Path:
-    path = folder / f"vectors-{dim}.txt"
-    write_word2vec(path, COVERED, dim, iter([vectors_of(dim)]))
+def vector_file(folder: Path, dim: int, binary: bool = False) -> Path:
+    path = folder / f"vectors-{dim}"
+    write_word2vec(path, COVERED, dim, iter([vectors_of(dim)]), binary)
     return path
 
 
 def begin(
     group: dist.ProcessGroup | None, path: str, layout: str, settings: dict[str, object], resuming: bool = False
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """A rank's rows before and after; the target table has none of the file's words, and no file."""
+    """A rank's rows before and after, of a file that is read in many blocks.
+
+    The target table has none of the file's words, and no file.
+    """
     rank, size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     ranks = Ranks(rank, size, torch.device("cpu"), group)
     table = DistributedEmbedding(V, 6, PAD, layout=layout, process_group=group, seed=1, init_std=0.5)
@@ -48,7 +54,8 @@ def begin(
     config = Config.model_validate({"data": {"source_vectors": path}, "embedding": settings})
     translator = SimpleNamespace(source=side, target=side, source_table=table, target_table=table, ranks=ranks)
     before, said = table.weight.detach().clone(), []
-    frozen = read_vectors(config, translator, said.append, resuming=resuming)
+    with mock.patch.object(reading, "_BLOCK_BYTES", 200):
+        frozen = read_vectors(config, translator, said.append, resuming=resuming)
     after = table.weight.detach().clone()
     if settings.get("freeze_vectors"):
         optimizer = SparseSGD([table.weight], lr=1.0)
@@ -71,9 +78,11 @@ def whole(group_results: list[tuple[Tensor, Tensor, list[str]]], layout: str) ->
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_rows_begin_with_the_vectors(ranks: RankPool, tmp_path: Path, world_size: int, layout: str) -> None:
-    results = ranks.run(begin, str(vector_file(tmp_path, 6)), layout, {}, world_size=world_size)
+@pytest.mark.parametrize(("world_size", "binary"), [(2, False), (3, True)])
+def test_rows_begin_with_the_vectors(
+    ranks: RankPool, tmp_path: Path, world_size: int, binary: bool, layout: str
+) -> None:
+    results = ranks.run(begin, str(vector_file(tmp_path, 6, binary)), layout, {}, world_size=world_size)
     before, after = whole(results, layout)
     assert torch.equal(after[IDS], torch.from_numpy(vectors_of(6)))
     others = torch.ones(V, dtype=torch.bool)
@@ -135,6 +144,30 @@ def test_what_does_not_fit_is_the_same_error_on_every_rank(ranks: RankPool, tmp_
         first, second = ranks.run(begin_wrongly, str(path), world_size=2)
         assert first == second
         assert message in first
+
+
+def test_ranks_that_see_other_files_are_told(ranks: RankPool, tmp_path: Path) -> None:
+    for rank, dim in enumerate((6, 9)):
+        (tmp_path / str(rank)).mkdir()
+        vector_file(tmp_path / str(rank), dim).rename(tmp_path / str(rank) / "vectors")
+    first, second = ranks.run(begin_elsewhere, str(tmp_path), world_size=2)
+    assert first == second
+    assert "text, 6 numbers a word on rank 0, but text, 9 numbers a word on rank 1" in first
+
+
+def begin_elsewhere(group: dist.ProcessGroup, folder: str) -> str:
+    with chdir(Path(folder) / str(dist.get_rank(group))):
+        return begin_wrongly(group, "vectors")
+
+
+def test_the_first_of_equal_words_counts(tmp_path: Path) -> None:
+    path = tmp_path / "vectors"
+    lines = ["W2 9 9 9 9 9 9", "w1 1 1 1 1 1 1", "w2 2 2 2 2 2 2", *["other 0 0 0 0 0 0"] * 40, "w1 3 3 3 3 3 3"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    _, after, said = begin(None, str(path), "contiguous", {})
+    assert after[[len(SPECIALS) + 1, len(SPECIALS) + 2], 0].tolist() == [1, 2]
+    assert "2 of 127 tokens (1.6%) are among its 44 words" in said[0]
+    assert "1 words occur again, such as 'w1' in line 44; the first one counts" in said[0]
 
 
 def test_settings_of_vectors_need_vectors() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from dist_s2s import UserError
+from dist_s2s.text.vectors import reading
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
 
@@ -45,7 +46,8 @@ FORMS: dict[str, bytes] = {
 
 def rows_of(path: Path) -> dict[str, list[float]]:
     file = VectorFile(path)
-    return {record.word.decode(): file.parse(record).tolist() for record in file.records()}
+    records = list(file.records())
+    return {record.word.decode(): row for record, row in zip(records, file.parse(records).tolist(), strict=True)}
 
 
 def zstd(data: bytes) -> bytes:
@@ -71,6 +73,28 @@ def test_a_member_of_an_archive(tmp_path: Path) -> None:
         rows_of(path)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1, 7, 30, 64])
+def test_blocks_of_any_size_hold_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, size: int
+) -> None:
+    path = tmp_path / "vectors"
+    path.write_bytes(FORMS[form])
+    whole = list(VectorFile(path).records())
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", size)
+    file = VectorFile(path)
+    blocks = list(file.blocks())
+    assert len(blocks) > 1 or file.form == "binary"
+    assert [record for block in blocks for record in file.cut(block)] == whole
+    assert [record.number for record in whole] == list(range(whole[0].number, whole[0].number + len(WORDS)))
+
+
+def test_no_records_have_no_vectors(tmp_path: Path) -> None:
+    for form in ("GloVe", "binary"):
+        (tmp_path / "vectors").write_bytes(FORMS[form])
+        assert VectorFile(tmp_path / "vectors").parse([]).shape == (0, 4)
+
+
 def test_words_with_spaces_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "glove.txt"
     path.write_text("a 1 2 3 4\n. . . 5 6 7 8\n\nb 1 1 1 1\n", encoding="utf-8")
@@ -86,7 +110,7 @@ def test_what_is_written_is_read_bit_by_bit(
     assert isinstance(rows, np.ndarray)
     write_word2vec(path, ["a", "b", "c"], 2, iter([rows[:2], rows[2:]]), as_bytes)
     file = VectorFile(path)
-    again = np.stack([file.parse(record) for record in file.records()])
+    again = file.parse(list(file.records()))
     assert again.tobytes() == rows.tobytes()
 
 

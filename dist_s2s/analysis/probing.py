@@ -3,49 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dist_s2s import UserError
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.analysis.errors import WordErrors, by_frequency, by_length, by_position, worst
-from dist_s2s.config import Config
+from dist_s2s.analysis.training_counts import word_counts
 from dist_s2s.models import Hypothesis
-from dist_s2s.text.corpus import is_prepared, load_pairs
-from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.token_files import TARGET_COUNTS
-from dist_s2s.text.whole_words import count_words, words_of
+from dist_s2s.text.whole_words import words_of
 from dist_s2s.translation.attention import Floats, Pooling, look, pharaoh, sentence_vectors
 from dist_s2s.translation.scoring import Pairs, Row, Scorer
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 ProbedRow = tuple[str, str | None, str]  # source, reference if there is one, translation
-
-
-def training_counts(config: Config, target: TextSide) -> Mapping[str, int]:
-    """Return how often each word stands in the target side of the training data. Calls no collectives.
-
-    Raises:
-        UserError: the data are no longer there; or they are a prepared corpus, which counts no words but tokens.
-    """
-    data, vocabulary = config.data, target.vocabulary
-    if isinstance(vocabulary, DynamicVocabulary):
-        return dict(zip(vocabulary.tokens, vocabulary.counts.tolist(), strict=False))
-    if not is_prepared(data.train):
-        pairs = load_pairs(data.train, "train", data.columns, data.skip_bad_lines)
-        return count_words((target.readable(text) for _, text in pairs), target)
-    if data.target_tokenizer not in ("words", "whitespace") or target.segmentation != "none":
-        raise UserError(f"{data.train} is a prepared corpus, which counts tokens, and these are not whole words")
-    counts = np.load(Path(data.train) / TARGET_COUNTS, allow_pickle=False)
-    words = map(target.tokenizer.detokenize, ([token] for token in vocabulary.tokens))
-    merged: dict[str, int] = {}  # what differs in its joiners is one word
-    for word, count in zip(words, counts.tolist(), strict=False):
-        merged[word] = merged.get(word, 0) + count
-    return merged
 
 
 def find_errors(
@@ -55,7 +27,7 @@ def find_errors(
 
     Args:
         rows: source, reference and translation of each pair.
-        counts: from ``training_counts``.
+        counts: from ``word_counts``.
     """
     cut_source, cut_target = partial(words_of, side=source), partial(words_of, side=target)
     lengths = by_length(rows, cut_source, cut_target, scorer)
@@ -143,7 +115,7 @@ def _judge(translator: Translator, rows: list[Row], number: int) -> Answer:
     config, source, target = translator.config, translator.source, translator.target
     counts, notes = None, []
     try:
-        counts = training_counts(config, target)
+        counts = word_counts(config, target)
     except UserError as error:
         notes.append(f"errors by the frequency of words are left out: {error}")
     scorer = Scorer(config.training.bleu_tokenizer, [reference for _, reference, _ in rows])

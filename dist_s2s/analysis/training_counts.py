@@ -53,7 +53,8 @@ def token_counts(config: Config, name: str, side: TextSide) -> Ints:
     if is_prepared(data.train):
         if name == "source":
             raise UserError(f"{data.train} is a prepared corpus, which counts the tokens of its target side alone")
-        return np.load(Path(data.train) / TARGET_COUNTS, allow_pickle=False).astype(np.int64)
+        saved: Ints = np.load(Path(data.train) / TARGET_COUNTS, allow_pickle=False).astype(np.int64)
+        return saved
     texts = iter(_texts(config, name))
     counts = np.zeros(len(vocabulary), dtype=np.int64)
     while some := list(islice(texts, _TEXTS_AT_A_TIME)):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from dist_s2s import UserError
 from dist_s2s.analysis.answers import SavedSide
 from dist_s2s.analysis.word_map import map_words
+from dist_s2s.config import Config
+from dist_s2s.distributed import joined_ranks
+from dist_s2s.models import Hypothesis
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation import attention
 from dist_s2s.translation.attention import WordAttention, pharaoh
+from dist_s2s.translation.load import load_translator
 from tests.commands import run
 from tests.toy_corpus import PAIRS
 
@@ -103,6 +109,21 @@ def test_weights_of_words() -> None:
     turned = attention._of_words(Example(example.target, example.source), weights.T, target, source)
     np.testing.assert_allclose(turned.weights[0], [0.3, 0.05, 0], atol=1e-6)  # the mean of two letters
     assert WordAttention([], ["x"], np.ones((2, 1), np.float32)).alignment == []
+
+
+def test_sentences_that_are_too_long_are_left_out(saved_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_ALIGNED", 30)
+    with joined_ranks() as alone:
+        translator = load_translator(saved_run, alone)
+        sentences = ["我看见猫。", "我看见猫。" * 20]
+        found = [Hypothesis([4, 5, 6], 0.0), Hypothesis([4, 5, 6], 0.0)]
+        assert [len(each) for each in attention.align(translator, sentences, found)] == [3, 0]
+
+
+def test_a_model_without_attention_aligns_nothing() -> None:
+    config = Config.model_validate({"run_dir": "x", "model": {"attention": "none"}})
+    with pytest.raises(UserError, match="this run has no attention"):
+        attention.check_attention(SimpleNamespace(config=config))
 
 
 def test_mistakes_are_told(saved_run: Path, probed: Path, tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ def probe(translator: Translator, pairs: Pairs, sentences: Sequence[str], option
         answer["attention"] = attention_of(
             translator, [rows[place] for place in chosen], [hypotheses[place] for place in chosen]
         )
+        long = sum(bool(each["translation"]) and not each["target"] for each in answer["attention"])
+        if long:
+            answer["notes"].append(f"{long:,} sentences are too long for heat maps and alignments")
     poolings: tuple[Pooling, ...] = ("mean", "last")
     return Probe(answer, rows, {pooling: sentence_vectors(translator, sources, pooling) for pooling in poolings})
 

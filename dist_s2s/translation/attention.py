@@ -22,6 +22,8 @@ from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
 Floats = NDArray[np.float32]
 Pooling = Literal["mean", "last"]
+# Source tokens times target tokens of a sentence whose words are aligned, and of one whose weights are gathered.
+MOST_ALIGNED, MOST_SHOWN = 1 << 26, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ def check_attention(translator: Translator) -> None:
 def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[Alignment]:
     """Return which word of each sentence aligns with each word of its translation, on every rank (collective).
 
+    A sentence of more than ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
+
     Raises:
         UserError: on every rank, if the model has no attention.
     """
-    seen = _look(translator, _examples(translator, sentences, found))
+    seen = _look(translator, _examples(translator, sentences, found, MOST_ALIGNED))
     by_number = _gather(((number, looks.alignment) for number, looks in seen), translator.ranks)
     return [[(source, target) for source, target in by_number[number]] for number in range(len(sentences))]
 
@@ -79,13 +83,14 @@ def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypot
     What a beam has found is read once more (teacher forcing), which gives the weights that it was found with.
 
     Args:
-        sentences: few, as all of their weights are gathered.
+        sentences: few, as all of their weights are gathered. One of more than ``MOST_SHOWN`` pairs of tokens comes
+            back without words.
         found: a translation of each.
 
     Raises:
         UserError: on every rank, if the model has no attention.
     """
-    seen = _look(translator, _examples(translator, sentences, found))
+    seen = _look(translator, _examples(translator, sentences, found, MOST_SHOWN))
     values = ((number, (looks.source, looks.target, looks.weights.tolist())) for number, looks in seen)
     by_number = _gather(values, translator.ranks)
     return [WordAttention.from_lists(*by_number[number]) for number in range(len(sentences))]
@@ -114,10 +119,12 @@ def sentence_vectors(translator: Translator, sentences: Sequence[str], pooling: 
     return vectors.cpu().numpy()
 
 
-def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> ExampleList:
+def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis], most: int) -> ExampleList:
+    """Return sentences with their translations as ids; those of more than ``most`` pairs of tokens are empty."""
     check_attention(translator)
     sources = translator.source.encode_all(sentences)
-    return ExampleList(Example(source, mine.ids) for source, mine in zip(sources, found, strict=True))
+    pairs = [Example(source, mine.ids) for source, mine in zip(sources, found, strict=True)]
+    return ExampleList(pair if len(pair.source) * len(pair.target) <= most else Example([], []) for pair in pairs)
 
 
 def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, WordAttention]]:

@@ -1,10 +1,14 @@
-"""Look at the word vectors of a trained run: statistics, similarities, neighbours and analogies."""
+"""Look at the word vectors of a trained run: statistics, similarities, neighbours, analogies and maps."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dist_s2s.cli.command_line import check_folder, positive_int, program, run_command, write_json
 from dist_s2s.cli.extras import check_extra
+
+if TYPE_CHECKING:
+    from dist_s2s.analysis.answers import Answer, SavedSide
 
 
 def main() -> int:
@@ -32,10 +36,35 @@ def main() -> int:
         case "analogy":
             words = [options.a, options.b, options.c]
             answer = answers.analogy(saved, words, options.number, multiply=options.method == "multiply")
+        case "plot":
+            answer = _plot(saved, options)
     show(options.question, answer, getattr(options, "number", 0))
     if file is not None:
         write_json({"checkpoint": str(saved.checkpoint), "side": saved.name, options.question: answer}, file)
     return 0
+
+
+def _plot(saved: "SavedSide", options: argparse.Namespace) -> "Answer":
+    """Write the map in the form that the file's suffix names, and return it."""
+    from dist_s2s.analysis.map_page import write_page
+    from dist_s2s.analysis.map_picture import draw_map
+    from dist_s2s.analysis.pictures import check_format
+    from dist_s2s.analysis.word_map import map_words, write_parquet
+
+    output, title = options.output, f"{saved.name} words of {options.run}"
+    check_folder(output)
+    if output.suffix not in (".html", ".parquet"):
+        check_format(output, "a map")
+    found = map_words(saved, options.words, options.number, options.method)
+    match output.suffix:
+        case ".html":
+            write_page(found, title, output)
+        case ".parquet":
+            write_parquet(found, output)
+        case _:
+            warning = draw_map(found.places, found.words, title, found.how, output, equal=options.method == "pca")
+            found.notes.extend([warning] if warning else [])
+    return {**found.answer(), "output": str(output)}
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -47,7 +76,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     number = argparse.ArgumentParser(add_help=False)
     number.add_argument("--number", type=positive_int, default=10, metavar="K", help="of words to show (default: 10)")
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, parents=[common])
-    questions = parser.add_subparsers(dest="question", required=True, metavar="stats|similar|nearest|analogy")
+    questions = parser.add_subparsers(dest="question", required=True, metavar="stats|similar|nearest|analogy|plot")
 
     def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         return questions.add_parser(name, help=text, description=f"{text}.", parents=[common, *parents])
@@ -66,6 +95,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         analogy.add_argument(letter, metavar=letter.upper())
     analogy.add_argument(
         "--method", choices=("add", "multiply"), default="add", help="add (default): 3CosAdd; multiply: 3CosMul"
+    )
+    plot = add("plot", "a map of words: named ones, or the most frequent")
+    plot.add_argument("words", nargs="*", metavar="WORD")
+    plot.add_argument("--number", type=positive_int, default=300, metavar="N", help="of words, if none is named (300)")
+    plot.add_argument("--method", choices=("pca", "tsne"), default="pca", help="of projection (default: pca)")
+    plot.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="picture such as map.png; map.html, a page to look around in; or map.parquet, for embedding-atlas",
     )
     return parser
 

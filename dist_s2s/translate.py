@@ -24,8 +24,14 @@ def main() -> int:
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    parser.add_argument(
+        "--print_alignment",
+        action="store_true",
+        help="after each translation ` ||| ` and which word comes from which by attention: 0-0 2-1 is source-target",
+    )
     arguments = parser.parse_args()
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
+    from dist_s2s.translation.attention import align, check_attention, pharaoh
     from dist_s2s.translation.load import load_translator
     from dist_s2s.translation.search_options import SearchOptions
 
@@ -33,6 +39,8 @@ def main() -> int:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as ranks, ExitStack() as stack:
         translator = load_translator(arguments.run, ranks)
+        if arguments.print_alignment:
+            check_attention(translator)
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
@@ -41,12 +49,17 @@ def main() -> int:
         output = stack.enter_context(ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)))
         number, cut = 0, list[int]()
         while group:
-            for translation in translator.translate(group, options):
+            found = translator.search(group, options)
+            texts = [translator.target.decode(each.ids) for each in found]
+            if arguments.print_alignment:
+                alignments = align(translator, group, found)
+                texts = [f"{text} ||| {pharaoh(each)}" for text, each in zip(texts, alignments, strict=True)]
+            for each, text in zip(found, texts, strict=True):
                 number += 1
-                if translation.is_cut:
+                if each.is_cut:
                     cut.append(number)
                 if ranks.is_first:
-                    print(translation.text, file=output)
+                    print(text, file=output)
             output.flush()
             group = ranks.together(lambda: next(groups, []))
         if cut and ranks.is_first:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from dist_s2s.analysis.map_picture import draw_map
+from dist_s2s.analysis.projection import axes_of_vectors
+from dist_s2s.analysis.rows import TableRows
 from dist_s2s.config import Config
 from dist_s2s.models import LSTMEncoderDecoder
 from dist_s2s.models.attention import make_attention
@@ -142,3 +145,17 @@ def test_a_dense_adam_moves_rows_outside_the_batch() -> None:
     table = nn.Embedding(len(SOURCE), D, padding_idx=PAD)
     before, after = second_step(table, Adam([table.weight]))
     assert (before != after).all()
+
+
+def test_picture_of_the_principal_components(tmp_path: Path) -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    pytest.importorskip("matplotlib")
+    table = DistributedEmbedding(len(SOURCE), D, padding_idx=PAD, seed=0, dtype=torch.float64)
+    vectors = TableRows.of_table(table).fetch(IDS)
+    axes = axes_of_vectors(vectors)
+    expected = decomposition.PCA(2).fit(vectors.numpy())
+    np.testing.assert_allclose(axes.project(vectors), expected.transform(vectors.numpy()), atol=1e-6)
+    np.testing.assert_allclose(axes.shares, expected.explained_variance_ratio_, atol=1e-6)
+    how = f"{axes.shares.sum():.1%} of the variance"
+    assert draw_map(axes.project(vectors).numpy(), CHINESE, "五个词", how, tmp_path / "words.png", equal=True) == ""
+    assert (tmp_path / "words.png").read_bytes().startswith(b"\x89PNG")

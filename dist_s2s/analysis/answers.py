@@ -13,6 +13,7 @@ from dist_s2s.analysis.neighbours import Neighbour, Neighbours, cosine_matrix
 from dist_s2s.analysis.rows import TableRows
 from dist_s2s.analysis.statistics import describe
 from dist_s2s.analysis.words import Word, find_word, word_vectors
+from dist_s2s.config import Config
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
@@ -32,6 +33,7 @@ class SavedSide:
     """
 
     checkpoint: Path
+    config: Config
     name: str
     side: TextSide
     rows: TableRows
@@ -48,7 +50,7 @@ class SavedSide:
         side = run.source if name == "source" else run.target
         count = len(side.vocabulary)
         free = read_manifest(run.checkpoint)["tables"][table]["num_embeddings"] - count
-        return cls(run.checkpoint, name, side, TableRows.of_checkpoint(run.checkpoint, table, count), free)
+        return cls(run.checkpoint, run.config, name, side, TableRows.of_checkpoint(run.checkpoint, table, count), free)
 
     @property
     def reserved(self) -> range:

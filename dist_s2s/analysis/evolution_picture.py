@@ -1,6 +1,5 @@
 """A picture of how recorded vectors move: for each word its path, and its drift over the steps."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,7 @@ import numpy as np
 
 from dist_s2s import UserError
 from dist_s2s.analysis.evolution import Floats, drift_from_first, first_rows, principal_plane
-from dist_s2s.analysis.fonts import CJK_PACKAGE, fonts_for
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.analysis.pictures import fonts, new_figure, write_figure
 from dist_s2s.storage.recorded_vectors import Ints, RecordedVectors
 from dist_s2s.text.extras import extra
 
@@ -44,11 +42,9 @@ def draw_evolution(records: RecordedVectors, title: str, output: Path) -> str:
         label if (step := records.words[place].absent_after) is None else f"{label}  (gone after {step:,})"
         for label, place in zip(labels, drawn, strict=True)
     ]
-    matplotlib = extra("matplotlib", "analysis", _PURPOSE)
-    fonts, missing = fonts_for([title, *labels], _PURPOSE)
-    with matplotlib.rc_context({"font.family": fonts, "font.size": 7, "text.parse_math": False}):
-        _write(_figure(records.steps, records.rows[:, drawn], labels, title), output)
-    return _without_font(missing)
+    with fonts([title, *labels], _PURPOSE, size=7) as warning:
+        write_figure(_figure(records.steps, records.rows[:, drawn], labels, title), output)
+    return warning
 
 
 def _figure(steps: Ints, rows: Any, labels: list[str], title: str) -> Any:
@@ -56,7 +52,7 @@ def _figure(steps: Ints, rows: Any, labels: list[str], title: str) -> Any:
     columns = min(_COLUMNS, len(labels))
     lines = -(-len(labels) // columns)
     size = max(columns, 3) * _CELL_INCHES[0], lines * _CELL_INCHES[1] + _HEAD_INCHES
-    figure = extra("matplotlib.figure", "analysis", _PURPOSE).Figure(figsize=size, facecolor="white")
+    figure = new_figure(size, _PURPOSE)
     plane, explained = principal_plane(rows - first_rows(rows))
     drift = drift_from_first(rows)
     grid = figure.add_gridspec(
@@ -110,26 +106,3 @@ def _draw_others(axes: Any, lines: Floats) -> None:
     """Draw all lines, [N, R, 2], in grey."""
     collections = extra("matplotlib.collections", "analysis", _PURPOSE)
     axes.add_collection(collections.LineCollection(list(lines), colors=_OTHERS, linewidths=0.5, zorder=1))
-
-
-def _write(figure: Any, output: Path) -> None:
-    """Write the figure, whole or not at all."""
-    content, form = io.BytesIO(), output.suffix[1:].lower()
-    if form not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"{output}: matplotlib writes no {output.suffix or 'file without a suffix'}; try .png")
-    figure.savefig(content, format=form, dpi=120)
-    try:
-        write_durably(output, content.getvalue())
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
-
-
-def _without_font(missing: set[str]) -> str:
-    """Say which characters no font has; nothing if all have one."""
-    if not missing:
-        return ""
-    some = "".join(sorted(missing)[:10]) + ("…" if len(missing) > 10 else "")
-    return (
-        f"no font here has {some}, which show as boxes; for Chinese, Japanese and Korean install {CJK_PACKAGE} "
-        f"(apt-get install {CJK_PACKAGE}) or another font that has them"
-    )

@@ -15,11 +15,15 @@ def show(kind: str, answer: Answer, number: int) -> None:
     """Print an answer.
 
     Args:
-        kind: what was asked: "stats", "similar", "nearest" or "analogy".
+        kind: what was asked: "stats", "similar", "nearest", "analogy" or "plot".
         number: of neighbours that were asked for.
     """
     # What is no terminal has no width, for which rich takes 80. Words are shown as they are, brackets too.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+    if kind == "plot":
+        for line in (*answer["notes"], f"{len(answer['words']):,} words in {answer['output']}: {answer['how']}"):
+            console.print(line)
+        return
     for word in answer.get("words", []):
         if word["note"]:
             console.print(word["note"])

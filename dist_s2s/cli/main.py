@@ -14,12 +14,13 @@ COMMANDS = {
     "prepare": "turn files of sentence pairs into a filtered corpus that training reads from the disk",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
+    "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "evolution": "show how the vectors of words moved while a run trained",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate")
+ON_RANKS = ("train", "translate", "evaluate", "probe")
 
 
 def main() -> None:

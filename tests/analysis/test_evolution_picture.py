@@ -81,7 +81,7 @@ def test_characters_without_a_font_are_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(fonts, "_regular_fonts", lambda _: every[:1])
     assert every[0][0] == "DejaVu Sans"
     assert fonts.fonts_for(["猫 cat\u200b"], "labels") == (["DejaVu Sans"], {"猫"})
-    monkeypatch.setattr(evolution_picture, "_write", lambda *_: None)
+    monkeypatch.setattr(evolution_picture, "write_figure", lambda *_: None)
     warning = draw_evolution(records(), "title", tmp_path / "moves.svg")
     assert warning.startswith(
         "no font here has 猫, which show as boxes; for Chinese, Japanese and Korean install fonts"

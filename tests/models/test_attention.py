@@ -50,6 +50,16 @@ def test_padding_has_no_weight(name: AttentionName) -> None:
 
 
 @pytest.mark.parametrize("name", ["dot", "general", "additive"])
+def test_weights_are_those_of_the_contexts(name: AttentionName) -> None:
+    attention, encoding = make_attention(name, H).double(), make_encoding()
+    query = torch.randn(B, T, H, dtype=torch.float64)
+    weights = attention.weights(query, encoding)
+    assert weights.masked_select(~encoding.mask_BS[:, None]).count_nonzero() == 0
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, T, dtype=torch.float64))
+    torch.testing.assert_close(weights @ encoding.memory_BSH, attention(query, encoding), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["dot", "general", "additive"])
 def test_no_gradient_reaches_padding(name: AttentionName) -> None:
     attention, encoding = make_attention(name, H).double(), make_encoding()
     encoding.memory_BSH.requires_grad_()

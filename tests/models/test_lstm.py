@@ -52,6 +52,20 @@ def test_outputs_of_steps_are_those_of_forward(attention: AttentionName, input_f
     torch.testing.assert_close(torch.stack(steps, dim=1), model(source, LENGTHS, target), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("attention", ["dot", "general", "additive"])
+@with_and_without_feeding
+def test_attention_weights_are_those_of_the_steps(attention: AttentionName, input_feeding: bool) -> None:
+    model, (source, target) = make_model(attention, 2, input_feeding), make_inputs()
+    weights: list[Tensor] = []
+    module = model.decoder.attention
+    with module.register_forward_hook(lambda _, inputs, __: weights.append(module.weights(*inputs)[:, 0])):
+        encoding, state = model.encode(source, LENGTHS)
+        for position in range(target.shape[1]):
+            _, state = model.step(target[:, position], state, encoding)
+    found = model.attention_weights(source, LENGTHS, target)
+    torch.testing.assert_close(found, torch.stack(weights, dim=1), rtol=0, atol=1e-12)
+
+
 def test_with_an_identity_the_outputs_are_what_an_output_table_elsewhere_needs() -> None:
     model, (source, target) = make_model("dot"), make_inputs()
     without = LSTMEncoderDecoder(nn.Identity(), E, H).double()

@@ -10,7 +10,13 @@ SPACE_LOOKALIKE = "_"
 # theirs separate phrases. So these are not the scripts that BLEU cuts into characters (translation.bleu_tokenizer),
 # which are letters alone.
 _UNSPACED = "\u2e80-\u312f\u3190-\ua4cf\U00020000-\U0003ffff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\uffe0-\uffe6"
+_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
 _NEEDLESS_SPACE = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
+
+
+def is_unspaced(character: str) -> bool:
+    """Tell whether a character is of a script written without spaces."""
+    return _UNSPACED_CHARACTER.match(character) is not None
 
 
 def mark_spaces(text: str) -> str:

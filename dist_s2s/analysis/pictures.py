@@ -1,0 +1,66 @@
+"""Drawing with matplotlib, without a display, in fonts that have all characters."""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dist_s2s import UserError
+from dist_s2s.analysis.fonts import CJK_PACKAGE, fonts_for
+from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.text.extras import extra
+
+
+@contextmanager
+def fonts(texts: Iterable[str], purpose: str, size: float) -> Iterator[str]:
+    """Within: figures are drawn and written in fonts that have the characters of all texts, which are no formulas.
+
+    Yields:
+        What the user must know of characters that no font has; empty if there is nothing.
+
+    Raises:
+        UserError: matplotlib is missing, which ``purpose`` needs.
+    """
+    matplotlib = extra("matplotlib", "analysis", purpose)
+    chosen, missing = fonts_for(texts, purpose)
+    with matplotlib.rc_context({"font.family": chosen, "font.size": size, "text.parse_math": False}):
+        yield _without_font(missing)
+
+
+def new_figure(size: tuple[float, float], purpose: str) -> Any:
+    """Return an empty figure of that width and height in inches."""
+    return extra("matplotlib.figure", "analysis", purpose).Figure(figsize=size, facecolor="white")
+
+
+def check_format(output: Path, purpose: str) -> None:
+    """Raise UserError if matplotlib cannot write a file of that suffix."""
+    forms = new_figure((1, 1), purpose).canvas.get_supported_filetypes()
+    if output.suffix[1:].lower() not in forms:
+        raise UserError(f"{output}: matplotlib writes no {output.suffix or 'file without a suffix'}; try .png")
+
+
+def write_figure(figure: Any, output: Path, dpi: int = 120) -> None:
+    """Write the figure, whole or not at all, in the format that its suffix says.
+
+    Raises:
+        UserError: there is no such format, or the file cannot be written.
+    """
+    check_format(output, "a picture")
+    content = io.BytesIO()
+    figure.savefig(content, format=output.suffix[1:].lower(), dpi=dpi)
+    try:
+        write_durably(output, content.getvalue())
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+
+
+def _without_font(missing: set[str]) -> str:
+    """Say which characters no font has; nothing if all have one."""
+    if not missing:
+        return ""
+    some = "".join(sorted(missing)[:10]) + ("…" if len(missing) > 10 else "")
+    return (
+        f"no font here has {some}, which show as boxes; for Chinese, Japanese and Korean install {CJK_PACKAGE} "
+        f"(apt-get install {CJK_PACKAGE}) or another font that has them"
+    )

@@ -1,0 +1,55 @@
+"""Probe a trained translator: what it looks at, where it errs, and its sentences as vectors."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
+from dist_s2s.cli.extras import check_extra
+
+
+def main() -> int:
+    """Translate sentences and pairs, and write a folder of figures and pictures of them, on any number of ranks."""
+    prog = program("probe")
+    check_extra(prog)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--data", help="pairs, as for evaluate (default: the run's test data, unless there is a --sentence)"
+    )
+    parser.add_argument("--sentence", nargs="+", default=[], metavar="TEXT", help="draw the attention of these")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--number", type=positive_int, default=5, metavar="K", help="of the worst sentences to draw (default: 5)"
+    )
+    add_search_options(parser)
+    arguments = parser.parse_args()
+    from dist_s2s.analysis.probe_files import check_output, write_probe  # import torch, which --help does not need
+    from dist_s2s.analysis.probe_tables import show_probe
+    from dist_s2s.analysis.probing import probe
+    from dist_s2s.distributed import joined_ranks
+    from dist_s2s.text.corpus import describe, load_pairs
+    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.search_options import SearchOptions
+
+    with joined_ranks() as ranks:
+        ranks.together(lambda: check_output(arguments.output))
+        translator = load_translator(arguments.run, ranks)
+        data = arguments.data or (None if arguments.sentence else translator.config.data.test)
+        pairs = ranks.together(lambda: load_pairs(data, "test") if data else [])
+        options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
+            arguments.length_factor, arguments.extra_length
+        )
+        found = probe(translator, pairs, arguments.sentence, options, arguments.number)
+        found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
+        warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])
+        if ranks.is_first:
+            show_probe(found.answer)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            print(f"figures and pictures in {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

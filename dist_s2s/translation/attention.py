@@ -1,0 +1,166 @@
+"""What a translator looks at while it writes a sentence, which words that aligns, and sentences as vectors."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dist_s2s import UserError
+from dist_s2s.distributed import Ranks
+from dist_s2s.models import Hypothesis
+from dist_s2s.text.batches import Batch, evaluation_batches
+from dist_s2s.text.corpus import Example, ExampleList
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.whole_words import group_ids
+from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
+
+Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
+Floats = NDArray[np.float32]
+Pooling = Literal["mean", "last"]
+# Source tokens times target tokens of a sentence whose words are aligned, and of one whose weights are gathered.
+MOST_ALIGNED, MOST_SHOWN = 1 << 26, 1 << 20
+
+
+@dataclass(frozen=True)
+class WordAttention:
+    """What each word of a translation looks at.
+
+    Attributes:
+        source, target: the words.
+        weights: [target words + 1, source words + 1], the last row and column those of the end. A row has the sum 1 but
+            for what goes to tags. The tokens of a source word are summed up, those of a target word averaged.
+    """
+
+    source: list[str]
+    target: list[str]
+    weights: Floats
+
+    @classmethod
+    def from_lists(cls, source: list[str], target: list[str], weights: list[list[float]]) -> Self:
+        """Return what plain values, as JSON gives them, stand for."""
+        return cls(source, target, np.array(weights, dtype=np.float32))
+
+    @property
+    def alignment(self) -> Alignment:
+        """Each target word with the source word that it looks at most; the end of the source is none."""
+        if not self.source:
+            return []
+        return [(int(row[:-1].argmax()), place) for place, row in enumerate(self.weights[:-1])]
+
+
+def pharaoh(alignment: Alignment) -> str:
+    """Write an alignment as other programs read it: `0-0 2-1`, source word and target word, counted from 0."""
+    return " ".join(f"{source}-{target}" for source, target in alignment)
+
+
+def check_attention(translator: Translator) -> None:
+    """Raise UserError if the model has no attention. Calls no collectives."""
+    if translator.config.model.attention == "none":
+        raise UserError("this run has no attention (model.attention: none), so its words align with nothing")
+
+
+def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[Alignment]:
+    """Return which word of each sentence aligns with each word of its translation, on every rank (collective).
+
+    A sentence of more than ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
+
+    Raises:
+        UserError: on every rank, if the model has no attention.
+    """
+    seen = _look(translator, _examples(translator, sentences, found, MOST_ALIGNED))
+    by_number = _gather(((number, looks.alignment) for number, looks in seen), translator.ranks)
+    return [[(source, target) for source, target in by_number[number]] for number in range(len(sentences))]
+
+
+def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAttention]:
+    """Return what each word of the sentences' translations looks at, on every rank (collective).
+
+    What a beam has found is read once more (teacher forcing), which gives the weights that it was found with.
+
+    Args:
+        sentences: few, as all of their weights are gathered. One of more than ``MOST_SHOWN`` pairs of tokens comes
+            back without words.
+        found: a translation of each.
+
+    Raises:
+        UserError: on every rank, if the model has no attention.
+    """
+    seen = _look(translator, _examples(translator, sentences, found, MOST_SHOWN))
+    values = ((number, (looks.source, looks.target, looks.weights.tolist())) for number, looks in seen)
+    by_number = _gather(values, translator.ranks)
+    return [WordAttention.from_lists(*by_number[number]) for number in range(len(sentences))]
+
+
+@torch.no_grad()
+def sentence_vectors(translator: Translator, sentences: Sequence[str], pooling: Pooling = "mean") -> Floats:
+    """Return a vector of each sentence, [sentences, hidden_size], on every rank (collective).
+
+    Args:
+        pooling: mean of what the encoder makes of the tokens, the end among them; or its last states in both
+            directions, the context vector of a model without attention.
+    """
+    ranks = translator.ranks
+    sources = translator.source.encode_all(sentences)
+    vectors = torch.zeros(len(sources), translator.config.model.hidden_size, device=ranks.device)
+    with translator.evaluating():
+        for batch in _batches(translator, ExampleList(Example(source, []) for source in sources)):
+            encoding, _ = translator.core.encode(translator.source_table(batch.source), batch.source_lengths)
+            pooled = encoding.summary_BH
+            if pooling == "mean":
+                masked_BSH = encoding.memory_BSH * encoding.mask_BS[:, :, None]
+                pooled = masked_BSH.sum(1) / batch.source_lengths[:, None]
+            vectors[batch.indices] = pooled[: len(batch.indices)].to(vectors)
+    ranks.sum_in_place(vectors)
+    return vectors.cpu().numpy()
+
+
+def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis], most: int) -> ExampleList:
+    """Return sentences with their translations as ids; those of more than ``most`` pairs of tokens are empty."""
+    check_attention(translator)
+    sources = translator.source.encode_all(sentences)
+    pairs = [Example(source, mine.ids) for source, mine in zip(sources, found, strict=True)]
+    return ExampleList(pair if len(pair.source) * len(pair.target) <= most else Example([], []) for pair in pairs)
+
+
+def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, WordAttention]]:
+    """Yield this rank's share, each with the number of its example (collective until it ends)."""
+    with translator.evaluating():
+        for batch in _batches(translator, examples):
+            weights_BTS = translator.core.attention_weights(
+                translator.source_table(batch.source), batch.source_lengths, translator.target_table(batch.target_in)
+            )
+            for number, weights_TS in zip(batch.indices, weights_BTS, strict=False):
+                yield number, _of_words(examples[number], weights_TS, translator.source, translator.target)
+
+
+def _gather(mine: Iterable[tuple[int, Any]], ranks: Ranks) -> dict[int, Any]:
+    """Return what all ranks have, by number, as JSON gives it back (collective)."""
+    return {number: value for part in ranks.gather_texts(json.dumps(list(mine))) for number, value in json.loads(part)}
+
+
+def _batches(translator: Translator, examples: ExampleList) -> Iterator[Batch]:
+    ranks = translator.ranks
+    batches = evaluation_batches(
+        examples, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
+    )
+    return (batch.to(ranks.device) for batch in batches)
+
+
+def _of_words(example: Example, weights_TS: Tensor, source: TextSide, target: TextSide) -> WordAttention:
+    weights = weights_TS.double().cpu().numpy()
+    columns, rows = group_ids(example.source, source), group_ids(example.target, target)
+    end_column, end_row = len(example.source), len(example.target)
+    summed = np.stack([weights[:, each].sum(1) for each in [*columns, range(end_column, end_column + 1)]], axis=1)
+    averaged = np.stack([summed[each].mean(0) for each in [*rows, range(end_row, end_row + 1)]])
+    return WordAttention(
+        _words(example.source, columns, source), _words(example.target, rows, target), averaged.astype(np.float32)
+    )
+
+
+def _words(ids: Sequence[int], groups: Sequence[range], side: TextSide) -> list[str]:
+    return [side.decode([ids[place] for place in group]).strip() for group in groups]

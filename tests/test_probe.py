@@ -1,0 +1,163 @@
+"""`dist-s2s probe`, `translate --print_alignment` and `embeddings plot` on a trained run."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from dist_s2s import UserError
+from dist_s2s.analysis.answers import SavedSide
+from dist_s2s.analysis.word_map import map_words
+from dist_s2s.config import Config
+from dist_s2s.distributed import joined_ranks
+from dist_s2s.models import Hypothesis
+from dist_s2s.text.corpus import Example
+from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.translation import attention
+from dist_s2s.translation.attention import WordAttention, pharaoh
+from dist_s2s.translation.load import load_translator
+from tests.commands import run
+from tests.toy_corpus import PAIRS
+
+SENTENCES = ["我看见猫。", "", "<b>我</b>喜欢树。"]
+pytest.importorskip("matplotlib")
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def probed(saved_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("probed") / "probe"
+    data = ("--data", figures_data(folder), "--number", 2, "--beam_size", 2)
+    finished = run("dist_s2s.probe", "--run", saved_run, *data, "--output", folder, "--sentence", *SENTENCES)
+    assert "48 pairs: BLEU" in finished.output
+    assert f"figures and pictures in {folder}" in finished.output
+    return folder
+
+
+def figures_data(folder: Path) -> Path:
+    path = folder.parent / "pairs.tsv"
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS), encoding="utf-8")
+    return path
+
+
+def test_figures(probed: Path) -> None:
+    found = figures(probed)
+    errors = found["errors"]
+    assert errors["sentences"] == sum(each["sentences"] for each in errors["by_length"]) == len(PAIRS)
+    expected = sum(len(target.split()) for _, target in PAIRS)
+    for table in ("by_position", "by_frequency"):
+        assert sum(each["expected"] for each in errors[table]) == expected
+    assert all(each["first"] >= 10 for each in errors["by_frequency"] if each["expected"])  # the corpus is the data
+    chrfs = [each["chrf"] for each in found["worst"]]
+    assert chrfs == sorted(chrfs)
+    assert len(chrfs) == 2
+
+
+def test_attention_and_its_pictures(probed: Path) -> None:
+    found = figures(probed)
+    assert [each["sentence"] for each in found["attention"]][:3] == SENTENCES
+    assert [each["reference"] for each in found["attention"]][2:4] == [None, found["worst"][0]["reference"]]
+    for each in found["attention"]:
+        weights = np.array(each["weights"])
+        assert weights.shape == (len(each["target"]) + 1, len(each["source"]) + 1)
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+        assert (probed / each["picture"]).read_bytes().startswith(b"\x89PNG")
+    vectors = load_file(probed / "sentences.safetensors")
+    assert vectors["mean"].shape == vectors["last"].shape == (len(PAIRS) + len(SENTENCES), 16)
+    assert (probed / "sentences.png").is_file()
+    assert not list(probed.parent.glob(".*"))
+
+
+def test_ranks_find_the_same(saved_run: Path, probed: Path, tmp_path: Path) -> None:
+    data = ("--data", probed.parent / "pairs.tsv", "--number", 2, "--beam_size", 2)
+    run("dist_s2s.probe", "--run", saved_run, *data, "--output", tmp_path / "p", "--sentence", *SENTENCES, ranks=2)
+    mine, theirs = figures(probed), figures(tmp_path / "p")
+    for one, other in zip(mine.pop("attention"), theirs.pop("attention"), strict=True):
+        np.testing.assert_allclose(one.pop("weights"), other.pop("weights"), atol=1e-5)
+        assert one == other
+    assert mine == theirs
+    vectors, others = (load_file(folder / "sentences.safetensors") for folder in (probed, tmp_path / "p"))
+    np.testing.assert_allclose(vectors["mean"], others["mean"], atol=1e-5)
+
+
+def test_translate_prints_the_alignment(saved_run: Path, probed: Path) -> None:
+    text = "".join(f"{sentence}\n" for sentence in SENTENCES).encode()
+    options = ("--beam_size", 2, "--print_alignment")
+    shown = run("dist_s2s.translate", "--run", saved_run, *options, stdin=text).output
+    expected = [f"{each['translation']} ||| {each['alignment']}" for each in figures(probed)["attention"][:3]]
+    assert shown.splitlines() == expected
+
+
+def test_weights_of_words() -> None:
+    source = TextSide.build(SideSettings("characters"), ["ab 我我"])
+    target = TextSide.build(SideSettings("words"), ["x y"])
+    example = Example(source.encode("ab我"), target.encode("x y"))
+    weights = torch.tensor([[0.3, 0.3, 0.4, 0.0], [0.1, 0.0, 0.5, 0.4], [0.0, 0.0, 0.0, 1.0]])
+    found = attention._of_words(example, weights, source, target)
+    assert (found.source, found.target) == (["ab", "我"], ["x", "y"])
+    np.testing.assert_allclose(found.weights, [[0.6, 0.4, 0], [0.1, 0.5, 0.4], [0, 0, 1]], atol=1e-6)
+    assert pharaoh(found.alignment) == "0-0 1-1"
+    turned = attention._of_words(Example(example.target, example.source), weights.T, target, source)
+    np.testing.assert_allclose(turned.weights[0], [0.3, 0.05, 0], atol=1e-6)  # the mean of two letters
+    assert WordAttention([], ["x"], np.ones((2, 1), np.float32)).alignment == []
+
+
+def test_sentences_that_are_too_long_are_left_out(saved_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_ALIGNED", 30)
+    with joined_ranks() as alone:
+        translator = load_translator(saved_run, alone)
+        sentences = ["我看见猫。", "我看见猫。" * 20]
+        found = [Hypothesis([4, 5, 6], 0.0), Hypothesis([4, 5, 6], 0.0)]
+        assert [len(each) for each in attention.align(translator, sentences, found)] == [3, 0]
+
+
+def test_a_model_without_attention_aligns_nothing() -> None:
+    config = Config.model_validate({"run_dir": "x", "model": {"attention": "none"}})
+    with pytest.raises(UserError, match="this run has no attention"):
+        attention.check_attention(SimpleNamespace(config=config))
+
+
+def test_mistakes_are_told(saved_run: Path, probed: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--run", saved_run, "--output", probed), "exists; give another --output"),
+        (("--run", saved_run, "--output", tmp_path / "no" / "x"), "make it first"),
+        (("--run", tmp_path, "--output", tmp_path / "x"), "is not a run directory: it has no config.yaml"),
+        (("--run", saved_run, "--output", tmp_path / "x", "--data", tmp_path / "x.tsv"), "x.tsv"),
+    ):
+        errors = run("dist_s2s.probe", *arguments, status=2).errors[0]
+        assert message in errors
+        assert errors.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_maps(saved_run: Path, tmp_path: Path) -> None:
+    plot = ("dist_s2s.embeddings", "--run", saved_run, "plot", "--output")
+    shown = run(*plot, tmp_path / "map.html", "--json", tmp_path / "map.json").output
+    found = json.loads((tmp_path / "map.json").read_text(encoding="utf-8"))["plot"]
+    assert f"{len(found['words'])} words in {tmp_path / 'map.html'}: the plane of most variance of all" in shown
+    assert found["frequencies"] == sorted(found["frequencies"], reverse=True)
+    assert found["words"][0] in "。老师"
+    for name, message in (("map.doc", "matplotlib writes no .doc; try .png"), ("no/map.png", "make it first")):
+        assert message in run(*plot, tmp_path / name, status=2).errors[0]
+    assert "needs at least 2 words" in run(*plot, tmp_path / "a.png", "--number", 1, status=2).errors[0]
+
+
+def test_named_words_lie_in_their_own_plane(saved_run: Path) -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    saved = SavedSide.open(saved_run, "target")
+    found = map_words(saved, ["cat", "tree", "a cat", "cat"], 300, "pca")
+    assert found.words == ["cat", "tree", "a cat"]
+    assert found.notes == ["a cat is 2 pieces: a cat; their mean stands for it"]
+    expected = decomposition.PCA(2).fit(found.vectors)
+    np.testing.assert_allclose(found.places, expected.transform(found.vectors), atol=1e-6)
+    np.testing.assert_allclose(found.shares, expected.explained_variance_ratio_, atol=1e-6)
+    assert found.frequencies.tolist() == [12, 12, 0]

@@ -1,6 +1,6 @@
 """Where one of our training steps goes: seconds by part, from its events and torch's hooks. On a CPU calls wait.
 
-lookup             Until a step's batch and rows are there, without the exchange: waiting for the batch, gather, expansion.
+lookup             Until batch and rows are there, without the exchange: waiting for the batch, gather, expansion.
 exchange           What tables wait for in collectives, forward and backward, as their statistics count it.
 encoder, decoder   Forward, the decoder with its attention.
 model's wrapping   Of DDP, autocast and the conversion of outputs.

@@ -76,7 +76,9 @@ def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_help(prog: str, description: str) -> NoReturn:
-    usage = f"{prog} [INPUT ...] [--minutes M] [--trace FIRST:LAST] [--config FILE] [--verbose] [--section.key VALUE ...]"
+    usage = (
+        f"{prog} [INPUT ...] [--minutes M] [--trace FIRST:LAST] [--config FILE] [--verbose] [--section.key VALUE ...]"
+    )
     parser = argparse.ArgumentParser(usage=usage, description=description)
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files of pairs; what is not set is chosen by them")
     parser.add_argument("--minutes", metavar="M", help="is --training.max_minutes")

@@ -15,6 +15,7 @@ COMMANDS = {
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
     "embeddings": "look at the word vectors of a trained run",
+    "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
     "evolution": "show how the vectors of words moved while a run trained",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",

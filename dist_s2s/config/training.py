@@ -4,7 +4,18 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dist_s2s.config.values import OptionalFloat, OptionalInt, OptionalPath, PathText, Patterns, Rates, Section, Steps, Trackers, Words
+from dist_s2s.config.values import (
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    PathText,
+    Patterns,
+    Rates,
+    Section,
+    Steps,
+    Trackers,
+    Words,
+)
 
 BleuTokenizer = Literal[
     "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"

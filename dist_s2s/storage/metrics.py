@@ -26,11 +26,9 @@ class MetricsReader:
 
         A run that goes on replaces it, without the lines that it writes again. No file is an empty one.
         """
-        try:
-            file = open(self._path, "rb")
-        except FileNotFoundError:
+        if not self._path.exists():
             return [], False
-        with file:
+        with open(self._path, "rb") as file:
             status = os.fstat(file.fileno())
             is_other = status.st_ino != self._inode or status.st_size < self._position
             if is_other:
@@ -44,7 +42,7 @@ class MetricsReader:
     def _parsed(self, text: bytes) -> dict[str, Any] | None:
         try:
             line = json.loads(text)
-        except ValueError:  # of JSON, or of UTF-8
+        except (ValueError, RecursionError):  # of JSON, or of UTF-8
             line = None
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             return line

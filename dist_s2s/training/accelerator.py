@@ -49,4 +49,6 @@ def check_trackers(names: Sequence[str]) -> None:
     there = [str(name) for name in get_available_trackers()]
     missing = [name for name in names if name not in there]
     if missing:
-        raise UserError(f"training.trackers names {missing[0]}, whose package is not installed; install it, or leave it out")
+        raise UserError(
+            f"training.trackers names {missing[0]}, whose package is not installed; install it, or leave it out"
+        )

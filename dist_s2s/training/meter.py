@@ -51,7 +51,7 @@ class Meter:
             group.statistics.reset()
 
     def _report(self) -> None:
-        """Sum over the ranks and tell the listeners, if there was any step since the last time."""
+        """Tell the listeners, if there was any step since the last time (one all_reduce)."""
         if self._steps == 0:
             return
         trainer, ranks, progress = self._trainer, self._trainer.ranks, self._trainer.progress
@@ -63,7 +63,8 @@ class Meter:
         places = [own if rank == ranks.rank else [0.0] * len(own) for rank in range(ranks.world_size)]
         loss, progress.seconds, window, *flat = ranks.sum([self._loss, *first, *chain(*places)])
         progress.step_seconds += window
-        by_rank = {name: flat[place :: len(FIGURES)] for place, name in enumerate(FIGURES)}
+        rounded = [float(f"{value:.7g}") for value in flat]  # files are to be small
+        by_rank = {name: rounded[place :: len(FIGURES)] for place, name in enumerate(FIGURES)}
         exchange_seconds = sum(by_rank["waited_seconds"]) / ranks.world_size
         values = {
             "epoch": progress.epoch,

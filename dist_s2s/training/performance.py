@@ -42,7 +42,7 @@ FIGURES = (
     "step_seconds",
     *(f"{part}_seconds" for part in PARTS),
     "other_seconds",
-    "waited_seconds",  # in collectives of the tables, in whatever part: a rank that hardly waits keeps the others waiting
+    "waited_seconds",  # in the tables' collectives, in whatever part; a rank that hardly waits is waited for
     "bytes_sent",
     "ids",
     "distinct_ids",
@@ -64,13 +64,13 @@ class PartClock:
         self.seconds = dict.fromkeys(PARTS, 0.0)
 
     def begin(self, phase: Phase) -> None:
-        """A phase of a step begins."""
+        """Note that a phase of a step begins, and the one before it ends."""
         if phase == "data":  # no step may have come of the one before
             self._marks.clear()
         self._marks.append((PART_OF[phase], self._now()))
 
     def end(self) -> None:
-        """The step ends."""
+        """Note that the step ends, and add its seconds up."""
         self._marks.append(("", self._now()))
         last = self._marks[-1][1]
         if isinstance(last, torch.cuda.Event):
@@ -116,6 +116,7 @@ def memory_in_use(device: torch.device) -> int:
 
 def _seconds_between(begin: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
     if isinstance(begin, torch.cuda.Event):
+        assert isinstance(end, torch.cuda.Event)
         milliseconds: float = begin.elapsed_time(end)
         return milliseconds / 1_000
     assert not isinstance(end, torch.cuda.Event)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLES_AT_VALIDATION = 3
+MOST_RANKS_WITH_CURVES = 4  # a curve costs a tracker's time at every report
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
 
 
@@ -130,13 +131,11 @@ class RunLog:
         self, step: int, values: Mapping[str, float], by_rank: Mapping[str, Sequence[float]] | None = None
     ) -> None:
         """Write a line of metrics.jsonl, and a point on each curve of the trackers; ``by_rank`` has a value a rank."""
-        by_rank = by_rank or {}
-        curves = {f"rank_{rank}/{name}": value for name, row in by_rank.items() for rank, value in enumerate(row)}
         line = {"step": step, **values} | ({"ranks": by_rank} if by_rank else {})
 
         def append() -> None:
             with naming(self.run_dir / "tensorboard"):
-                self.accelerator.log({**values, **curves}, step=step)
+                self.accelerator.log({**values, **_curves(by_rank or {})}, step=step)
             path = self.run_dir / METRICS
             with naming(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -190,6 +189,18 @@ class RunLog:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is one."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _curves(by_rank: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return by name what trackers are told of the ranks: of each, or of many the least, the mean and the most."""
+    curves: dict[str, float] = {}
+    for name, row in by_rank.items():
+        if len(row) <= MOST_RANKS_WITH_CURVES:
+            curves |= {f"rank_{rank}/{name}": value for rank, value in enumerate(row)}
+        else:
+            figures = {"least": min(row), "mean": sum(row) / len(row), "most": max(row)}
+            curves |= {f"{figure}_of_ranks/{name}": value for figure, value in figures.items()}
+    return curves
 
 
 def _comes_again(line: Mapping[str, float], progress: schedule.Progress) -> bool:

@@ -58,6 +58,14 @@ def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
     assert tracker.ended
 
 
+def test_trackers_get_curves_of_few_ranks_and_the_range_of_many(tmp_path: Path) -> None:
+    log, tracker = make_log(tmp_path)
+    log.metrics(1, {"loss": 1.0}, {"ids": [float(rank) for rank in range(9)]})
+    of_many = {"least_of_ranks/ids": 0.0, "mean_of_ranks/ids": 4.0, "most_of_ranks/ids": 8.0}
+    assert tracker.logged[1] == {"loss": 1.0, **of_many}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))["ranks"]["ids"] == list(range(9))
+
+
 @pytest.mark.parametrize(
     ("method", "name"),
     [("dist_s2s.training.trackers.json.dumps", "metrics.jsonl"), (f"{__name__}.Tracker.log", "tensorboard")],

@@ -11,7 +11,7 @@ from dist_s2s.cli.command_line import program, run_command
 from dist_s2s.cli.extras import check_extra
 
 _FLAGS = ("--verbose", "-h", "--help")
-_SHORT = {"minutes": "training.max_minutes", "columns": "data.columns"}
+_SHORT = {"minutes": "training.max_minutes", "columns": "data.columns", "trace": "training.trace"}
 
 
 def main() -> int:

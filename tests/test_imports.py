@@ -15,9 +15,10 @@ SOURCES = {
 # Which package may import which: those of a line the lines below, never each other or a line above.
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
-        ("train", "prepare", "translate", "evaluate", "probe", "embeddings", "evolution", "export", "estimate"),
+        ("train", "prepare", "translate", "evaluate", "probe", "embeddings", "evolution", "watch", "export", "estimate"),
         ("cli",),
         ("training",),
+        ("reports",),
         ("preparation", "analysis"),
         ("translation",),
         ("text", "models", "cost"),

@@ -1,6 +1,6 @@
 """Where one of our training steps goes: seconds by part, from its events and torch's hooks. On a CPU calls wait.
 
-lookup             Until a step's rows are there, without the exchange: waiting for the batch, gather, expansion.
+lookup             Until batch and rows are there, without the exchange: waiting for the batch, gather, expansion.
 exchange           What tables wait for in collectives, forward and backward, as their statistics count it.
 encoder, decoder   Forward, the decoder with its attention.
 model's wrapping   Of DDP, autocast and the conversion of outputs.
@@ -15,12 +15,12 @@ rest               Everything else.
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 from torch.optim import Optimizer
 
-from dist_s2s.training.events import Event, PhaseBegin, StepEnd
+from dist_s2s.training.events import Event, Phase, PhaseBegin, StepEnd
 from dist_s2s.training.steps import Step
 from dist_s2s.training.trainer import Trainer
 
@@ -85,8 +85,9 @@ class Stopwatch:
     def parts(self) -> dict[str, float]:
         """Return the seconds of a step, by part."""
         own = defaultdict(float, {part: seconds - self._waited[part] for part, seconds in self._seconds.items()})
-        phases = ("lookup", "forward", "loss", "backward", "clip", "update")
-        own["exchange"] = sum(self._waited[phase] for phase in phases)
+        own["exchange"] = sum(self._waited[phase] for phase in get_args(Phase))
+        own["lookup"] += own["data"]
+        own["backward"] += own["core_backward"] + own["lookup_backward"] + own["average"]
         own["model's wrapping"] = own["forward"] - own["encoder"] - own["decoder"]
         own["output and loss"], own["clipping"] = own["loss"], own["clip"]
         own["rest"] = own["update"] - own["dense optimizer"] - own["table optimizer"]

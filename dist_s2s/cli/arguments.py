@@ -76,11 +76,14 @@ def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_help(prog: str, description: str) -> NoReturn:
-    usage = f"{prog} [INPUT ...] [--minutes M] [--config FILE] [--verbose] [--section.key VALUE ...]"
+    usage = (
+        f"{prog} [INPUT ...] [--minutes M] [--trace FIRST:LAST] [--config FILE] [--verbose] [--section.key VALUE ...]"
+    )
     parser = argparse.ArgumentParser(usage=usage, description=description)
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files of pairs; what is not set is chosen by them")
     parser.add_argument("--minutes", metavar="M", help="is --training.max_minutes")
     parser.add_argument("--columns", metavar="A,B", help="is --data.columns")
+    parser.add_argument("--trace", metavar="FIRST:LAST", help="is --training.trace")
     parser.add_argument("--config", metavar="FILE", help="YAML file; the keys below override it")
     parser.add_argument("--verbose", action="store_true", help="show every parameter tensor")
     groups = {"": parser} | {name: parser.add_argument_group(name) for name in SECTIONS}

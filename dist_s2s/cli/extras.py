@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from dist_s2s import UserError
 
-TRAIN = ("accelerate", "pydantic", "yaml", "regex", "rich", "sacrebleu", "safetensors", "tensorboard")
+TRAIN = ("accelerate", "psutil", "pydantic", "yaml", "regex", "rich", "sacrebleu", "safetensors", "tensorboard")
 
 
 def check_extra(command: str) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "score a trained run on a test file: BLEU and chrF",
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
+    "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
     "evolution": "show how the vectors of words moved while a run trained",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",

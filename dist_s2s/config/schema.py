@@ -101,6 +101,8 @@ RESUMABLE_KEYS = frozenset(
         "training.bleu_tokenizer",
         "training.patience",
         "training.log_every",
+        "training.trackers",
+        "training.trace",
         "training.record_vectors_every",
         "training.record_words",
         "training.resume",

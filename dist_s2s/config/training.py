@@ -4,7 +4,18 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dist_s2s.config.values import OptionalFloat, OptionalInt, OptionalPath, PathText, Patterns, Rates, Section, Words
+from dist_s2s.config.values import (
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    PathText,
+    Patterns,
+    Rates,
+    Section,
+    Steps,
+    Trackers,
+    Words,
+)
 
 BleuTokenizer = Literal[
     "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"
@@ -46,6 +57,13 @@ class TrainingConfig(Section):
     )
     patience: int = Field(default=0, ge=0, description="validations without a better one before stopping; 0: never")
     log_every: int = Field(default=20, gt=0, description="steps between lines of metrics.jsonl")
+    trackers: Trackers = Field(
+        default=("tensorboard",), description="who is told the figures of metrics.jsonl too: trackers of accelerate"
+    )
+    trace: Steps = Field(
+        default=None,
+        description="first and last step of which each rank writes a Chrome trace, FIRST:LAST; null: none is written",
+    )
     record_vectors_every: OptionalInt = Field(
         default=None, gt=0, description="steps between records of how words' vectors move; null: none are recorded"
     )

@@ -2,9 +2,11 @@
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MOST_TRACED_STEPS = 100
 
 
 def none_from_text(value: object) -> object:
@@ -60,8 +62,31 @@ def _rates_from_text(value: object) -> object:
     return dict(part.strip().rpartition("=")[::2] for part in value.split(",") if part.strip())
 
 
+def _check_steps(value: object) -> object:
+    """Return FIRST:LAST; of a single step both are the same.
+
+    Raises:
+        ValueError: if it is no such range, or a longer one than a trace can have.
+    """
+    value = none_from_text(value)
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]+(:[0-9]+)?", str(value), re.ASCII):
+        raise ValueError(f"must be FIRST:LAST, such as 100:105, but is {value!r}")
+    ends = str(value).split(":")
+    first, last = int(ends[0]), int(ends[-1])
+    if not 1 <= first <= last:
+        raise ValueError(f"must begin at step 1 or later, and not end before it begins, but is {value!r}")
+    if last - first >= MOST_TRACED_STEPS:
+        raise ValueError(f"may be {MOST_TRACED_STEPS} steps at most, as a trace is kept in memory, but is {value!r}")
+    return f"{first}:{last}"
+
+
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(_list_from_text)]
+Steps = Annotated[str | None, BeforeValidator(_check_steps)]
 Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
 
 

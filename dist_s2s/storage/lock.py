@@ -5,12 +5,16 @@ import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from dist_s2s import UserError
 
 LOCK = ".lock"
+_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 class RunLock:
@@ -65,10 +69,46 @@ class RunLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = descriptor
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        now = time.strftime(_TIME)
         holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder, 0)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who took the lock of a run directory last.
+
+    Attributes:
+        since: when, in seconds, as ``time.time`` counts them.
+        is_alive: whether the process still runs; None if it is on another host.
+    """
+
+    host: str
+    since: float
+    is_alive: bool | None
+
+
+def holder_of(run_dir: Path) -> Holder | None:
+    """Return who took the lock last, from what the file says; the lock itself is not touched. None if nobody has."""
+    try:
+        who = json.loads((run_dir / LOCK).read_bytes())
+        since = time.mktime(time.strptime(who["since"], _TIME))
+        here = who["host"] == socket.gethostname()
+        return Holder(who["host"], since, _is_alive(who["pid"], since) if here else None)
+    except (OSError, ValueError, KeyError, TypeError):  # no file, or nothing in it yet
+        return None
+
+
+def _is_alive(pid: int, since: float) -> bool:
+    """Tell whether a process runs that began before ``since``: later ones have got the number of one that is gone."""
+    try:
+        began: float = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return began < since + 1  # which has no fractions
 
 
 def _described(holder: bytes) -> str:

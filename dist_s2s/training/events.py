@@ -20,18 +20,30 @@ of the first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Phase = Literal["lookup", "forward", "loss", "backward", "clip", "update"]
+Phase = Literal[
+    "data",  # until the next batch is there, and what owners are asked for is known
+    "lookup",  # rows come from their owners
+    "forward",  # of the encoder and the decoder
+    "loss",  # forward of the output layer
+    "backward",  # of the loss and the output layer
+    "core_backward",  # of the decoder and the encoder
+    "lookup_backward",  # gradients go to the owners of their rows; missing if no table learns
+    "average",  # DDP's sums of gradients that are not there yet; missing with lookup_backward
+    "clip",
+    "update",
+]
 
 
 @dataclass(frozen=True)
 class PhaseBegin:
-    """A part of a step begins, and the one before it ends; ``lookup`` begins where the step before ended.
+    """A part of a step begins, and the one before it ends; ``data`` begins where the step before ended.
 
-    Listeners that measure time on an accelerator must synchronize with it themselves.
+    Listeners that measure time on an accelerator must synchronize with it, or record its events, themselves. There the
+    phases within backward are told in a thread of autograd's, which the main thread waits for.
     """
 
     phase: Phase
@@ -102,11 +114,18 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of the steps since the last report, the same on all ranks; ``fraction`` of the run is done, 0 … 1."""
+    """Figures of the steps since the last report, the same on all ranks.
+
+    Attributes:
+        values: of all ranks together.
+        fraction: how much of the run is done, 0 … 1.
+        by_rank: further figures with a value for each rank; see ``performance``.
+    """
 
     step: int
     values: Mapping[str, float]
     fraction: float
+    by_rank: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Figures of the training steps since the last report, summed over the ranks."""
+"""Figures of the training steps since the last report: of all ranks together, and of each."""
 
 import time
+from itertools import chain
 
-from dist_s2s.training.events import Event, Paused, Report, Resumed, StepEnd, StreamWait
+from dist_s2s.training.events import Event, Paused, PhaseBegin, Report, Resumed, StepEnd, StreamWait
+from dist_s2s.training.performance import FIGURES, PartClock, figures
 from dist_s2s.training.trainer import Trainer
 
 
@@ -16,13 +18,17 @@ class Meter:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._groups = list(dict.fromkeys(table.group for table in trainer.tables))  # each counts for all its tables
+        self._clock = PartClock(trainer.ranks.device)
         self._start = time.monotonic() - trainer.progress.seconds
         self._restart()
 
     def __call__(self, event: Event) -> None:
         """Count steps; report when it is due (one all_reduce)."""
         match event:
+            case PhaseBegin(phase):
+                self._clock.begin(phase)
             case StepEnd(step, loss, _, target_tokens):
+                self._clock.end()
                 self._loss += loss
                 self._target_tokens += target_tokens
                 self._steps += 1
@@ -40,37 +46,36 @@ class Meter:
         """Forget everything but the clock."""
         self._loss, self._target_tokens, self._steps = 0.0, 0, 0
         self._window_start = time.monotonic()
+        self._clock.reset()
         for group in self._groups:
             group.statistics.reset()
 
     def _report(self) -> None:
-        """Sum over the ranks and tell the listeners, if there was any step since the last time."""
+        """Tell the listeners, if there was any step since the last time (one all_reduce)."""
         if self._steps == 0:
             return
         trainer, ranks, progress = self._trainer, self._trainer.ranks, self._trainer.progress
         now, exchange = time.monotonic(), [group.statistics for group in self._groups]
         # The clock is the first rank's.
         first = [now - self._start, now - self._window_start] if ranks.is_first else [0.0, 0.0]
-        mine = [
-            self._loss,
-            sum(of_group.seconds for of_group in exchange),
-            sum(of_group.ids for of_group in exchange),
-            sum(of_group.distinct_ids for of_group in exchange),
-            *first,
-        ]
-        loss, exchange_seconds, ids, distinct_ids, progress.seconds, window = ranks.sum(mine)
+        own = figures(self._clock, now - self._window_start, self._steps, exchange, ranks.device)
+        # Each rank's figures have a place of their own, where the others add zeros.
+        places = [own if rank == ranks.rank else [0.0] * len(own) for rank in range(ranks.world_size)]
+        loss, progress.seconds, window, *flat = ranks.sum([self._loss, *first, *chain(*places)])
         progress.step_seconds += window
-        exchange_seconds /= ranks.world_size
+        rounded = [float(f"{value:.7g}") for value in flat]  # files are to be small
+        by_rank = {name: rounded[place :: len(FIGURES)] for place, name in enumerate(FIGURES)}
+        exchange_seconds = sum(by_rank["waited_seconds"]) / ranks.world_size
         values = {
             "epoch": progress.epoch,
             "learning_rate": trainer.state.core_optimizer.param_groups[0]["lr"],
             "loss": loss / self._steps,
             "tokens_per_second": self._target_tokens / window,
-            "distinct_id_ratio": distinct_ids / ids,
-            "exchange_seconds": exchange_seconds / self._steps,
-            "exchange_share": exchange_seconds / window,
+            "distinct_id_ratio": sum(by_rank["distinct_ids"]) / sum(by_rank["ids"]),
+            "exchange_seconds": exchange_seconds,
+            "exchange_share": exchange_seconds * self._steps / window,
         }
         if progress.skipped_steps:
             values["skipped_steps"] = progress.skipped_steps
         self._restart()
-        trainer.tell(Report(progress.step, values, trainer.fraction))
+        trainer.tell(Report(progress.step, values, trainer.fraction, by_rank))

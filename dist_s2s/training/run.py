@@ -18,7 +18,7 @@ from dist_s2s.storage.run_files import check_run, data_id, describe_data
 from dist_s2s.text.corpus import data_files, describe
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.tokenizers import check_installed
-from dist_s2s.training.accelerator import make_accelerator
+from dist_s2s.training.accelerator import check_trackers, make_accelerator
 from dist_s2s.training.checkpoints import Checkpoints
 from dist_s2s.training.data import RunData, read_data, target_counts
 from dist_s2s.training.events import Listener
@@ -32,6 +32,7 @@ from dist_s2s.training.settle import config_of, find_origin, score_warning, sett
 from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.stream import StreamSteps
+from dist_s2s.training.trace import Tracer
 from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog, counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
@@ -76,9 +77,10 @@ def run_training(
         if inputs:
             config = own_data(config, inputs, ranks)
         config = ranks.together(partial(adopt, config))
+        ranks.together(partial(check_trackers, config.training.trackers))
         start = prepare(config, ranks, lock)
         config = start.config
-        accelerator = make_accelerator(ranks, config.run_dir)
+        accelerator = make_accelerator(ranks, config.run_dir, config.training.trackers)
         log = stack.enter_context(RunLog(config.run_dir, accelerator, ranks, describe(config.data.valid)))
         introduce(start, ranks, log)
         translator = Translator(config, start.data.source, start.data.target, ranks)
@@ -195,6 +197,7 @@ def fit(trainer: Trainer, data: RunData, log: RunLog, listeners: Sequence[Listen
     with StopSignals(trainer) as signals:
         validator = Validator(trainer, data.valid, data.valid_pairs)
         trainer.listeners += [signals, Meter(trainer), validator, log, LossGuard(trainer), Checkpoints(trainer)]
+        trainer.listeners += [Tracer(trainer, log.say)] if trainer.config.training.trace is not None else []
         trainer.listeners += listeners
         trainer.listeners += [OtherValidator(trainer, data.other_pairs)] if data.other_pairs else []
         validator.catch_up()

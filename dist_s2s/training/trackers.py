@@ -15,6 +15,7 @@ from torch import nn
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import naming, write_durably
+from dist_s2s.storage.metrics import METRICS
 from dist_s2s.training import schedule
 from dist_s2s.training.events import ChunkBegin, Event, OtherValidation, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLES_AT_VALIDATION = 3
+MOST_RANKS_WITH_CURVES = 4  # a curve costs a tracker's time at every report
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal for a progress bar
 
 
@@ -65,8 +67,8 @@ class RunLog:
     def __call__(self, event: Event) -> None:
         """Write and show what an event is about (collective)."""
         match event:
-            case Report(step, values, fraction):
-                self.metrics(step, values)
+            case Report(step, values, fraction, by_rank):
+                self.metrics(step, {**values, "fraction": fraction}, by_rank)
                 self.progress(values, fraction)
             case Validation():
                 self._validation(event)
@@ -109,9 +111,9 @@ class RunLog:
         self.say(f"{counted(chunk.pairs, 'pair')} of the stream, {chunk.dropped:,} dropped; {words}")
 
     def start_trackers(self, config: Mapping[str, Any], progress: schedule.Progress) -> None:
-        """Open TensorBoard's files, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""
-        self.accelerator.init_trackers("tensorboard", config=_flat(config))
-        path = self.run_dir / "metrics.jsonl"
+        """Start the trackers, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""
+        self.accelerator.init_trackers("dist_s2s", config=_flat(config))
+        path = self.run_dir / METRICS
 
         def drop_later_lines() -> None:
             if path.exists():
@@ -125,15 +127,18 @@ class RunLog:
         """Print a line above the progress bar."""
         self.console.print(text, markup=False)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Write a line of metrics.jsonl, and a point on each of TensorBoard's curves."""
+    def metrics(
+        self, step: int, values: Mapping[str, float], by_rank: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """Write a line of metrics.jsonl, and a point on each curve of the trackers; ``by_rank`` has a value a rank."""
+        line = {"step": step, **values} | ({"ranks": by_rank} if by_rank else {})
 
         def append() -> None:
             with naming(self.run_dir / "tensorboard"):
-                self.accelerator.log(dict(values), step=step)
-            path = self.run_dir / "metrics.jsonl"
+                self.accelerator.log({**values, **_curves(by_rank or {})}, step=step)
+            path = self.run_dir / METRICS
             with naming(path), open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps(line) + "\n")
 
         self._write(append)
 
@@ -184,6 +189,18 @@ class RunLog:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is one."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _curves(by_rank: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return by name what trackers are told of the ranks: of each, or of many the least, the mean and the most."""
+    curves: dict[str, float] = {}
+    for name, row in by_rank.items():
+        if len(row) <= MOST_RANKS_WITH_CURVES:
+            curves |= {f"rank_{rank}/{name}": value for rank, value in enumerate(row)}
+        else:
+            figures = {"least": min(row), "mean": sum(row) / len(row), "most": max(row)}
+            curves |= {f"{figure}_of_ranks/{name}": value for figure, value in figures.items()}
+    return curves
 
 
 def _comes_again(line: Mapping[str, float], progress: schedule.Progress) -> bool:

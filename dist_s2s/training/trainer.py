@@ -98,12 +98,19 @@ class Trainer:
         """
         output = self.translator.output
         tables = [self.translator.source_table, self.translator.target_table, *output.lookup_tables]
-        self.tell(PhaseBegin("lookup"))
-        for step, rows in Lookahead(tables, steps or self.steps(), lambda step: step.ids, self.ranks.plan_group):
+        batches = Lookahead(
+            tables,
+            steps or self.steps(),
+            lambda step: step.ids,
+            self.ranks.plan_group,
+            before_rows=lambda: self.tell(PhaseBegin("lookup")),
+        )
+        self.tell(PhaseBegin("data"))
+        for step, rows in batches:
             self.train_step(step, rows)
             if self.end_reason is not None:
                 return
-            self.tell(PhaseBegin("lookup"))
+            self.tell(PhaseBegin("data"))
 
     def steps(self) -> Iterator[Step]:
         """Return this rank's part of each global batch, from where training stands, epoch after epoch without end."""
@@ -120,6 +127,7 @@ class Trainer:
         with self.translator.autocast():
             loss = output.training_loss(states, batch.target_out, step.sample, output_rows)
         loss = loss / batch.global_target_tokens
+        self._tell_phases_of_backward(states, rows)
         self.tell(PhaseBegin("backward"))
         # DDP and the tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
         (loss * self.ranks.world_size).backward()
@@ -151,6 +159,16 @@ class Trainer:
                 optimizer.step()
         for optimizer in optimizers:
             optimizer.zero_grad()
+
+    def _tell_phases_of_backward(self, states: Tensor, rows: list[Tensor]) -> None:
+        """See to it that listeners hear when backward passes from one part of the model to the next."""
+        if states.requires_grad:
+            states.register_hook(lambda _: self.tell(PhaseBegin("core_backward")))
+        # One node for the rows of all tables.
+        lookup = next((found.grad_fn for found in rows if found.grad_fn is not None), None)
+        if lookup is not None:
+            lookup.register_prehook(lambda _: self.tell(PhaseBegin("lookup_backward")))
+            lookup.register_hook(lambda *_: self.tell(PhaseBegin("average")))
 
     def tell(self, event: Event) -> None:
         """Call every listener with the event."""

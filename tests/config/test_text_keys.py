@@ -54,3 +54,30 @@ def test_tags_from_the_command_line_and_from_a_file(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_in_one_line(overrides: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(None, overrides)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("10:15", "10:15"), ("7", "7:7"), ("null", None)])
+def test_steps_of_a_trace(given: str, kept: str | None, tmp_path: Path) -> None:
+    """In YAML, 10:15 would be a number in base 60."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"training:\n  trace: {given}\n", encoding="utf-8")
+    config = load_config(file, {})
+    assert config.training.trace == kept == load_config(None, {"training.trace": given}).training.trace
+    file.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(file, {}) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("trace", "0:3", "must begin at step 1 or later"),
+        ("trace", "5:4", "not end before it begins, but is '5:4'"),
+        ("trace", "1:101", "may be 100 steps at most"),
+        ("trace", "a:b", "must be FIRST:LAST, such as 100:105, but is 'a:b'"),
+        ("trace", "1:2:3", "must be FIRST:LAST"),
+        ("trackers", "tensorboard,wandbb", "must be one of .*wandb"),
+    ],
+)
+def test_figures_that_cannot_be_had(key: str, value: str, rule: str) -> None:
+    with pytest.raises(UserError, match=rf"^training.{key}:? .*{rule}.*\(command line\)$"):
+        load_config(None, {f"training.{key}": value})

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.training.test_equality import DataParallel, make_config, make_examples, make_translator
 
-STEP = ["lookup", "forward", "loss", "backward", "clip", "update", StepEnd]
+STEP = [*get_args(events.Phase), StepEnd]
 
 
 def make_trainer(group: dist.ProcessGroup, run_dir: Path, **training: object) -> Trainer:

@@ -31,7 +31,7 @@ class Tracker:
         self.ended = False
 
     def init_trackers(self, name: str, config: Mapping[str, Any]) -> None:
-        assert name == "tensorboard"
+        assert name == "dist_s2s"
         self.config = config
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -56,6 +56,14 @@ def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"step": 3, "loss": 1.5}, {"step": 4, "loss": 1.25}]
     assert tracker.logged == {3: {"loss": 1.5}, 4: {"loss": 1.25}}
     assert tracker.ended
+
+
+def test_trackers_get_curves_of_few_ranks_and_the_range_of_many(tmp_path: Path) -> None:
+    log, tracker = make_log(tmp_path)
+    log.metrics(1, {"loss": 1.0}, {"ids": [float(rank) for rank in range(9)]})
+    of_many = {"least_of_ranks/ids": 0.0, "mean_of_ranks/ids": 4.0, "most_of_ranks/ids": 8.0}
+    assert tracker.logged[1] == {"loss": 1.0, **of_many}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))["ranks"]["ids"] == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +199,8 @@ def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_what_it_hears_is_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, tracker = make_log(tmp_path)
-    log(Report(20, VALUES, 0.5))
+    log(Report(20, VALUES, 0.5, {"ids": [7.0, 9.0]}))
+    assert tracker.logged == {20: {**VALUES, "fraction": 0.5, "rank_0/ids": 7.0, "rank_1/ids": 9.0}}
     scores = {"bleu": 12.345, "chrf": 34.0, "signature": "tok:13a", "cut": 3, "warning": "all equal"}
     log(Validation(20, 2, 1.5, loss=0.75, rows=[("我", "I", "me")] * 4, **scores))
     log(RunEnd(20, "training.max_steps = 20 is reached", interrupted=False))
@@ -199,7 +208,10 @@ def test_what_it_hears_is_written_and_shown(tmp_path: Path, capsys: pytest.Captu
     validated = {"epoch": 2, "valid_loss": 0.75, "valid_bleu": 12.345, "valid_chrf": 34.0, "valid_cut": 3}
     validated["minutes"] = 1.5
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert list(map(json.loads, lines)) == [{"step": 20, **VALUES}, {"step": 20, **validated}]
+    assert list(map(json.loads, lines)) == [
+        {"step": 20, **VALUES, "fraction": 0.5, "ranks": {"ids": [7.0, 9.0]}},
+        {"step": 20, **validated},
+    ]
     assert tracker.logged == {20: validated}
     shown = capsys.readouterr().out.splitlines()
     valid = "valid loss 0.7500 · valid BLEU 12.35 · chrF 34.00 on valid.tsv (tok:13a)"

@@ -100,6 +100,7 @@ class Route:
         if self.requested is None:
             requested = _requested(wanted, received, self._group.rank)
             self._group.statistics.distinct_ids += sum(mine.owners[0].total for mine in wanted)
+            self._group.statistics.rows_served += sum(len(asked.rows) for asked in requested)
         else:
             requested = [self.requested[place] for place in needed]
         values = received.blocks[-len(tables) :]

@@ -45,6 +45,7 @@ class Lookahead(Generic[Batch]):
         ids_of: returns the ids of a batch for each table; called in the background too.
         process_group: a gloo group of the same ranks as the tables', for this alone. By default a new group of all
             ranks, which lasts as long as this object.
+        before_rows: called in the loop when a batch is ready, before its rows are read or travel.
 
     Besides the errors of ``lookup``, the loop raises RuntimeError on every rank if only some ranks have another batch,
     or if making one raised an error on another rank; on that rank itself the error is raised as it is. With replicas
@@ -57,8 +58,9 @@ class Lookahead(Generic[Batch]):
         batches: Iterable[Batch],
         ids_of: Callable[[Batch], Sequence[Tensor]],
         process_group: dist.ProcessGroup | None = None,
+        before_rows: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tables, self.ids_of = tables, ids_of
+        self.tables, self.ids_of, self._before_rows = tables, ids_of, before_rows
         self._batches = iter(batches)
         self._group = self._background(process_group)
         self._following: InBackground[tuple[Batch, ExchangePlan] | None] | None = None
@@ -70,6 +72,7 @@ class Lookahead(Generic[Batch]):
         try:
             while (planned := self._result(self._following)) is not None:
                 batch, plan = planned
+                self._before_rows()
                 if plan.partitions != self._partitions():  # a table has grown since
                     plan = self._plan([part.ids for part in plan.parts], self._partitions(), plan.number)
                 rows = follow(self.tables, plan.to(self.tables[0].weight.device))
@@ -100,7 +103,11 @@ class Lookahead(Generic[Batch]):
 
     def _result(self, following: InBackground[tuple[Batch, ExchangePlan] | None]) -> tuple[Batch, ExchangePlan] | None:
         with replicas_told(self.tables):
-            return following.result()
+            result = following.result()
+        ahead = self._group.statistics  # of nobody else: the background rests until the next batch is begun
+        self.tables[0].group.statistics.bytes_sent += ahead.bytes_sent
+        ahead.reset()
+        return result
 
     def _next(self, partitions: tuple[RowPartition, ...], number: int) -> tuple[Batch, ExchangePlan] | None:
         batch: Batch | None = None

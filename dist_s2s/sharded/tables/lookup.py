@@ -125,6 +125,7 @@ def follow(
     group = tables[0].group
     group.statistics.ids += sum(part.ids.numel() for part in plan.parts)
     group.statistics.distinct_ids += sum(part.wanted.owners[0].total for part in plan.parts)
+    group.statistics.rows_served += sum(len(part.requested.rows) for part in plan.parts)
     requested = [part.requested for part in plan.parts]
     return apply_route(Route(tables, [part.wanted for part in plan.parts], plan.number, requested, in_place))
 

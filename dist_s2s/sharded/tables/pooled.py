@@ -53,8 +53,9 @@ def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput], error: E
                 requested, marks = ask(wanted, group, subject, error, fingerprints(tables))
                 check_fingerprints(tables, marks)
         group.statistics.ids += sum(len(ids) for ids, _ in bags)
-        if not in_place:
+        if requested is not None:
             group.statistics.distinct_ids += sum(mine.owners[0].total for mine in wanted)
+            group.statistics.rows_served += sum(len(asked.rows) for asked in requested)
         outputs = apply_route(Route(tables, wanted, number, requested, in_place))
     return [mine.selection.pool(found) for mine, found in zip(wanted, outputs, strict=True)]
 

@@ -27,10 +27,12 @@ class ExchangeStatistics:
         seconds: wall time inside collectives, waiting for slower ranks included (on CUDA: the time to enqueue them; in
             shared memory: the time spent waiting, since there is nothing else).
         collectives: all-to-alls, or in shared memory meetings of all ranks.
-        bytes_sent: what this rank has handed over, its own share included, but not the empty room in a collective's
-            first messages, which have a fixed size.
+        bytes_sent: what this rank has handed over, its own share and the ids of a lookahead included, but not the empty
+            room in a collective's first messages, which have a fixed size. Rows that are read in place are not sent.
         ids: how many ids were looked up.
         distinct_ids: how many rows, or sums of rows, were asked for on their behalf.
+        rows_served: how many rows of its shards the ranks, itself included, have asked this rank for: its load as an
+            owner. Of a lookup in place that nobody planned, they are known and counted in backward.
     """
 
     seconds: float = 0.0
@@ -38,10 +40,12 @@ class ExchangeStatistics:
     bytes_sent: int = 0
     ids: int = 0
     distinct_ids: int = 0
+    rows_served: int = 0
 
     def reset(self) -> None:
         """Start counting anew."""
-        self.seconds, self.collectives, self.bytes_sent, self.ids, self.distinct_ids = 0.0, 0, 0, 0, 0
+        self.seconds, self.collectives, self.bytes_sent = 0.0, 0, 0
+        self.ids, self.distinct_ids, self.rows_served = 0, 0, 0
 
 
 @dataclass(frozen=True)

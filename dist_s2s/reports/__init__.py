@@ -1,0 +1,1 @@
+"""What a run has measured, for people: on a terminal."""

@@ -16,10 +16,11 @@ COMMANDS = {
     "evaluate": "score a trained run on a test file: BLEU and chrF",
     "embeddings": "look at the word vectors of a trained run",
     "evolution": "show how the vectors of words moved while a run trained",
+    "align": "map the word vectors of one language onto those of another",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate")
+ON_RANKS = ("train", "translate", "evaluate", "align")
 
 
 def main() -> None:

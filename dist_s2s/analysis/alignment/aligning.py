@@ -82,7 +82,7 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
         file = settings.mapping
         matrix = ranks.together(lambda: Mapping.load(file, source.rows.dim)).matrix
     elif settings.dictionary is not None:
-        first, how = procrustes(source.rows, target.rows, pairs), f"refined in {settings.refine} rounds"
+        first, how = procrustes(source.rows, target.rows, pairs), "refined"
         matrix = learning.refine(source, target, first, pairs, settings.refine, settings.learning_words)
     else:
         start = _start(source, target, settings)

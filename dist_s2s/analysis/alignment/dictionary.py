@@ -52,8 +52,8 @@ def read_dictionary(path: str) -> list[Entry]:
             words = [word.strip() for word in text.split("\t")] if "\t" in text else text.split()
             if len(words) != 2 or not all(words):
                 raise UserError(
-                    f"{file} line {number} has {len(words)} words, but expected is SOURCE<TAB>TARGET, or two words with "
-                    f"a space between them: {text[:60]!r}"
+                    f"{file} line {number} has {len(words)} words, but expected is SOURCE<TAB>TARGET, or two words "
+                    f"with a space between them: {text[:60]!r}"
                 )
             entries.append(Entry(number, *words))
     if not entries:
@@ -89,7 +89,7 @@ def find_pairs(path: str, entries: list[Entry], source: Mapping[str, int], targe
     if repeated:
         count += f", {repeated:,} of them repeated"
     if unknown:
-        count += f"; {len(unknown):,} have an unknown word: {_example(unknown[0], source, target)}"
+        count += f"; {len(unknown):,} with an unknown word: {_example(unknown[0], source, target)}"
     return Found(list(ids), f"{path}: {count}")
 
 

@@ -39,7 +39,7 @@ def identical_words(source: WordVectors, target: WordVectors) -> Pairs:
 
 
 def frequency_ranks(source: WordVectors, target: WordVectors, words: int) -> Pairs:
-    """Return the pairs of words that are equally far from the beginning, which are as frequent in their order (local)."""
+    """Return the first words of both sides, the second ones, and so on: pairs of one frequency rank (local)."""
     count = min(words, len(source.words) - source.reserved, len(target.words) - target.reserved)
     return [(source.reserved + number, target.reserved + number) for number in range(count)]
 
@@ -47,7 +47,7 @@ def frequency_ranks(source: WordVectors, target: WordVectors, words: int) -> Pai
 def similar_structure(source: WordVectors, target: WordVectors) -> Pairs:
     """Return pairs of words whose similarities to the words of their own language are distributed alike (collective).
 
-    The start of VecMap (Artetxe et al. 2018): rows of the square root of XXᵀ, sorted, and normalized as vectors are, are
+    The start of VecMap (Artetxe et al. 2018): rows of the square root of XXᵀ are sorted, normalized as vectors are, and
     compared by CSLS both ways. Each rank holds its share of these, which have a number for each of 4,000 words.
 
     Args:

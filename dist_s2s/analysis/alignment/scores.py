@@ -49,11 +49,11 @@ def chance(translations: Sequence[int], candidates: int) -> dict[str, float]:
 
 def _chance(translations: int, candidates: int) -> NDArray[np.float64]:
     """Return the mean scores of a word, by how likely it is that the best of its translations has each rank."""
-    before = np.arange(candidates - translations + 1)
+    before = np.arange(candidates - translations + 1, dtype=np.float64)
     later = np.cumprod((candidates - translations - before) / (candidates - before))  # it comes after rank r
     is_at = -np.diff(later, prepend=1.0)
-    return np.asarray(is_at @ _of_words(before + 1.0))
+    return np.asarray(is_at @ _of_words(before + 1))
 
 
-def _of_words(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_words(ranks: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.stack([*(ranks <= k for k in AT), 1 / ranks], axis=1)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dist_s2s import UserError
 from dist_s2s.analysis.alignment import learning
 from dist_s2s.analysis.alignment.dictionary import Pairs, find_pairs, hold_out, read_dictionary
@@ -77,21 +79,12 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
         )
     pairs, test = ranks.together(lambda: _pairs(source, target, settings, say))
     normalizations = [_normalize(side, say) for side in (source, target)]
-    first, matrix, how = None, None, "the saved mapping"
-    if settings.mapping is not None:
-        file = settings.mapping
-        matrix = ranks.together(lambda: Mapping.load(file, source.rows.dim)).matrix
-    elif settings.dictionary is not None:
-        first, how = procrustes(source.rows, target.rows, pairs), "refined"
-        matrix = learning.refine(source, target, first, pairs, settings.refine, settings.learning_words)
-    else:
-        start = _start(source, target, settings)
-        say(f"self-learning begins with {len(start):,} pairs")
-        how = f"self-learnt from {settings.start}"
-        self_learning = learning.SelfLearning(settings.learning_words, settings.patience, settings.seed)
-        matrix = learning.self_learn(source, target, start, self_learning, say)
-    translations = Translations(map_rows(source.rows, matrix), target.rows)
-    answer = {
+    matrices = _learn(source, target, pairs, settings, ranks, say)
+    compared = {how: Translations(map_rows(source.rows, matrix), target.rows) for how, matrix in matrices.items()}
+    *_, matrix = matrices.values()
+    *_, translations = compared.values()
+    candidates = len(target.words) - target.reserved - normalizations[1].dead - normalizations[1].non_finite
+    answer: dict[str, Any] = {
         "source": {"name": source.name, "words": len(source.words) - source.reserved},
         "target": {"name": target.name, "words": len(target.words) - target.reserved},
         "dimension": source.rows.dim,
@@ -101,16 +94,30 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
         "scores": [],
     }
     if test:
-        candidates = answer["target"]["words"] - normalizations[1].dead - normalizations[1].non_finite
-        plain = Translations(source.rows, target.rows)
-        methods = [("no mapping", plain, False), (how, translations, False), (how, translations, True)]
-        if first is not None and settings.refine:
-            procrustean = Translations(map_rows(source.rows, first), target.rows)
-            methods[1:1] = [("Procrustes", procrustean, False), ("Procrustes", procrustean, True)]
-        elif first is not None:
-            methods[1:] = [("Procrustes", translations, False), ("Procrustes", translations, True)]
+        methods = [("no mapping", Translations(source.rows, target.rows), False)]
+        methods += [(how, each, csls) for how, each in compared.items() for csls in (False, True)]
         answer["scores"] = _scores(methods, test, candidates, settings.seed)
     return Alignment(source, target, Mapping(matrix, normalizations[1]), translations, answer)
+
+
+def _learn(
+    source: WordVectors, target: WordVectors, pairs: Pairs, settings: Settings, ranks: Ranks, say: Say
+) -> dict[str, Tensor]:
+    """Return the mappings by how they were found; the last one is the result (collective)."""
+    file = settings.mapping
+    if file is not None:
+        return {"the saved mapping": ranks.together(lambda: Mapping.load(file, source.rows.dim)).matrix}
+    if settings.dictionary is not None:
+        found = {"Procrustes": procrustes(source.rows, target.rows, pairs)}
+        if settings.refine:
+            found["refined"] = learning.refine(
+                source, target, found["Procrustes"], pairs, settings.refine, settings.learning_words
+            )
+        return found
+    start = _start(source, target, settings)
+    say(f"self-learning begins with {len(start):,} pairs")
+    self_learning = learning.SelfLearning(settings.learning_words, settings.patience, settings.seed)
+    return {f"self-learnt from {settings.start}": learning.self_learn(source, target, start, self_learning, say)}
 
 
 def _pairs(source: WordVectors, target: WordVectors, settings: Settings, say: Say) -> tuple[Pairs, Pairs]:

@@ -15,7 +15,7 @@ SOURCES = {
 # Which package may import which: those of a line the lines below, never each other or a line above.
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
-        ("train", "prepare", "translate", "evaluate", "probe", "embeddings", "evolution", "watch", "export", "estimate"),
+        ("train", "prepare", "translate", "evaluate", "probe", "embeddings", "align", "evolution", "watch", "export", "estimate"),
         ("cli",),
         ("training",),
         ("reports",),

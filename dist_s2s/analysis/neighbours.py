@@ -126,7 +126,7 @@ class Neighbours:
         Args:
             keys: of a table of the same ranks; may be ``self``.
         """
-        found, mine = [torch.empty(0, dtype=torch.float64)], self._unit_blocks()
+        found, mine = [torch.empty(0, dtype=torch.float64)], self.unit_blocks()
         turns = int(self.rows.gather(torch.tensor([sum(1 for _ in self.rows.blocks())])).max())
         for _ in range(turns):
             ids, units, _ = next(mine, (torch.empty(0, dtype=torch.int64), torch.empty(0, self.rows.dim), None))
@@ -140,6 +140,13 @@ class Neighbours:
             found.append(best.where(is_there, 0).sum(1) / is_there.sum(1).clamp(min=1))
         return torch.cat(found).where(~self._unusable, 0)
 
+    def unit_blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield of each block the ids, the rows of norm 1, or 0 if they are unusable, and which are."""
+        for places, block in self._blocks():
+            units = block / self._norms[places, None].to(block)
+            units[self._unusable[places]] = 0
+            yield self._ids[places], units, self._unusable[places]
+
     def _closest(self, directions: Tensor, k: int, excluded: Tensor) -> Tensor:
         """Return the k highest cosines of each direction with this rank's rows, [N, k]; -inf where there are fewer.
 
@@ -147,7 +154,7 @@ class Neighbours:
             excluded: for each direction the id of a row that is left out; or none at all.
         """
         best = directions.new_full((len(directions), k), -torch.inf)
-        for ids, units, unusable in self._unit_blocks():
+        for ids, units, unusable in self.unit_blocks():
             step = max(1, _PRODUCTS_AT_A_TIME // len(ids))
             for start in range(0, len(directions), step):
                 now = slice(start, start + step)
@@ -159,13 +166,6 @@ class Neighbours:
                 highest = cosines.topk(min(k, len(ids))).values.to(best)
                 best[now] = torch.cat((best[now], highest), dim=1).topk(k).values
         return best
-
-    def _unit_blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield of each block the ids, the rows of norm 1, or 0 if they are unusable, and which are."""
-        for places, block in self._blocks():
-            units = block / self._norms[places, None].to(block)
-            units[self._unusable[places]] = 0
-            yield self._ids[places], units, self._unusable[places]
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield of each block where its rows stand among this rank's, and the rows, in float32 or float64."""

@@ -18,10 +18,11 @@ COMMANDS = {
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
     "evolution": "show how the vectors of words moved while a run trained",
+    "align": "map the word vectors of one language onto those of another",
     "export": "write the word vectors of a trained run for other programs",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "probe")
+ON_RANKS = ("train", "translate", "evaluate", "probe", "align")
 
 
 def main() -> None:

@@ -1,0 +1,123 @@
+"""Map the word vectors of one language onto those of another, and find translations."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import check_folder, number_from_zero, positive_int, program, run_command, write_json
+from dist_s2s.cli.extras import check_extra
+
+
+def main() -> int:
+    """Learn a mapping, test it on pairs that were held out, and write what was asked for."""
+    prog = program("align")
+    check_extra(prog)
+    parser = _parser(prog)
+    options = parser.parse_args()
+    _check(options)
+    from dist_s2s.analysis.alignment import writing  # imports torch, which --help does not need
+    from dist_s2s.analysis.alignment.aligning import Settings, align
+    from dist_s2s.analysis.alignment.showing import show_scores
+    from dist_s2s.analysis.alignment.vectors import WordVectors
+    from dist_s2s.distributed import joined_ranks
+
+    settings = Settings(
+        options.dictionary,
+        options.test,
+        options.test_share,
+        options.start or "structure",
+        options.mapping,
+        options.refine,
+        options.learning_words,
+        options.patience,
+        options.seed,
+    )
+    with joined_ranks() as ranks:
+
+        def say(line: str) -> None:
+            if ranks.is_first:
+                print(line, file=sys.stderr, flush=True)
+
+        source = WordVectors.open(options.source, "source", options.words, ranks)
+        target = WordVectors.open(options.target, "target", options.words, ranks)
+        alignment = align(source, target, settings, ranks, say)
+        if ranks.is_first:
+            show_scores(alignment.answer)
+        if options.save_mapping is not None:
+            writing.save_mapping(alignment, options.save_mapping, ranks)
+            say(f"the mapping is in {options.save_mapping}")
+        if options.save_mapped is not None:
+            writing.save_mapped(alignment, options.save_mapped, ranks)
+            say(f"the vectors of {source.name} as those of {target.name} are in {options.save_mapped}")
+        if options.induced is not None:
+            count = writing.save_dictionary(alignment, options.induced, ranks)
+            say(f"{count:,} pairs of words that are each other's best translation are in {options.induced}")
+        if options.json is not None:
+            ranks.together(lambda: write_json(alignment.answer, options.json) if ranks.is_first else None)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise UserError for options that do not go together, and files that cannot be written, before the work."""
+    learnt_from = [name for name in ("dictionary", "start", "mapping") if getattr(options, name) is not None]
+    if len(learnt_from) > 1:
+        names = " and ".join(f"--{name}" for name in learnt_from)
+        hint = "; to test a mapping give --test" if "mapping" in learnt_from else ""
+        raise UserError(f"{names} each say what to begin with: give one of them{hint}")
+    if not 0 <= options.test_share < 1:
+        raise UserError(f"--test_share must be in [0, 1), but is {options.test_share:g}")
+    if options.refine < 0:
+        raise UserError(f"--refine must be at least 0, but is {options.refine}")
+    for name in ("save_mapping", "save_mapped", "induced", "json"):
+        if getattr(options, name) is not None:
+            check_folder(getattr(options, name))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    what = "file of word vectors (word2vec, GloVe, fastText), or a run directory, which may end in :source or :target"
+    parser.add_argument("source", metavar="SRC", help=f"{what} (default: its source side)")
+    parser.add_argument("target", metavar="TGT", help="the same (default: its target side)")
+    parser.add_argument("--dictionary", metavar="FILE", help="word pairs to learn from, a pair a line")
+    parser.add_argument("--test", metavar="FILE", help="word pairs to test with (default: some of the dictionary)")
+    parser.add_argument(
+        "--test_share",
+        type=number_from_zero,
+        default=0.2,
+        metavar="SHARE",
+        help="of the dictionary's source words that is held out without --test (default: 0.2)",
+    )
+    parser.add_argument(
+        "--start",
+        choices=("structure", "identical", "frequency"),
+        help="what self-learning begins with, without a dictionary: words with similar relations to the words of their "
+        "language (default), words that are written alike, or words of equal frequency ranks",
+    )
+    parser.add_argument("--mapping", type=Path, metavar="FILE", help="use a mapping that --save_mapping has written")
+
+    def number(name: str, default: int, text: str, convert: Callable[[str], int] = positive_int) -> None:
+        parser.add_argument(name, type=convert, default=default, metavar="N", help=f"{text} (default: {default:,})")
+
+    number("--words", 200_000, "first words to read of each side")
+    number("--learning_words", 10_000, "first words of each side that refinement and self-learning take pairs from")
+    number("--refine", 5, "rounds after a dictionary in which translations become pairs to learn from; 0 for none", int)
+    number("--patience", 50, "rounds of self-learning without a better mapping before it takes its next step")
+    number("--seed", 0, "of the split, the intervals, and self-learning", int)
+    outputs: Sequence[tuple[str, str]] = (
+        ("--save_mapping", "write the mapping to this file, as safetensors"),
+        (
+            "--save_mapped",
+            "write SRC's words with vectors in TGT's space to this file, which data.source_vectors reads",
+        ),
+        ("--induced", "write words that are each other's best translation to this file"),
+        ("--json", "also write all figures to this file"),
+    )
+    for name, text in outputs:
+        parser.add_argument(name, type=Path, metavar="FILE", help=text)
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""Aligning the vectors of two languages, so that a word and its translation lie close together."""

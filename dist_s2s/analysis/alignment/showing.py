@@ -1,0 +1,35 @@
+"""The scores of an alignment as a table for people."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dist_s2s.analysis.alignment.scores import NAMES
+
+
+def show_scores(answer: dict[str, Any]) -> None:
+    """Print the scores, in percent, with their intervals; or what is known without a test."""
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+    console.print(
+        f"{answer['source']['words']:,} and {answer['target']['words']:,} words, {answer['dimension']} dimensions, "
+        f"{answer['training_pairs']:,} pairs learnt from, mean similarity {answer['mean_similarity']:.4f}"
+    )
+    if not answer["scores"]:
+        return
+    table = Table(title=f"{answer['test_words']:,} words that were held out; 95 % intervals of the bootstrap")
+    for heading in ("mapping", "retrieval"):
+        table.add_column(heading)
+    for name in NAMES:
+        table.add_column(f"{name} %", justify="right", no_wrap=True)
+    for row in answer["scores"]:
+        table.add_row(row["mapping"], row["retrieval"], *(_percent(row[name]) for name in NAMES))
+    console.print(table)
+
+
+def _percent(score: dict[str, float]) -> str:
+    value = 100 * score["value"]
+    if "low" not in score:
+        return f"{value:.2f}"
+    return f"{value:.1f} ({100 * score['low']:.1f} – {100 * score['high']:.1f})"

@@ -1,0 +1,127 @@
+"""Words and their vectors, from a run or a file, with the rows spread over the ranks."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dist_s2s import UserError
+from dist_s2s.analysis.rows import TableRows
+from dist_s2s.distributed import Ranks
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.table_rows import load_rows
+from dist_s2s.text.tokenizers.spaces import SPACE
+from dist_s2s.text.tokenizers.words import JOINER
+from dist_s2s.text.vectors.reading import Vector, VectorFile
+from dist_s2s.text.vocabulary import SPECIALS
+from dist_s2s.translation.load import SavedRun, read_run
+
+SIDES = ("source", "target")
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """Words and a table of their vectors.
+
+    Attributes:
+        name: of the file or the run's side, for people.
+        words: by id, the most frequent first, as files and vocabularies have them. A token has its marks.
+        rows: of these ids. Rows go round robin, so that each rank has its share of the frequent words.
+        reserved: ids below this one are special tokens and tags, which are no words.
+    """
+
+    name: str
+    words: list[str]
+    rows: TableRows
+    reserved: int = 0
+
+    @classmethod
+    def open(cls, text: str, default_side: str, limit: int, ranks: Ranks) -> "WordVectors":
+        """Return the vectors that the user has named (collective).
+
+        Args:
+            text: a file of word vectors, or a run directory, which may end in `:source` or `:target`.
+            default_side: of a run without that.
+            limit: words to read at most, the first ones.
+
+        Raises:
+            UserError: on every rank, if there is no such thing, it is damaged, or has no words.
+        """
+        path, _, side = text.rpartition(":")
+        if side in SIDES and Path(path).is_dir():
+            return _of_run(Path(path), side, limit, ranks)
+        if Path(text).is_dir():
+            return _of_run(Path(text), default_side, limit, ranks)
+        return _of_file(text, limit, ranks)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each word; of tokens that differ only in their marks, that of the one which begins a word."""
+        found: dict[str, int] = {}
+        for index in range(self.reserved, len(self.words)):
+            token = self.words[index]
+            if token.startswith(SPACE) and len(token) > 1:
+                found.setdefault(token.removeprefix(SPACE), index)
+        for index in range(self.reserved, len(self.words)):
+            token = self.words[index]
+            found.setdefault(token.strip(JOINER) or token, index)
+        return found
+
+    @cached_property
+    def plain_words(self) -> list[str]:
+        """The words by id, tokens without their marks unless another token is the same without its marks."""
+        words = list(self.words)
+        for word, index in self.ids.items():
+            words[index] = word
+        return words
+
+
+def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
+    def read() -> tuple[SavedRun, dict[str, int]]:
+        run = read_run(run_dir)
+        return run, read_manifest(run.checkpoint)["tables"][f"{side}_table"]
+
+    run, saved = ranks.together(read)
+    vocabulary = (run.source if side == "source" else run.target).vocabulary
+    words = list(vocabulary.tokens[:limit])
+    table = _make_table(saved["num_embeddings"], saved["embedding_dim"], ranks)
+    manifest = read_manifest(run.checkpoint)
+    ranks.together(lambda: load_rows(run.checkpoint, manifest, f"{side}_table", table, only_weight=True))
+    reserved = len(SPECIALS) + len(vocabulary.tags)
+    return WordVectors(f"{run_dir}, {side} side", words, TableRows.of_table(table, len(words)), reserved)
+
+
+def _of_file(path: str, limit: int, ranks: Ranks) -> WordVectors:
+    words, dim, mine = ranks.together(lambda: _read_file(path, limit, ranks.rank, ranks.world_size))
+    ranks.check_same(f"number of words in {path}", len(words))
+    table = _make_table(len(words), dim, ranks)
+    for place, vector in enumerate(mine):
+        table.weight.detach()[place] = torch.from_numpy(vector.astype(np.float32))
+    return WordVectors(path, words, TableRows.of_table(table))
+
+
+def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[str], int, list[Vector]]:
+    """Return the words of a file, the length of a vector, and the vectors of this rank; repeated words count once."""
+    file = VectorFile(path)
+    words, mine = dict[str, None](), []
+    for record in file.records():
+        word = record.word.decode("utf-8", "replace")
+        if word in words:
+            continue
+        if len(words) == limit:
+            break
+        if len(words) % world_size == rank:
+            mine.append(file.parse(record))
+        words[word] = None
+    if not words:
+        raise UserError(f"{path} has no words; is the file complete?")
+    return list(words), file.dim, mine
+
+
+def _make_table(num_rows: int, dim: int, ranks: Ranks) -> DistributedEmbedding:
+    return DistributedEmbedding(
+        num_rows, dim, layout="round_robin", process_group=ranks.group, device=ranks.device, dtype=torch.float32
+    )

@@ -1,0 +1,120 @@
+"""`dist-s2s align` on files of vectors and on a run, and what it says of those that will not do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from dist_s2s.text.vectors.matching import Matcher
+from dist_s2s.text.vectors.reading import VectorFile
+from dist_s2s.text.vectors.writing import write_word2vec
+from tests.commands import Finished, run
+from tests.sharded.reference import random_rows
+
+WORDS, D = 60, 5
+SOURCE = [f"s{number}" for number in range(WORDS)]
+TARGET = [f"t{number}" for number in range(WORDS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vectors, the same ones rotated, moved and longer, and a dictionary."""
+    folder = tmp_path_factory.mktemp("vectors")
+    rows = random_rows((WORDS, D), seed=1)
+    rotation = torch.linalg.qr(random_rows((D, D), seed=2)).Q
+    rows /= rows.norm(dim=1, keepdim=True)
+    write_word2vec(folder / "a.vec", SOURCE, D, [rows.numpy().astype(np.float32)])
+    other = 3 * (rows @ rotation + 0.5)
+    write_word2vec(folder / "b.vec", TARGET, D, [other.numpy().astype(np.float32)])
+    pairs = "".join(f"s{number}\tt{number}\n" for number in range(WORDS))
+    (folder / "d.txt").write_text(pairs + "s1\tunknown\n", encoding="utf-8")
+    return folder
+
+
+def align(folder: Path, *options: object, status: int = 0, ranks: int = 1) -> Finished:
+    return run("dist_s2s.align", folder / "a.vec", folder / "b.vec", *options, status=status, ranks=ranks)
+
+
+def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
+    outputs = {name: tmp_path / name for name in ("save_mapping", "save_mapped", "induced", "json")}
+    options = [word for name, file in outputs.items() for word in (f"--{name}", file)]
+    done = align(folder, "--dictionary", folder / "d.txt", "--refine", 1, *options, ranks=2)
+    assert "60 of 61 pairs found; 1 with an unknown word: in line 61 'unknown' has no target vector" in done.errors[0]
+    assert "P@1" in done.output
+    assert done.outputs[1] == ""
+    found = json.loads(outputs["json"].read_text(encoding="utf-8"))
+    assert [row["mapping"] for row in found["scores"]] == [
+        "no mapping",
+        *["Procrustes"] * 2,
+        *["refined"] * 2,
+        "chance",
+    ]
+    assert (found["training_pairs"], found["test_words"]) == (48, 12)
+    assert [row["P@1"]["value"] for row in found["scores"][1:5]] == [1] * 4
+    assert found["scores"][-1]["P@1"]["value"] == pytest.approx(1 / WORDS)
+    induced = [line.split("\t") for line in outputs["induced"].read_text(encoding="utf-8").splitlines()]
+    assert len(induced) > WORDS * 0.9
+    assert all(source[1:] == target[1:] for source, target, _ in induced)
+    file, target = VectorFile(outputs["save_mapped"]), read(folder / "b.vec")
+    assert [record.word.decode() for record in file.records()] == SOURCE
+    mapped = read(outputs["save_mapped"])
+    assert np.abs(mapped - target).max() < 0.7 < np.linalg.norm(target, axis=1).min()
+    assert list(load_file(outputs["save_mapping"])) == ["mapping", "target_mean", "target_scale"]
+    again = tmp_path / "again.json"
+    align(folder, "--mapping", outputs["save_mapping"], "--test", folder / "d.txt", "--json", again)
+    scores = json.loads(again.read_text(encoding="utf-8"))
+    assert scores["mean_similarity"] == pytest.approx(found["mean_similarity"], abs=1e-6)
+    assert scores["test_words"] == WORDS
+    assert scores["scores"][2]["P@1"]["value"] > 0.95
+
+
+def read(path: Path) -> np.ndarray:
+    file = VectorFile(path)
+    return np.stack([file.parse(record) for record in file.records()])
+
+
+def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
+    mapped = tmp_path / "mapped.vec"
+    options = ("--start", "frequency", "--patience", 0, "--save_mapped", mapped)
+    done = run("dist_s2s.align", saved_run, f"{saved_run}:target", *options, status=2)
+    assert "argument --patience: must be at least 1, but is 0" in done.errors[0]
+    done = run("dist_s2s.align", saved_run, f"{saved_run}:target", *options[:2], "--patience", 1, *options[4:])
+    assert "self-learning begins with " in done.errors[0]
+    tokens = (saved_run / "source_vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    assert f"{len(tokens) - 4} and " in done.output
+    matcher = Matcher(tokens)
+    for record in VectorFile(mapped).records():
+        matcher.match(record.word, record.place)
+    assert matcher.end().missing == []
+
+
+def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:
+    swapped, mapping, other = tmp_path / "swapped.txt", tmp_path / "small", tmp_path / "other"
+    lines = (folder / "d.txt").read_text(encoding="utf-8").splitlines()
+    swapped.write_text("".join("\t".join(line.split("\t")[::-1]) + "\n" for line in lines), encoding="utf-8")
+    zeros: Any = np.zeros((2, 2))
+    save_file({"mapping": zeros, "target_mean": zeros[0], "target_scale": zeros[0]}, mapping)
+    save_file({"weight": zeros}, other)
+    (tmp_path / "c.vec").write_text("0 5\n", encoding="utf-8")
+    for options, message in (
+        (("--dictionary", swapped), "0 of 61 pairs found; 60 if the columns were swapped"),
+        (("--dictionary", folder / "none"), "does not exist"),
+        (("--dictionary", folder / "d.txt", "--start", "identical"), "each say what to begin with: give one of them"),
+        (("--dictionary", folder / "d.txt", "--test_share", 1), "--test_share must be in [0, 1), but is 1"),
+        (("--dictionary", folder / "d.txt", "--test", folder / "d.txt"), "no pair is left to learn from"),
+        (("--refine", -1), "--refine must be at least 0, but is -1"),
+        (("--start", "identical"), "have no word in common; choose another --start"),
+        (("--mapping", mapping), "maps 2 x 2, but the vectors have 5 numbers"),
+        (("--mapping", other), "is no mapping that `align` has saved: it lacks mapping, target_mean, target_scale"),
+        (("--mapping", folder / "d.txt"), "cannot be read as a mapping"),
+        (("--save_mapped", tmp_path / "no" / "x"), "make it first"),
+    ):
+        error = align(folder, *options, status=2).errors[0].splitlines()[-1]
+        assert error.startswith("error: ")
+        assert message in error
+    for name, message in (("c.vec", "has no words"), ("d.vec", "does not exist"), ("", "is not a run directory")):
+        assert message in run("dist_s2s.align", folder / "a.vec", tmp_path / name, status=2).errors[0]

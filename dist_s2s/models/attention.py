@@ -11,6 +11,7 @@ from dist_s2s.models.encoder import Encoding
 # Shapes: B sentences, T target positions, S source positions, H hidden_size.
 
 AttentionName = Literal["none", "dot", "general", "additive"]
+Give = Callable[[Tensor, Encoding], Tensor]  # what attention makes of its scores [B, T, S]: weights, or contexts
 NUMBERS_AT_A_TIME = 1 << 24  # in the largest tensor of an attention, unless gradients need all of it
 
 
@@ -23,8 +24,15 @@ class GlobalAttention(nn.Module):
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]."""
+        return self._look(query_BTH, encoding, _weighted_sum)
+
+    def weights(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
+        """Return how much of each context comes from each source position, [B, T, S]: rows of sum 1, 0 at padding."""
+        return self._look(query_BTH, encoding, _weights)
+
+    def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
         key_BHS = self.key(encoding.memory_BSH).transpose(1, 2)
-        return _in_parts(query_BTH, encoding.mask_BS.numel(), lambda part: _weighted_sum(part @ key_BHS, encoding))
+        return _in_parts(query_BTH, encoding.mask_BS.numel(), lambda part: give(part @ key_BHS, encoding))
 
 
 class AdditiveAttention(nn.Module):
@@ -38,14 +46,21 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]; takes memory for B·T·S·H values where there are gradients."""
+        return self._look(query_BTH, encoding, _weighted_sum)
+
+    def weights(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
+        """Return how much of each context comes from each source position, [B, T, S]: rows of sum 1, 0 at padding."""
+        return self._look(query_BTH, encoding, _weights)
+
+    def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
         key_B1SH = self.key(encoding.memory_BSH)[:, None]
 
-        def contexts(part_BtH: Tensor) -> Tensor:
+        def look(part_BtH: Tensor) -> Tensor:
             query_Bt1H = self.query(part_BtH)[:, :, None]
             scores_BtS = self.score(torch.tanh(query_Bt1H + key_B1SH)).squeeze(-1)
-            return _weighted_sum(scores_BtS, encoding)
+            return give(scores_BtS, encoding)
 
-        return _in_parts(query_BTH, key_B1SH.numel(), contexts)
+        return _in_parts(query_BTH, key_B1SH.numel(), look)
 
 
 class ContextVector(nn.Module):
@@ -65,19 +80,22 @@ def make_attention(name: AttentionName, hidden_size: int) -> nn.Module:
     return GlobalAttention(hidden_size, name)
 
 
-def _in_parts(query_BTH: Tensor, numbers: int, contexts: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the contexts of all target positions, of as many at a time as NUMBERS_AT_A_TIME allows.
+def _in_parts(query_BTH: Tensor, numbers: int, look: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what all target positions see, looked at as many at a time as NUMBERS_AT_A_TIME allows.
 
     Args:
         numbers: in the largest tensor for each target position.
-        contexts: from states of some target positions to their contexts.
+        look: from states of some target positions to what they see, [B, t, ...].
     """
     size = max(1, NUMBERS_AT_A_TIME // numbers)
     if torch.is_grad_enabled() or query_BTH.shape[1] <= size:  # with gradients everything is kept anyway
-        return contexts(query_BTH)
-    return torch.cat([contexts(part_BtH) for part_BtH in query_BTH.split(size, dim=1)], dim=1)
+        return look(query_BTH)
+    return torch.cat([look(part_BtH) for part_BtH in query_BTH.split(size, dim=1)], dim=1)
+
+
+def _weights(scores_BTS: Tensor, encoding: Encoding) -> Tensor:
+    return scores_BTS.masked_fill(~encoding.mask_BS[:, None], float("-inf")).softmax(dim=-1)
 
 
 def _weighted_sum(scores_BTS: Tensor, encoding: Encoding) -> Tensor:
-    scores_BTS = scores_BTS.masked_fill(~encoding.mask_BS[:, None], float("-inf"))
-    return scores_BTS.softmax(dim=-1).to(encoding.memory_BSH.dtype) @ encoding.memory_BSH
+    return _weights(scores_BTS, encoding).to(encoding.memory_BSH.dtype) @ encoding.memory_BSH

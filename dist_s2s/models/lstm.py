@@ -1,5 +1,6 @@
 """The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
+import torch
 from torch import Tensor, nn
 
 from dist_s2s.models.attention import AttentionName
@@ -41,6 +42,21 @@ class LSTMEncoderDecoder(nn.Module):
         attentional_BTH, _ = self.decoder(target_BTE, self.decoder.initial_state(encoding), encoding)
         outputs_BTX: Tensor = self.output(attentional_BTH) if apply_output else attentional_BTH
         return outputs_BTX
+
+    @torch.no_grad()
+    def attention_weights(self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor) -> Tensor:
+        """Return what each target position looks at in the source, [B, T, S], with teacher forcing.
+
+        Row t belongs to the token after target position t. Raises AttributeError for a model without attention.
+        """
+        attention, seen = self.decoder.attention, list[Tensor]()
+
+        def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
+            seen.append(attention.weights(*inputs))
+
+        with attention.register_forward_hook(record):  # with input feeding, a position at a time
+            self(source_BSE, source_lengths_B, target_BTE, apply_output=False)
+        return torch.cat(seen, dim=1)
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
         """Return the source as the decoder sees it, and the decoder's state before the first target token."""

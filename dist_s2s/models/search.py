@@ -87,8 +87,8 @@ def beam_search(
     max_lengths_B: Tensor,
     beam_size: int,
     all_finished: Agreement = bool,
-) -> list[Hypothesis]:
-    """Return the best of ``beam_size`` hypotheses of each sentence, by score.
+) -> list[list[Hypothesis]]:
+    """Return the hypotheses of each sentence, the best by score first: ``beam_size``, or as many as there are.
 
     A finished hypothesis keeps its place in the beam, with its score frozen, and the search of a sentence ends when
     all of its beam is finished. A hypothesis that reaches the maximum length counts as finished.
@@ -105,8 +105,13 @@ def beam_search(
         beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, max_lengths_B)
         state = state.select((sentences_B[:, None] * beam_size + parents_BK).flatten())
         tokens_N = beam.history_BKT[:, :, -1].flatten()
-    scores_B, best_B = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).max(dim=1)
-    return _hypotheses(beam.history_BKT[sentences_B, best_B], scores_B, end_id, max_lengths_B)
+    scores_BK, order_BK = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).sort(dim=1, descending=True, stable=True)
+    history_NT = beam.history_BKT.gather(1, order_BK[:, :, None].expand_as(beam.history_BKT)).flatten(0, 1)
+    found = _hypotheses(history_NT, scores_BK.flatten(), end_id, max_lengths_B.repeat_interleave(beam_size))
+    return [
+        [best, *(hypothesis for hypothesis in others if hypothesis.score > float("-inf"))]
+        for best, *others in (found[begin : begin + beam_size] for begin in range(0, len(found), beam_size))
+    ]
 
 
 class _Beam(NamedTuple):

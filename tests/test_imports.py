@@ -15,9 +15,9 @@ SOURCES = {
 # Which package may import which: those of a line the lines below, never each other or a line above.
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
-        ("train", "prepare", "translate", "evaluate", "embeddings", "evolution", "export", "estimate"),
+        ("train", "prepare", "translate", "evaluate", "embeddings", "evolution", "export", "serve", "estimate"),
         ("cli",),
-        ("training",),
+        ("training", "serving"),
         ("preparation", "analysis"),
         ("translation",),
         ("text", "models", "cost"),

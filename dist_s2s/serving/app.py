@@ -24,6 +24,7 @@ from dist_s2s.serving.requests import Refusal, parse_neighbours, parse_translate
 
 _PAGE = {
     "/": ("page.html", "text/html"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }

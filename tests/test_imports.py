@@ -15,9 +15,12 @@ SOURCES = {
 # Which package may import which: those of a line the lines below, never each other or a line above.
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
-        ("train", "prepare", "translate", "evaluate", "probe", "embeddings", "align", "evolution", "watch", "export", "estimate"),
+        (
+            *("train", "prepare", "translate", "evaluate", "probe", "serve"),
+            *("embeddings", "align", "evolution", "export", "watch", "estimate"),
+        ),
         ("cli",),
-        ("training",),
+        ("training", "serving"),
         ("reports",),
         ("preparation", "analysis"),
         ("translation",),

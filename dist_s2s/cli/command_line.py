@@ -47,6 +47,13 @@ def positive_int(text: str) -> int:
     return value
 
 
+def port_number(text: str) -> int:
+    """Return a whole number from 0 to 65535, for argparse."""
+    if not (text.isascii() and text.isdecimal() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, but is {text!r}")
+    return int(text)
+
+
 def number_from_zero(text: str) -> float:
     """Return a finite number of at least 0, for argparse."""
     try:

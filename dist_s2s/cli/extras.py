@@ -5,22 +5,25 @@ from importlib.util import find_spec
 from dist_s2s import UserError
 
 TRAIN = ("accelerate", "psutil", "pydantic", "yaml", "regex", "rich", "sacrebleu", "safetensors", "tensorboard")
+_MODULES = {"train": TRAIN, "serve": ("starlette", "uvicorn", "prometheus_client")}
 
 
-def check_extra(command: str) -> None:
-    """Check that the modules of the extra ``train`` can be imported, without importing them.
+def check_extra(command: str, extra: str = "train") -> None:
+    """Check that the modules of an extra can be imported, without importing them.
 
     Args:
         command: what the user has called, for the message.
+        extra: its name.
 
     Raises:
         UserError: naming the missing modules, and how to install them.
     """
-    missing = [module for module in TRAIN if not _is_installed(module)]
+    missing = [module for module in _MODULES[extra] if not _is_installed(module)]
     if missing:
         what = "module" if len(missing) == 1 else "modules"
         raise UserError(
-            f"{command} needs the extra \"train\": pip install 'dist-s2s[train]' (missing {what}: {', '.join(missing)})"
+            f"{command} needs the extra \"{extra}\": pip install 'dist-s2s[{extra}]' "
+            f"(missing {what}: {', '.join(missing)})"
         )
 
 

@@ -1,5 +1,6 @@
 """The console script: `dist-s2s NAME ARGUMENT ...` is `python -m dist_s2s.NAME ARGUMENT ...`."""
 
+import signal
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ COMMANDS = {
     "evolution": "show how the vectors of words moved while a run trained",
     "align": "map the word vectors of one language onto those of another",
     "export": "write the word vectors of a trained run for other programs",
+    "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "probe", "align")
+ON_RANKS = ("train", "translate", "evaluate", "probe", "align", "serve")
 
 
 def main() -> None:
@@ -84,7 +86,9 @@ def _take_ranks(arguments: Sequence[str]) -> tuple[int | None, list[str]]:
 def _start_ranks(ranks: int, name: str, arguments: Sequence[str]) -> int:
     from dist_s2s.cli.torchrun import launch  # imports torch
 
-    return launch(["--standalone", f"--nproc_per_node={ranks}", "-m", f"dist_s2s.{name}", *arguments])
+    status = launch(["--standalone", f"--nproc_per_node={ranks}", "-m", f"dist_s2s.{name}", *arguments])
+    stopped_as_meant = name == "serve" and status == 128 + signal.SIGTERM
+    return 0 if stopped_as_meant else status
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 import os
 import select
-import unicodedata
 from collections.abc import Iterator
 
 from dist_s2s import UserError
 from dist_s2s.text.inputs.lines import utf16_form
 from dist_s2s.text.inputs.packed import ZIP_MAGIC, compression
+from dist_s2s.text.lines import visible_text
 
 _BYTES_AT_A_TIME = 1 << 16
 _PAUSE_SECONDS = 0.02  # a sender that is silent for so long waits for an answer
-_BOM = "\ufeff"
 
 
 def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> Iterator[list[str]]:
@@ -71,20 +70,14 @@ def _text(line: bytes, name: str, number: int) -> str:
     if b"\0" in line:
         raise UserError(f"{name} line {number} has a NUL character, as no text has; is it UTF-8?")
     try:
-        text = line.decode("utf-8").removesuffix("\r").lstrip(_BOM)
+        return visible_text(line.decode("utf-8").removesuffix("\r"))
     except UnicodeDecodeError as error:
         before = f"the {number - 1:,} lines before it are, so encodings are mixed; " if number > 1 else ""
         raise UserError(
             f"{name} line {number} is not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x} "
             f"({error.reason}); {before}{_convert('ENCODING')}"
         ) from None
-    return text if _is_visible(text) else ""
 
 
 def _convert(encoding: str) -> str:
     return f"convert it: iconv -f {encoding} -t UTF-8 FILE | dist-s2s translate ..."
-
-
-def _is_visible(text: str) -> bool:
-    """Tell whether there is more than spaces, controls and zero-width characters."""
-    return any(not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf") for character in text)

@@ -14,6 +14,7 @@ ranks; the search goes on until it is True, on finished sentences too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,8 @@ from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, S source positions, T target positions so far, E embedding_dim, X the model's outputs,
 # K beam_size, C = K candidates of each hypothesis, N = B·K (greedy: N = B).
+
+_MOST_KEPT = 0.75  # a batch shrinks when a quarter of its sentences have been found, as that copies the rest
 
 Embed = Callable[[Tensor], Tensor]
 BestTokens = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -87,26 +90,33 @@ def beam_search(
     max_lengths_B: Tensor,
     beam_size: int,
     all_finished: Agreement = bool,
-) -> list[Hypothesis]:
-    """Return the best of ``beam_size`` hypotheses of each sentence, by score.
+) -> list[list[Hypothesis]]:
+    """Return the hypotheses of each sentence, the best by score first: ``beam_size``, or as many as there are.
 
     A finished hypothesis keeps its place in the beam, with its score frozen, and the search of a sentence ends when
     all of its beam is finished. A hypothesis that reaches the maximum length counts as finished.
     """
     encoding, state = model.encode(source_BSE, source_lengths_B)
-    sentences_B = torch.arange(len(source_lengths_B), device=source_lengths_B.device)
-    rows_N = sentences_B.repeat_interleave(beam_size)
-    encoding, state = encoding.select(rows_N), state.select(rows_N)
-    beam = _first_beam(max_lengths_B, beam_size)
-    tokens_N = torch.full_like(rows_N, start_id)
+    numbers_B, limits_B = torch.arange(len(max_lengths_B), device=max_lengths_B.device), max_lengths_B
+    rows_BK = numbers_B[:, None].expand(-1, beam_size)
+    encoding, state = encoding.select(rows_BK.flatten()), state.select(rows_BK.flatten())
+    beam, tokens_N = _first_beam(limits_B, beam_size), torch.full_like(rows_BK.flatten(), start_id)
+    found: dict[int, list[Hypothesis]] = {}
     while not all_finished(bool(beam.finished_BK.all())):
         outputs_NX, state = model.step(embed(tokens_N), state, encoding)
         log_probabilities_NC, ids_NC = best_tokens(outputs_NX, beam_size)
-        beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, max_lengths_B)
-        state = state.select((sentences_B[:, None] * beam_size + parents_BK).flatten())
-        tokens_N = beam.history_BKT[:, :, -1].flatten()
-    scores_B, best_B = (beam.scores_BK / beam.lengths_BK.clamp(min=1)).max(dim=1)
-    return _hypotheses(beam.history_BKT[sentences_B, best_B], scores_B, end_id, max_lengths_B)
+        beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, limits_B)
+        begins_B1 = torch.arange(0, len(tokens_N), beam_size, device=tokens_N.device)[:, None]
+        rows_BK, left_B = begins_B1 + parents_BK, ~beam.finished_BK.all(dim=1)
+        if 0 < left_B.sum() <= _MOST_KEPT * len(left_B):  # a rank that has finished still needs rows to go on with
+            done_B = ~left_B
+            found |= _ranked(numbers_B[done_B], beam.select(done_B), end_id, limits_B[done_B])
+            numbers_B, limits_B, rows_BK = numbers_B[left_B], limits_B[left_B], rows_BK[left_B]
+            beam = beam.select(left_B)
+            encoding = encoding.select(rows_BK.flatten())  # a hypothesis and its parent have the same source
+        state, tokens_N = state.select(rows_BK.flatten()), beam.history_BKT[:, :, -1].flatten()
+    found |= _ranked(numbers_B, beam, end_id, limits_B)
+    return [found[number] for number in range(len(max_lengths_B))]
 
 
 class _Beam(NamedTuple):
@@ -116,6 +126,10 @@ class _Beam(NamedTuple):
     scores_BK: Tensor  # sum of log-probabilities
     lengths_BK: Tensor  # int64 number of tokens, the first end_id among them
     finished_BK: Tensor  # bool
+
+    def select(self, chosen_B: Tensor) -> "_Beam":
+        """Return the hypotheses of the sentences that are True in ``chosen_B``, bool [B]."""
+        return _Beam(*(values[chosen_B] for values in self))
 
 
 def _first_beam(max_lengths_B: Tensor, beam_size: int) -> _Beam:
@@ -155,6 +169,22 @@ def _grow(
         beam.finished_BK.gather(1, parents_BK) | (tokens_BK == end_id) | at_limit_B1,
     )
     return grown, parents_BK
+
+
+def _ranked(numbers_B: Tensor, beam: _Beam, end_id: int, max_lengths_B: Tensor) -> dict[int, list[Hypothesis]]:
+    """Return the hypotheses of each sentence by its number, the best first; those that do not exist are left out."""
+    means_BK = beam.scores_BK / beam.lengths_BK.clamp(min=1)
+    scores_BK, order_BK = means_BK.sort(dim=1, descending=True, stable=True)
+    history_BKT = beam.history_BKT.gather(1, order_BK[:, :, None].expand_as(beam.history_BKT))
+    beam_size = beam.scores_BK.shape[1]
+    limits_N = max_lengths_B.repeat_interleave(beam_size)
+    hypotheses = iter(_hypotheses(history_BKT.flatten(0, 1), scores_BK.flatten(), end_id, limits_N))
+    return {
+        number: [
+            each for place, each in enumerate(islice(hypotheses, beam_size)) if not place or each.score > -torch.inf
+        ]
+        for number in numbers_B.tolist()
+    }
 
 
 def _hypotheses(tokens_BT: Tensor, scores_B: Tensor, end_id: int, max_lengths_B: Tensor) -> list[Hypothesis]:

@@ -1,9 +1,18 @@
 """Reading a UTF-8 text file line by line, with errors that say where the trouble is."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from dist_s2s import UserError
+
+_BOM = "\ufeff"
+
+
+def visible_text(line: str) -> str:
+    """Return a line without byte order marks before it; "" if all the rest is spaces, controls and zero-width."""
+    text = line.lstrip(_BOM)
+    return text if any(not each.isspace() and unicodedata.category(each) not in ("Cc", "Cf") for each in text) else ""
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -33,7 +42,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 def _decode(path: str | os.PathLike[str], data: bytes) -> str:
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        return data.decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -109,35 +109,46 @@ class Translator:
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
     ) -> list[Hypothesis]:
-        """Return the best hypothesis for each sentence, on every rank (collective).
+        """Return the best hypothesis for each sentence, on every rank (collective); see ``search_n_best``."""
+        return [best for best, *_ in self.search_n_best(sentences, 1, options, after_batch)]
+
+    def search_n_best(
+        self,
+        sentences: Sequence[str],
+        n_best: int,
+        options: SearchOptions | None = None,
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> list[list[Hypothesis]]:
+        """Return for each sentence its hypotheses, the best first, on every rank (collective).
 
         All ranks give the same sentences, and each searches for its share, without autocast. A sentence without a
         token gets a hypothesis without one.
 
         Args:
             sentences: text.
+            n_best: hypotheses of a sentence; fewer where the search has found fewer, and never more than its beam size.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
         options = SearchOptions.of(self.config) if options is None else options
         sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
-        mine: list[tuple[int, list[int], float, bool]] = []
+        mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
             for number, found in self._search(examples, options, after_batch):
-                mine.append((number, found.ids, found.score, found.is_cut))
+                mine.append((number, [(each.ids, each.score, each.is_cut) for each in found[:n_best]]))
         by_number = {
-            number: Hypothesis(ids, score, is_cut)
+            number: [Hypothesis(*values) for values in found]
             for part in self.ranks.gather_texts(json.dumps(mine))
-            for number, ids, score, is_cut in json.loads(part)
+            for number, found in json.loads(part)
         }
         numbers = iter(range(len(examples)))
-        return [by_number[next(numbers)] if source else Hypothesis([], 0.0) for source in sources]
+        return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
 
     def _search(
         self, examples: ExampleList, options: SearchOptions, after_batch: Callable[[], None]
-    ) -> Iterator[tuple[int, Hypothesis]]:
-        """Yield this rank's share, each with the number of its example."""
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:
+        """Yield the hypotheses of this rank's share, each with the number of its example."""
         ranks = self.ranks
         batches = evaluation_batches(
             examples,
@@ -153,11 +164,11 @@ class Translator:
             after_batch()
 
     @torch.no_grad()
-    def _search_batch(self, batch: Batch, options: SearchOptions) -> list[Hypothesis]:
+    def _search_batch(self, batch: Batch, options: SearchOptions) -> list[list[Hypothesis]]:
         limits = options.max_lengths(batch.source_lengths)
         if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
             limits = torch.zeros_like(limits)
-        search = greedy_search if options.beam_size == 1 else partial(beam_search, beam_size=options.beam_size)
+        search = _greedy if options.beam_size == 1 else partial(beam_search, beam_size=options.beam_size)
         return search(
             self.core,
             self.source_table(batch.source),
@@ -169,3 +180,7 @@ class Translator:
             max_lengths_B=limits,
             all_finished=self.ranks.all_agree,
         )
+
+
+def _greedy(*arguments: Any, **settings: Any) -> list[list[Hypothesis]]:
+    return [[found] for found in greedy_search(*arguments, **settings)]

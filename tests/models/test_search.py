@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,13 @@ SEEDS = range(7, 13)
 LENGTHS = torch.tensor([5, 2, 3, 1])
 Search = Callable[..., list[Hypothesis]]
 ALLOWED = partial(best_of_logits, forbidden=FORBIDDEN)
-SEARCHES: list[Search] = [greedy_search, partial(beam_search, beam_size=3)]
+
+
+def best_of_beam(*arguments: Any, **settings: Any) -> list[Hypothesis]:
+    return [best for best, *_ in beam_search(*arguments, **settings)]
+
+
+SEARCHES: list[Search] = [greedy_search, partial(best_of_beam, beam_size=3)]
 
 
 class Setting:
@@ -91,14 +98,24 @@ def test_greedy_takes_the_likeliest_token_and_a_beam_of_one_is_greedy(seed: int,
     setting, limits = Setting(seed, input_feeding=input_feeding), [9, 4, 12, 1]
     expected = [setting.greedy_by_hand(row, limit) for row, limit in enumerate(limits)]
     assert setting.search(greedy_search, limits) == expected
-    assert setting.search(beam_search, limits, beam_size=1) == expected
+    assert setting.search(best_of_beam, limits, beam_size=1) == expected
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_wide_beam_finds_the_best_of_all_hypotheses(seed: int) -> None:
     setting, limits = Setting(seed), [4, 2, 3, 1]
     expected = [setting.best_by_hand(row, limit) for row, limit in enumerate(limits)]
-    assert setting.search(beam_search, limits, beam_size=31) == expected  # there are 31 hypotheses of up to 4 words
+    assert setting.search(best_of_beam, limits, beam_size=31) == expected  # there are 31 hypotheses of up to 4 words
+
+
+def test_all_hypotheses_of_a_beam_come_in_the_order_of_their_scores() -> None:
+    """With room for all 31 hypotheses of up to 4 words each of them is there, once, and no other."""
+    found = Setting(7).hypotheses(beam_search, [4, 0, 1, 1], beam_size=31)
+    assert [len(hypotheses) for hypotheses in found] == [31, 1, 3, 3]
+    for hypotheses in found:
+        scores = [hypothesis.score for hypothesis in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({(*hypothesis.ids, hypothesis.is_cut) for hypothesis in hypotheses}) == len(hypotheses)
 
 
 @pytest.mark.parametrize("beam_size", [2, 3])
@@ -107,7 +124,7 @@ def test_a_narrow_beam_prunes_by_score_for_length(beam_size: int) -> None:
     for seed in SEEDS:
         setting = Setting(seed)
         expected = [setting.beam_by_hand(row, limit, beam_size) for row, limit in enumerate(limits)]
-        assert setting.search(beam_search, limits, beam_size=beam_size) == expected
+        assert setting.search(best_of_beam, limits, beam_size=beam_size) == expected
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -115,7 +132,7 @@ def test_a_beam_narrower_than_the_vocabulary_prunes_by_score_for_length(seed: in
     """Against all continuations of each hypothesis, where the search asks for the beam_size likeliest alone."""
     setting, limits = Setting(seed, words=9), [4, 2, 5, 1]
     expected = [setting.beam_by_hand(row, limit, beam_size=4) for row, limit in enumerate(limits)]
-    assert setting.search(beam_search, limits, beam_size=4) == expected
+    assert setting.search(best_of_beam, limits, beam_size=4) == expected
 
 
 def test_the_seeds_above_are_worth_searching() -> None:
@@ -184,7 +201,7 @@ def test_candidates_that_do_not_exist_never_win() -> None:
         return log_probabilities, ids.masked_fill(log_probabilities.isneginf(), -1)
 
     expected = [setting.best_by_hand(row, limit) for row, limit in enumerate(limits)]
-    assert setting.search(beam_search, limits, beam_size=31, best_tokens=best_tokens, embed=embed) == expected
+    assert setting.search(best_of_beam, limits, beam_size=31, best_tokens=best_tokens, embed=embed) == expected
     assert embedded == {SOS, EOS, *setting.words}
 
 
@@ -236,6 +253,9 @@ def test_ranks_keep_in_step(search: Search, limits: list[int], own: int) -> None
 
     found = setting.search(search, limits, embed=embed, best_tokens=best_tokens, all_finished=all_finished)
     assert answers == [False] * own + [True] * (9 - own)
-    assert calls == calls[:2] * 8
-    assert calls[0][0] == "embed"
+    kinds = [kind for kind, _ in calls]
+    assert kinds == ["embed", kinds[1]] * 8
+    sizes = [rows for _, rows in calls]
+    assert sizes[::2] == sizes[1::2] == sorted(sizes[::2], reverse=True)
+    assert sizes[-1] > 0
     assert found == setting.search(search, limits)

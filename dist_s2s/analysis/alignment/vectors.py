@@ -15,7 +15,7 @@ from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.table_rows import load_rows
 from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
-from dist_s2s.text.vectors.reading import Vector, VectorFile
+from dist_s2s.text.vectors.reading import VectorFile, Vectors
 from dist_s2s.text.vocabulary import SPECIALS
 from dist_s2s.translation.load import SavedRun, read_run
 
@@ -98,27 +98,29 @@ def _of_file(path: str, limit: int, ranks: Ranks) -> WordVectors:
     words, dim, mine = ranks.together(lambda: _read_file(path, limit, ranks.rank, ranks.world_size))
     ranks.check_same(f"number of words in {path}", len(words))
     table = _make_table(len(words), dim, ranks)
-    for place, vector in enumerate(mine):
-        table.weight.detach()[place] = torch.from_numpy(vector.astype(np.float32))
+    table.weight.detach()[: len(mine)] = torch.from_numpy(mine)
     return WordVectors(path, words, TableRows.of_table(table))
 
 
-def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[str], int, list[Vector]]:
+def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[str], int, Vectors]:
     """Return the words of a file, the length of a vector, and the vectors of this rank; repeated words count once."""
     file = VectorFile(path)
-    words, mine = dict[str, None](), []
-    for record in file.records():
-        word = record.word.decode("utf-8", "replace")
-        if word in words:
-            continue
+    words, mine = dict[str, None](), [np.empty((0, file.dim), np.float32)]
+    for block in file.blocks():
+        chosen = []
+        for record in file.cut(block):
+            word = record.word.decode("utf-8", "replace")
+            if word in words or len(words) == limit:
+                continue
+            if len(words) % world_size == rank:
+                chosen.append(record)
+            words[word] = None
+        mine.append(file.parse(chosen))
         if len(words) == limit:
             break
-        if len(words) % world_size == rank:
-            mine.append(file.parse(record))
-        words[word] = None
     if not words:
         raise UserError(f"{path} has no words; is the file complete?")
-    return list(words), file.dim, mine
+    return list(words), file.dim, np.concatenate(mine)
 
 
 def _make_table(num_rows: int, dim: int, ranks: Ranks) -> DistributedEmbedding:

@@ -1,0 +1,98 @@
+"""Answers to what is asked, by all ranks together."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dist_s2s.analysis.neighbours import Neighbours
+from dist_s2s.analysis.rows import TableRows
+from dist_s2s.analysis.words import find_word, word_vectors
+from dist_s2s.models import Hypothesis
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.vocabulary import EOS, SPECIALS
+from dist_s2s.translation.attention import look
+from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.translator import Translator
+
+MAX_WEIGHTS = 20_000  # of an attention: 100 words on one side, 200 on the other
+_DECIMALS = 4
+
+Answer = dict[str, Any]
+
+
+class Answers:
+    """A run's translator and the words of both its sides, on one rank. Building it, and its methods, are collective.
+
+    All ranks are asked the same, and have the same answer or the same UserError. Answers are plain values for JSON.
+    """
+
+    def __init__(self, translator: Translator) -> None:
+        self.translator = translator
+        self._words = {
+            "source": _Words(translator.source, translator.source_table),
+            "target": _Words(translator.target, translator.target_table),
+        }
+
+    def translate(self, sentences: Sequence[str], beam_size: int, n_best: int, attention: bool) -> list[Answer]:
+        """Return for each sentence its best hypothesis, ``n_best`` of them and, if wanted, the best one's attention."""
+        options = SearchOptions.of(self.translator.config, beam_size)
+        found = self.translator.search_n_best(sentences, n_best, options)
+        answers = [self._in_words(hypotheses) for hypotheses in found]
+        if attention:
+            for answer, sentence, (best, *_) in zip(answers, sentences, found, strict=True):
+                answer["attention"] = self._attention(sentence, best)
+        return answers
+
+    def neighbours(self, word: str, side: str, number: int) -> Answer:
+        """Return the words whose vectors are closest to a word's.
+
+        Raises:
+            UserError: on every rank, for a word that is unknown, or whose vector has no direction.
+        """
+        words = self._words[side]
+        found = self.translator.ranks.together(lambda: find_word(word, words.side, side))
+        [vector] = word_vectors([found], words.rows)
+        closest = words.neighbours.nearest(vector, number, found.ids)
+        tokens = words.side.vocabulary.tokens
+        return {
+            "word": found.text,
+            "side": side,
+            "note": found.explanation,
+            "neighbours": [{"word": tokens[each.id], "score": round(each.score, _DECIMALS)} for each in closest],
+        }
+
+    def _in_words(self, hypotheses: Sequence[Hypothesis]) -> Answer:
+        n_best = [
+            {
+                "text": self.translator.target.decode(each.ids),
+                "score": round(each.score, _DECIMALS) if math.isfinite(each.score) else None,
+                "is_cut": each.is_cut,
+            }
+            for each in hypotheses
+        ]
+        return {"text": n_best[0]["text"], "is_cut": n_best[0]["is_cut"], "n_best": n_best}
+
+    def _attention(self, sentence: str, best: Hypothesis) -> Answer:
+        """Return words of both sides and weights, a list for each target word; or a note why there are none."""
+        translator, end = self.translator, SPECIALS[EOS]
+        ids = translator.source.encode(sentence)
+        if not ids:
+            return {"note": "the sentence is empty"}
+        if (len(ids) + 1) * (len(best.ids) + 1) > MAX_WEIGHTS:
+            return {"note": f"the sentence is too long: its attention has more than {MAX_WEIGHTS:,} weights"}
+        if translator.config.model.attention == "none":
+            return {"note": "this model has no attention"}
+        [seen] = look(translator, [sentence], [best])
+        written = seen.target if best.is_cut else [*seen.target, end]
+        weights = [[round(weight, _DECIMALS) for weight in row] for row in seen.weights[: len(written)].tolist()]
+        return {"source": [*seen.source, end], "target": written, "weights": weights}
+
+
+class _Words:
+    """The tokens of one side as neighbours. Building it is collective."""
+
+    def __init__(self, side: TextSide, table: DistributedEmbedding) -> None:
+        self.side = side
+        self.rows = TableRows.of_table(table, len(side.vocabulary))
+        self.neighbours = Neighbours(self.rows, range(len(SPECIALS) + len(side.vocabulary.tags)))

@@ -61,17 +61,22 @@ def _choose_tokenizer(name: str, texts: Sequence[str]) -> list[Choice]:
     ]
 
 
-def choose_sizes(num_pairs: int, target_tokens: int) -> list[Choice]:
-    """Choose the model and its batches, by the number of training pairs and of their target tokens."""
-    why = f"for {num_pairs:,} training pairs"
-    embedding_dim, hidden_size, dropout = 256, 512, 0.3
+def choose_sizes(num_pairs: int, target_tokens: int, device: str) -> list[Choice]:
+    """Choose the model and its batches, by the number of training pairs and of their target tokens.
+
+    Args:
+        device: the type of device that trains. On a CPU few steps fit into the minutes that people wait.
+    """
+    on_cpu = device == "cpu" and num_pairs < 500_000
+    why = f"for {num_pairs:,} training pairs" + (" on a CPU" if on_cpu else "")
+    embedding_dim, hidden_size, dropout, most_tokens = 256, 256 if on_cpu else 512, 0.3, 1000 if on_cpu else 2000
     if num_pairs < 5_000:
-        embedding_dim, hidden_size, dropout = 128, 256, 0.3
+        embedding_dim, hidden_size = 128, 256
     elif num_pairs < 50_000:
         dropout = 0.4
     elif num_pairs >= 500_000:
         dropout = 0.2
-    batch_tokens = max(300, min(2000, target_tokens // 100 // 100 * 100))
+    batch_tokens = max(300, min(most_tokens, target_tokens // 100 // 100 * 100))
     steps = max(1, target_tokens // batch_tokens)  # of an epoch
     every = max(100, min(1000, steps // 100 * 100))
     return [

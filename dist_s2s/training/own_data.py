@@ -36,16 +36,16 @@ def own_data(config: Config, inputs: Sequence[str], ranks: Ranks) -> Config:
     """Return the configuration of a run on these inputs, and say what was chosen (collective).
 
     The first rank filters them and cuts validation and test pairs off, into RUN_DIR.corpus. What is set stays as it is;
-    everything else depends on the inputs alone, so that the same command goes on with the run.
+    everything else depends on the inputs and the kind of device alone, so that the same command goes on with the run.
 
     Raises:
         UserError: on every rank, if an input cannot be used.
     """
-    updates = ranks.on_first(lambda: _choose(config, inputs, ranks.world_size))
+    updates = ranks.on_first(lambda: _choose(config, inputs, ranks))
     return _updated(config, updates)
 
 
-def _choose(config: Config, inputs: Sequence[str], world_size: int) -> dict[str, Any]:
+def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, Any]:
     for each in inputs:
         if is_prepared(each):
             raise UserError(f"{each} is a prepared corpus: train on it with --data.train {each}")
@@ -68,13 +68,13 @@ def _choose(config: Config, inputs: Sequence[str], world_size: int) -> dict[str,
         manifest, _ = prepare_corpus(plan, corpus, available_cores(), progress)
     report = manifest["report"]
     tokens = int(np.load(corpus / TARGET_COUNTS).sum())
-    sizes = _unset(choose_sizes(report["pairs"]["train"], tokens), config)
+    sizes = _unset(choose_sizes(report["pairs"]["train"], tokens, ranks.device.type), config)
     if not _LIMITS & config.training.model_fields_set:
         sizes.append(Choice("training.max_minutes", MINUTES, "give --minutes for another limit"))
     updates |= {choice.key: choice.value for choice in sizes} | {"data.train": str(corpus)}
     lines = [*report_lines(report), f"the pairs are prepared in {corpus}; chosen, because nothing else was set:"]
     lines += [f"  {choice.line()}" for choice in (*encoding, *sizes)]
-    print("\n".join([*lines, _expectation(_updated(config, updates), corpus, world_size)]), flush=True)
+    print("\n".join([*lines, _expectation(_updated(config, updates), corpus, ranks.world_size)]), flush=True)
     return updates
 
 

@@ -29,11 +29,20 @@ def test_many_rare_words_are_spelt_in_subwords(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sizes_grow_with_the_data() -> None:
-    small, large = values(choose_sizes(1_000, 8_000)), values(choose_sizes(1_000_000, 20_000_000))
+    small = values(choose_sizes(1_000, 8_000, "cuda"))
+    large = values(choose_sizes(1_000_000, 20_000_000, "cuda"))
     assert (small["model.hidden_size"], small["data.batch_tokens"], small["training.warmup_steps"]) == (256, 300, 50)
     assert (large["model.hidden_size"], large["data.batch_tokens"], large["training.warmup_steps"]) == (512, 2000, 200)
     assert small["model.dropout"] > large["model.dropout"]
     assert large["training.validate_every"] == large["training.checkpoint_every"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("num_pairs", "hidden_size", "batch_tokens"), [(4_999, 256, 700), (40_000, 256, 1000), (500_000, 512, 2000)]
+)
+def test_a_cpu_trains_smaller_models(num_pairs: int, hidden_size: int, batch_tokens: int) -> None:
+    chosen = values(choose_sizes(num_pairs, 15 * num_pairs, "cpu"))
+    assert (chosen["model.hidden_size"], chosen["data.batch_tokens"]) == (hidden_size, batch_tokens)
 
 
 def test_what_is_set_is_not_chosen() -> None:

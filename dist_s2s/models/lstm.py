@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models.attention import AttentionName
+from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
 
@@ -47,9 +47,10 @@ class LSTMEncoderDecoder(nn.Module):
     def attention_weights(self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor) -> Tensor:
         """Return what each target position looks at in the source, [B, T, S], with teacher forcing.
 
-        Row t belongs to the token after target position t. Raises AttributeError for a model without attention.
+        Row t belongs to the token after target position t. The model must have attention.
         """
         attention, seen = self.decoder.attention, list[Tensor]()
+        assert isinstance(attention, GlobalAttention | AdditiveAttention)
 
         def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
             seen.append(attention.weights(*inputs))

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import parse_args, run
+from torch.distributed.run import get_args_parser, run
 
 USER_ERROR = 2
 
@@ -41,7 +41,9 @@ def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def launch(arguments: Sequence[str]) -> int:
     """Run the job that torchrun's ``arguments`` describe, and return its exit status."""
-    args = parse_args(list(arguments))
+    parser = get_args_parser()
+    parser.allow_abbrev = False  # it would take a worker's --run for one of its own that is cut short, and refuse it
+    args = parser.parse_args(list(arguments))
     if args.standalone:
         args.local_addr = args.local_addr or "127.0.0.1"  # otherwise the host's name is looked up
     args.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"

@@ -46,9 +46,9 @@ def is_alive(pid: int) -> bool:
 
 def test_success_and_the_workers_arguments(script: Callable[[str], Path], tmp_path: Path) -> None:
     worker = script("(folder / rank).write_text(' '.join(sys.argv[2:]))")
-    finished = launch(QUIET, worker, tmp_path, "--data.train", "a b").wait()
+    finished = launch(QUIET, worker, tmp_path, "--data.train", "a b", "--run", "c").wait()
     assert (finished.outputs, finished.errors) == ([""], [""])
-    assert [(tmp_path / rank).read_text(encoding="utf-8") for rank in "01"] == ["--data.train a b"] * 2
+    assert [(tmp_path / rank).read_text(encoding="utf-8") for rank in "01"] == ["--data.train a b --run c"] * 2
 
 
 def test_user_error_of_the_real_command(tmp_path: Path) -> None:

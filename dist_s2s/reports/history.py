@@ -1,6 +1,6 @@
 """What a run has told in metrics.jsonl so far: its curves, and where the time of its latest steps went."""
 
-import math
+import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,10 +58,10 @@ class RunHistory:
         self._recent: deque[Figures] = deque(maxlen=RECENT)
 
     def _add(self, line: dict[str, Any]) -> None:
-        numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
+        numbers = {name: value for name, value in line.items() if _is_number(value)}
         self.latest |= numbers
         for name in CURVES:
-            if math.isfinite(numbers.get(name, math.nan)):
+            if name in numbers:
                 self.curves[name].append((line["step"], numbers[name]))
         ranks = line.get("ranks")
         if _is_figures(ranks):
@@ -118,8 +118,13 @@ def _is_figures(ranks: object) -> TypeGuard[Figures]:
         and ranks.keys() >= _NEEDED
         and all(isinstance(values, list) and values for values in ranks.values())
         and len({len(values) for values in ranks.values()}) == 1
-        and all(isinstance(value, int | float) for values in ranks.values() for value in values)
+        and all(_is_number(value) for values in ranks.values() for value in values)
+        and min(ranks["step_seconds"]) > 0
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # which NaN is not
 
 
 def _shape(ranks: Figures) -> list[tuple[str, int]]:

@@ -39,11 +39,19 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        app, host = self._app, Headers(scope=scope).get("host", "")
-        if self._hosts is not None and _name_of(host) not in self._hosts:
+        await (self._refused(Headers(scope=scope)) or self._app)(scope, receive, self._watched(send, scope["path"]))
+
+    def _refused(self, headers: Headers) -> ASGIApp | None:
+        """Return the refusal of a request that a page from elsewhere makes a browser send, or None."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._hosts is None:
+            return None
+        if _name_of(host) not in self._hosts:
             names = ", ".join(sorted(self._hosts))
-            app = JSONResponse({"error": f"this service is called {names}, not {host}"}, status_code=421)
-        await app(scope, receive, self._watched(send, scope["path"]))
+            return JSONResponse({"error": f"this service is called {names}, not {host}"}, status_code=421)
+        if origin is not None and origin != f"http://{host}":
+            return JSONResponse({"error": f"pages of {origin} may not ask this service"}, status_code=403)
+        return None
 
     def _watched(self, send: Send, path: str) -> Send:
         started, path = time.perf_counter(), path if path in self._paths else "other"
@@ -62,6 +70,6 @@ class Gate:
 
 def _name_of(host: str) -> str | None:
     try:
-        return urlsplit(f"//{host}").hostname
+        return None if "@" in host else urlsplit(f"//{host}").hostname
     except ValueError:
         return None

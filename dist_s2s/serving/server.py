@@ -59,8 +59,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UserError(f"--host {host} is no address: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # the latter if it cannot be a name at all
+        raise UserError(f"--host {host} is no address: {getattr(error, 'strerror', error)}") from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not for a port where another still listens
     try:

@@ -3,9 +3,9 @@
 import json
 import os
 import socket
-import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,6 @@ import psutil
 from dist_s2s import UserError
 
 LOCK = ".lock"
-_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 class RunLock:
@@ -69,7 +68,7 @@ class RunLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = descriptor
-        now = time.strftime(_TIME)
+        now = datetime.now().astimezone().isoformat(" ", "seconds")  # with the zone: a reader may be in another
         holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder, 0)
@@ -93,7 +92,7 @@ def holder_of(run_dir: Path) -> Holder | None:
     """Return who took the lock last, from what the file says; the lock itself is not touched. None if nobody has."""
     try:
         who = json.loads((run_dir / LOCK).read_bytes())
-        since = time.mktime(time.strptime(who["since"], _TIME))
+        since = datetime.fromisoformat(who["since"]).timestamp()
         here = who["host"] == socket.gethostname()
         return Holder(who["host"], since, _is_alive(who["pid"], since) if here else None)
     except (OSError, ValueError, KeyError, TypeError):  # no file, or nothing in it yet

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dist_s2s import UserError
+
 METRICS = "metrics.jsonl"
 
 
@@ -25,16 +27,22 @@ class MetricsReader:
         """Return the lines since the last call, and whether they are the whole file, which another has replaced.
 
         A run that goes on replaces it, without the lines that it writes again. No file is an empty one.
+
+        Raises:
+            UserError: it cannot be read.
         """
-        if not self._path.exists():
+        try:
+            with open(self._path, "rb") as file:
+                status = os.fstat(file.fileno())
+                is_other = status.st_ino != self._inode or status.st_size < self._position
+                if is_other:
+                    self._inode, self._position, self.damaged = status.st_ino, 0, 0
+                file.seek(self._position)
+                complete = file.read()
+        except FileNotFoundError:
             return [], False
-        with open(self._path, "rb") as file:
-            status = os.fstat(file.fileno())
-            is_other = status.st_ino != self._inode or status.st_size < self._position
-            if is_other:
-                self._inode, self._position, self.damaged = status.st_ino, 0, 0
-            file.seek(self._position)
-            complete = file.read()
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read: {error.strerror}") from None
         complete = complete[: complete.rfind(b"\n") + 1]
         self._position += len(complete)
         return [line for text in complete.splitlines() if (line := self._parsed(text)) is not None], is_other

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
+from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import naming, write_durably
@@ -112,7 +113,6 @@ class RunLog:
 
     def start_trackers(self, config: Mapping[str, Any], progress: schedule.Progress) -> None:
         """Start the trackers, and drop from metrics.jsonl what a run that stands at ``progress`` writes again."""
-        self.accelerator.init_trackers("dist_s2s", config=_flat(config))
         path = self.run_dir / METRICS
 
         def drop_later_lines() -> None:
@@ -121,6 +121,7 @@ class RunLog:
                 kept = [line for line in lines if line.endswith("}") and not _comes_again(json.loads(line), progress)]
                 write_durably(path, "".join(line + "\n" for line in kept))
 
+        self._write(lambda: self._tell_trackers(lambda: self.accelerator.init_trackers("dist_s2s", _flat(config))))
         self._write(drop_later_lines)
 
     def say(self, text: str) -> None:
@@ -134,8 +135,7 @@ class RunLog:
         line = {"step": step, **values} | ({"ranks": by_rank} if by_rank else {})
 
         def append() -> None:
-            with naming(self.run_dir / "tensorboard"):
-                self.accelerator.log({**values, **_curves(by_rank or {})}, step=step)
+            self._tell_trackers(lambda: self.accelerator.log({**values, **_curves(by_rank or {})}, step=step))
             path = self.run_dir / METRICS
             with naming(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -180,6 +180,18 @@ class RunLog:
         """Write translations.txt: source, reference and hypothesis of every test sentence, separated by tabs."""
         text = "".join("\t".join(row) + "\n" for row in rows)
         self._write(lambda: write_durably(self.run_dir / "translations.txt", text))
+
+    def _tell_trackers(self, function: Callable[[], None]) -> None:
+        try:
+            with naming(self.run_dir / "tensorboard"):
+                function()
+        except OSError:
+            raise
+        except Exception as error:  # others' packages raise what they like, such as for lack of a login
+            raise UserError(
+                f"a tracker has failed: {type(error).__name__}: {error}; mend it, or leave it out of "
+                "training.trackers, and go on with the run"
+            ) from error
 
     def _write(self, function: Callable[[], None]) -> None:
         """Call it on the first rank (collective, because of errors)."""

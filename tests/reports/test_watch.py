@@ -1,10 +1,12 @@
 """`dist-s2s watch`: finished, growing and unknown runs, and what it says of ranks."""
 
 import json
+import math
 import os
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def append(run_dir: Path, *lines: dict[str, Any]) -> None:
 
 def hold(run_dir: Path, pid: int, host: str = socket.gethostname()) -> None:
     """What a training leaves that has begun now."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    since = datetime.now(UTC).isoformat(" ", "seconds")  # in whatever zone
     (run_dir / LOCK).write_text(json.dumps({"pid": pid, "host": host, "since": since}), encoding="utf-8")
 
 
@@ -73,6 +75,16 @@ def test_a_finished_run_is_shown_once(saved_run: Path) -> None:
     assert "valid loss" in output
     assert "milliseconds of a step" in output
     assert max(map(len, output.splitlines()[1:])) <= 100
+
+
+def test_odd_figures_are_left_out(tmp_path: Path) -> None:
+    odd = [math.nan, math.inf, 10**400]
+    lines = [{"step": 1, "loss": value, "ranks": {name: [value] for name in EVEN}} for value in odd]
+    no_time = {"step": 2, "loss": 1.0, "ranks": {name: [0.0] for name in EVEN}}
+    history = history_of(tmp_path, *lines, no_time)
+    assert history.curves["loss"] == [(2, 1.0)]
+    assert history.ranks() == {}
+    assert "step 2" in shown(history, 80)
 
 
 def test_an_unknown_run_is_one_line(tmp_path: Path) -> None:

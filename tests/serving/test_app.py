@@ -72,10 +72,19 @@ def test_bad_requests(client: TestClient, request_: tuple[str, str, bytes], stat
 
 
 def test_another_name_for_this_machine_is_refused(client: TestClient) -> None:
-    for host in ("evil.example", "", "[", "127.0.0.1.evil.example:80"):
+    for host in ("evil.example", "", "[", "127.0.0.1.evil.example:80", "evil.example@127.0.0.1"):
         answer = client.get("/health", headers={"Host": host})
         assert (answer.status_code, answer.json()["error"]) == (421, f"this service is called 127.0.0.1, not {host}")
     assert client.get("/health", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+
+
+def test_pages_from_elsewhere_may_not_ask(client: TestClient) -> None:
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "https://127.0.0.1:8000", "null"):
+        headers = {"Host": "127.0.0.1:8000", "Origin": origin, "Content-Type": "text/plain"}
+        answer = client.post("/translate", content=b'{"text": "a"}', headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (403, f"pages of {origin} may not ask this service")
+    headers = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"}
+    assert client.post("/translate", json={"text": "a"}, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])

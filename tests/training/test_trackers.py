@@ -47,6 +47,20 @@ def make_log(run_dir: Path, is_first: bool = True) -> tuple[RunLog, Tracker]:
     return RunLog(run_dir, tracker, ranks, "valid.tsv"), tracker  # type: ignore[arg-type]
 
 
+def test_a_tracker_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no login")
+
+    log, _ = make_log(tmp_path)
+    for method, use in (
+        ("init_trackers", lambda: log.start_trackers({}, Progress())),
+        ("log", lambda: log.metrics(1, {})),
+    ):
+        monkeypatch.setattr(Tracker, method, fail)
+        with pytest.raises(UserError, match=r"a tracker has failed: RuntimeError: no login; mend it, or leave it out"):
+            use()
+
+
 def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
     log, tracker = make_log(tmp_path)
     with log:

@@ -72,9 +72,7 @@ class WordMap:
         return found
 
 
-def map_words(
-    saved: SavedSide, texts: Sequence[str], number: int, method: Method, *, counted: bool = True
-) -> WordMap:
+def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Method, *, counted: bool = True) -> WordMap:
     """Place words of a side in a plane.
 
     By PCA, named words lie in the plane in which they differ most, and the most frequent ones in that of all rows.

@@ -62,7 +62,9 @@ def commands_section(run_dir: Path, others: Sequence[Path], config: Config, worl
         f"dist-s2s evaluate --run {run} --data {shlex.quote(config.data.test)}",
         f"dist-s2s report --run {run}{compared}",
     ]
-    about = f"dist-s2s {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    about = (
+        f"dist-s2s {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    )
     blocks: list[Block] = [
         Code("In the folder where the run was trained", "\n".join(commands)),
         Note(f"This report was written by {about}. The data above must have the same SHA-256."),

@@ -24,6 +24,8 @@ def training_section(history: RunHistory) -> Section:
         blocks.append(
             Lines(title, "step", unit, lines) if lines else Missing(f"{title}: metrics.jsonl has no such figures")
         )
+    if history.curves["loss"] and history.curves["valid_loss"]:
+        blocks.append(Note("Dropout and label smoothing, if any, raise the loss in training, but not in validation."))
     if history.damaged:
         blocks.append(Missing(f"{history.damaged:,} lines of metrics.jsonl cannot be read and are left out"))
     return Section("training", "Training", blocks)
@@ -42,14 +44,14 @@ def time_section(history: RunHistory) -> Section:
         )
         blocks.append(
             Note(
-                f"A step took {means['step']:,.1f} ms, in the mean of all reports and ranks; {means['waited']:,.1f} ms of "
-                "these, within its parts, a rank waited for others."
+                f"A step took {means['step']:,.1f} ms, in the mean of all reports and ranks. Within its parts a rank "
+                f"waited {means['waited']:,.1f} ms for others."
             )
         )
         blocks += [Note(f"{line}.") for line in findings(ranks)]
     else:
         blocks.append(
-            Missing("metrics.jsonl has no figures of the ranks, which are there since this version's `watch`")
+            Missing("metrics.jsonl has no figures of the ranks: an older version wrote it, or there is no report yet")
         )
         if "exchange_share" in history.latest:
             share = f"{history.latest['exchange_share']:.1%}"
@@ -61,7 +63,7 @@ def balance_section(history: RunHistory) -> Section:
     """Return what each rank asked for, served and waited."""
     ranks, blocks = history.ranks(), list[Block]()
     if not ranks:
-        blocks.append(Missing("metrics.jsonl has no figures of the ranks"))
+        blocks.append(Missing("metrics.jsonl has no figures of the ranks, as above"))
     elif len(ranks["ids"]) == 1:
         blocks.append(Note("One rank: it owns all rows, and there is nothing to balance."))
     else:

@@ -53,7 +53,9 @@ def read_translations(run_dir: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         source, *rest = line.split("\t")
         if len(rest) != 2:
-            raise UserError(f"{path}, line {number}: source, reference and translation are needed, but not so many tabs")
+            raise UserError(
+                f"{path}, line {number}: source, reference and translation are needed, but not so many tabs"
+            )
         rows.append((source, rest[0], rest[1]))
     if not rows:
         raise UserError(f"{path} is empty: the run has no test data")
@@ -116,7 +118,7 @@ def _scores(run: Run, others: Sequence[Run], tokenizer: str) -> list[Block]:
         title,
         headings,
         [
-            [each, *(cell for _, results in named for cell in _cells(results[place])[: 1 + bool(others)])]
+            [each, *(cell for _, results in named for cell in _cells(results[place], results[0])[: 1 + bool(others)])]
             for place, (each, _) in enumerate(systems)
         ],
     )
@@ -125,9 +127,11 @@ def _scores(run: Run, others: Sequence[Run], tokenizer: str) -> list[Block]:
     return [table, Note(f"{how}{against}. Signatures: {', '.join(str(each) for each in signatures.values())}")]
 
 
-def _cells(result: Result) -> list[str]:
+def _cells(result: Result, baseline: Result) -> list[str]:
+    """Return the score with its interval, and p; that of no difference is 1, for which sacreBLEU has its least one."""
     interval = "" if result.ci is None else f" ± {result.ci:.2f}"
-    return [f"{result.score:.2f}{interval}", "" if result.p_value is None else f"{result.p_value:.4f}"]
+    p = 1.0 if result.score == baseline.score else result.p_value
+    return [f"{result.score:.2f}{interval}", "" if result is baseline or p is None else f"{p:.4f}"]
 
 
 def _totals(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -82,7 +82,9 @@ def _shown(rows: Sequence[Row], titles: Sequence[str], translator: Translator | 
 
 def _texts(row: Row) -> list[tuple[str, str]]:
     names = ("source", "reference", "translation")
-    return [(name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…") for name, text in zip(names, row, strict=True)]
+    return [
+        (name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…") for name, text in zip(names, row, strict=True)
+    ]
 
 
 def _range(first: int, last: int | None) -> str:

@@ -51,7 +51,7 @@ def page_of(report: Report) -> str:
         "map": lambda block: markup(map_markup(block.words, block.title)),
         "cell": _cell,
     }
-    style = folder.joinpath("report.css").read_text(encoding="utf-8") + map_style()
+    style = map_style() + folder.joinpath("report.css").read_text(encoding="utf-8")  # which lays the maps out
     parts = {"style": markup(style), "script": markup(map_script())}
     page: str = environment.get_template("report.html").render(report=report, **parts)
     return page

@@ -4,7 +4,7 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,7 +16,11 @@ from dist_s2s.text.corpus import data_files, describe, is_prepared, load_pairs
 from dist_s2s.translation.translator import Translator
 
 _MOST_BYTES = 64 << 20  # of a file whose pairs are counted
-_SPLITS = {"data.train": "train", "data.valid": "valid", "data.test": "test"}
+_SPLITS: dict[str, Literal["train", "valid", "test"]] = {
+    "data.train": "train",
+    "data.valid": "valid",
+    "data.test": "test",
+}
 
 
 def data_section(config: Config, data: Mapping[str, Mapping[str, Any]], translator: Translator | str) -> Section:

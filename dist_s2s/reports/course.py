@@ -37,10 +37,8 @@ def time_section(history: RunHistory) -> Section:
     if ranks:
         names = parts_of(ranks)
         means = {name: 1000 * _mean(ranks[f"{name}_seconds"]) for name in (*names, "step", "waited")}
-        means["other"] = max(means["step"] - math.fsum(means[name] for name in names), 0.0)
-        shown = [*names, "other"]
         blocks.append(
-            Bars("Parts of a step", "milliseconds", shown, {"mean of the ranks": [means[name] for name in shown]})
+            Bars("Parts of a step", "milliseconds", names, {"mean of the ranks": [means[name] for name in names]})
         )
         blocks.append(
             Note(

@@ -110,9 +110,10 @@ def _scores(run: Run, others: Sequence[Run], tokenizer: str) -> list[Block]:
         why = f"{len(rows):,} sentences are too many to resample, so there are no intervals"
         return [Table(title, ["run", "BLEU", "chrF"], cells), Missing(why)]
     metrics, references = {"bleu": scorer.bleu, "chrf": CHRF()}, [[reference for _, reference, _ in rows]]
-    systems = [(each, [row[2] for row in some]) for each, some in (run, *others)]
+    systems: list[tuple[str, Sequence[str]]] = [(each, [row[2] for row in some]) for each, some in (run, *others)]
     signatures, found = PairedTest(systems, metrics, references, "bs", n_samples=resamples)()
-    named = [(metric, results) for metric, results in found.items() if metric != "System"]
+    named = [(metric, [each for each in results if isinstance(each, Result)]) for metric, results in found.items()]
+    named = [(metric, results) for metric, results in named if results]  # besides them there are the systems' names
     headings = ["run", *(heading for metric, _ in named for heading in (metric, f"p of {metric}")[: 1 + bool(others)])]
     table = Table(
         title,

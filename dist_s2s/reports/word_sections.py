@@ -42,8 +42,8 @@ def words_section(run_dir: Path, chosen: Sequence[str]) -> Section:
         words = [word for word in found.words if any(map(str.isalpha, word))][:_COMPARED]
         if chosen:
             words, errors = _known(saved, chosen)
-            for word, error in errors.items():
-                unknown.setdefault(word, []).append(error)
+            for word, why in errors.items():
+                unknown.setdefault(word, []).append(why)
         blocks.append(_cosines(saved, words))
     for errors_of_word in unknown.values():
         if len(errors_of_word) == len(SIDES):

@@ -68,7 +68,7 @@ def _as_table(block: Lines | Bars | Map) -> Table:
         return Table(block.title, ("word", "closest words"), rows)
     if isinstance(block, Bars):
         cells = zip(block.names, *block.groups.values(), strict=True)
-        return Table(block.title, ("", *block.groups), [[name, *map(number, values)] for name, *values in cells])
+        return Table(block.title, ("bar", *block.groups), [[name, *map(number, values)] for name, *values in cells])
     curves = {name: dict(points) for name, points in block.lines.items()}
     places = sorted({x for curve in curves.values() for x in curve})
     every = -(-len(places) // _MOST_ROWS)

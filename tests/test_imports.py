@@ -17,7 +17,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
         (
             *("train", "prepare", "translate", "evaluate", "probe", "serve"),
-            *("embeddings", "align", "evolution", "export", "watch", "estimate"),
+            *("embeddings", "align", "evolution", "export", "watch", "report", "estimate"),
         ),
         ("cli",),
         ("training", "serving"),

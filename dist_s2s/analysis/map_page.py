@@ -1,6 +1,8 @@
-"""A map of words as one page that needs no network: zoom, search, and neighbours on click."""
+"""A map of words that needs no network, to zoom, search and click for neighbours: a page, or a part of another one."""
 
+import html
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,8 +12,6 @@ from dist_s2s import UserError
 from dist_s2s.analysis.word_map import WordMap
 from dist_s2s.storage.durable_files import write_durably
 
-_PLACE = "DATA"  # in the page, once
-
 
 def write_page(words: WordMap, title: str, output: Path) -> None:
     """Write the page; it is replaced if it exists.
@@ -19,6 +19,16 @@ def write_page(words: WordMap, title: str, output: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    parts = {"title": html.escape(title), "how": html.escape(words.how), "style": map_style(), "script": map_script()}
+    page = _filled("map_page.html", {**parts, "map": map_markup(words, title)})
+    try:
+        write_durably(output, page.encode())
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+
+
+def map_markup(words: WordMap, title: str) -> str:
+    """Return the element of a map with its data, for a page that has ``map_style`` and, at its end, ``map_script``."""
     data = {
         "title": title,
         "how": words.how,
@@ -27,9 +37,23 @@ def write_page(words: WordMap, title: str, output: Path) -> None:
         "neighbours": words.neighbours(),
     }
     # As JSON that has no "<", no word can end the element that holds it; the script sets text, never markup.
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    page = files("dist_s2s.analysis").joinpath("map_page.html").read_text(encoding="utf-8")
-    try:
-        write_durably(output, page.replace(f">{_PLACE}<", f">{text}<").encode())
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+    return _filled("word_map.html", {"data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")})
+
+
+def map_style() -> str:
+    """Return the style sheet of all maps of a page."""
+    return _read("word_map.css")
+
+
+def map_script() -> str:
+    """Return the script that shows all maps of a page."""
+    return _read("word_map.js")
+
+
+def _filled(name: str, parts: dict[str, str]) -> str:
+    """Return a file with its {{ parts }} in their places; what looks like one within a part stays."""
+    return re.sub(r"\{\{ (\w+) \}\}", lambda place: parts[place[1]], _read(name))
+
+
+def _read(name: str) -> str:
+    return files("dist_s2s.analysis").joinpath(name).read_text(encoding="utf-8")

@@ -72,7 +72,7 @@ class WordMap:
         return found
 
 
-def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Method) -> WordMap:
+def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Method, *, counted: bool = True) -> WordMap:
     """Place words of a side in a plane.
 
     By PCA, named words lie in the plane in which they differ most, and the most frequent ones in that of all rows.
@@ -82,11 +82,13 @@ def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Metho
         texts: the words; none for the most frequent.
         number: how many of the most frequent.
         method: of projection.
+        counted: read the training data for the words' frequencies; otherwise the most frequent are taken to be the
+            first of the vocabulary, which is nearly so for subwords and exactly so for all others.
 
     Raises:
         UserError: a word is unknown, or has no direction; or there are too few.
     """
-    counts, notes = _counts(saved)
+    counts, notes = _counts(saved) if counted else (None, list[str]())
     if texts:
         found = saved.words(list(dict.fromkeys(texts)))
         vectors, words = word_vectors(found, saved.rows), [word.text for word in found]

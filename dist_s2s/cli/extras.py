@@ -5,7 +5,11 @@ from importlib.util import find_spec
 from dist_s2s import UserError
 
 TRAIN = ("accelerate", "psutil", "pydantic", "yaml", "regex", "rich", "sacrebleu", "safetensors", "tensorboard")
-_MODULES = {"train": TRAIN, "serve": ("starlette", "uvicorn", "prometheus_client")}
+_MODULES = {
+    "train": TRAIN,
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "analysis": ("matplotlib", "jinja2"),  # scikit-learn is for t-SNE alone
+}
 
 
 def check_extra(command: str, extra: str = "train") -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
+    "report": "write a page of all that is known of a run, to be read without a network",
     "evolution": "show how the vectors of words moved while a run trained",
     "align": "map the word vectors of one language onto those of another",
     "export": "write the word vectors of a trained run for other programs",

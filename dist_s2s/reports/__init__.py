@@ -1,1 +1,1 @@
-"""What a run has measured, for people: on a terminal."""
+"""What a run has measured and learnt, for people: on a terminal, and as a page."""

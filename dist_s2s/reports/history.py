@@ -12,7 +12,7 @@ Points = list[tuple[int, float]]  # (step, value), finite ones
 Figures = dict[str, list[float]]  # by name, a value for each rank; see training.performance
 
 CURVES = ("loss", "valid_loss", "valid_bleu", "valid_chrf", "tokens_per_second")
-RECENT = 10  # reports that the ranks' figures are the means of
+RECENT = 10  # reports that the ranks' figures on the screen are the means of
 _NEEDED = {
     *("step_seconds", "data_seconds", "waited_seconds"),
     *("bytes_sent", "ids", "distinct_ids", "rows_served", "memory_bytes"),
@@ -22,12 +22,17 @@ _NEEDED = {
 class RunHistory:
     """The figures of a run, which may still be written.
 
+    Args:
+        run_dir: of the run.
+        recent: so many latest reports are kept of the ranks' figures; None for all.
+
     Attributes:
         curves: the points of each of CURVES.
         latest: the newest value of every other figure, and of these, by name.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, recent: int | None = RECENT) -> None:
+        self._recent: deque[Figures] = deque(maxlen=recent)
         self._reader = MetricsReader(run_dir / METRICS)
         self._forget()
 
@@ -45,7 +50,7 @@ class RunHistory:
             self._add(line)
 
     def ranks(self) -> Figures:
-        """Return each rank's figures, means of the latest reports; nothing if there are none."""
+        """Return each rank's figures, means of the reports that are kept; nothing if there are none."""
         count = len(self._recent)
         return {
             name: [sum(values) / count for values in zip(*(each[name] for each in self._recent), strict=True)]
@@ -55,7 +60,7 @@ class RunHistory:
     def _forget(self) -> None:
         self.curves: dict[str, Points] = {name: [] for name in CURVES}
         self.latest: dict[str, float] = {}
-        self._recent: deque[Figures] = deque(maxlen=RECENT)
+        self._recent.clear()
 
     def _add(self, line: dict[str, Any]) -> None:
         numbers = {name: value for name, value in line.items() if _is_number(value)}

@@ -77,7 +77,7 @@ class Scorer:
         Raises:
             UserError: if the tokenizer is not installed here.
         """
-        return any(len(self._bleu.tokenizer(text).split()) >= _LONGEST_NGRAM for text in references)
+        return any(len(self.bleu.tokenizer(text).split()) >= _LONGEST_NGRAM for text in references)
 
     def scores(self, rows: Sequence[Row]) -> Scores:
         """Return BLEU and chrF.
@@ -86,7 +86,7 @@ class Scorer:
             UserError: if the tokenizer is not installed here.
         """
         hypotheses, references = [row[2] for row in rows], [[row[1] for row in rows]]
-        bleu, chrf = self._bleu, CHRF()
+        bleu, chrf = self.bleu, CHRF()
         return {
             "bleu": float(bleu.corpus_score(hypotheses, references).score),
             "chrf": float(chrf.corpus_score(hypotheses, references).score),
@@ -101,7 +101,7 @@ class Scorer:
         characters is cut so for TER, and its signature says ``pretok:char``. TER searches for words that have moved,
         which may take hours for long sentences that repeat themselves: beyond a size it is left out.
         """
-        words = self._bleu.tokenizer
+        words = self.bleu.tokenizer
         cells = sum(len(words(row[1]).split()) * len(words(row[2]).split()) for row in rows)
         if cells > _TER_CELLS:
             return {**self.scores(rows), "ter": None, "ter_signature": "left out, as the sentences are too long"}
@@ -113,7 +113,8 @@ class Scorer:
         return {**self.scores(rows), "ter": float(score), "ter_signature": signature}
 
     @cached_property
-    def _bleu(self) -> BLEU:
+    def bleu(self) -> BLEU:
+        """The metric; UserError if its tokenizer is not installed here."""
         name = self.tokenizer
         if not is_installed(name):
             raise UserError(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from types import ModuleType
 
 import regex
@@ -51,6 +52,7 @@ def jieba() -> ModuleType:
         return extra("jieba", "jieba", "cutting Chinese into words")
 
 
+@cache
 def _load_jieba() -> Callable[[str], Iterable[str]]:
     """Return jieba's function from a sentence to its words, with its own dictionary."""
     tokenizer = jieba().Tokenizer()

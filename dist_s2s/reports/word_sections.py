@@ -1,0 +1,110 @@
+"""What a report shows of word vectors: maps, similarities, and how they moved."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dist_s2s import UserError
+from dist_s2s.analysis.answers import SavedSide, similarities
+from dist_s2s.analysis.evolution import drift_from_first
+from dist_s2s.analysis.evolution_table import HEADINGS, evolution_rows
+from dist_s2s.analysis.word_map import map_words
+from dist_s2s.reports.blocks import Block, Heat, Lines, Map, Missing, Note, Section, Table
+from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, vectors_file
+
+_MAPPED, _COMPARED, _MOVING = 300, 12, 8
+_MOST_POINTS = 200
+
+
+def words_section(run_dir: Path, chosen: Sequence[str]) -> Section:
+    """Return for each side a map of its most frequent words, and the cosines of some.
+
+    Args:
+        run_dir: of the run.
+        chosen: words to compare, each on the sides that know it; none for frequent ones.
+
+    Raises:
+        UserError: neither side knows a chosen word.
+    """
+    blocks: list[Block] = []
+    unknown: dict[str, list[UserError]] = {}
+    for name in SIDES:
+        try:
+            saved = SavedSide.open(run_dir, name)
+            found = map_words(saved, [], _MAPPED, "pca", counted=False)
+        except UserError as error:
+            blocks.append(Missing(f"{name} words: {error}"))
+            continue
+        blocks.append(Map(f"{name} words", found))
+        blocks += [Note(note) for note in found.notes]
+        words = [word for word in found.words if any(map(str.isalpha, word))][:_COMPARED]
+        if chosen:
+            words, errors = _known(saved, chosen)
+            for word, why in errors.items():
+                unknown.setdefault(word, []).append(why)
+        blocks.append(_cosines(saved, words))
+    for errors_of_word in unknown.values():
+        if len(errors_of_word) == len(SIDES):
+            raise errors_of_word[0]
+    return Section("words", "Words", blocks)
+
+
+def _known(saved: SavedSide, chosen: Sequence[str]) -> tuple[list[str], dict[str, UserError]]:
+    """Return the words that a side knows, and for each other one why not."""
+    known, unknown = [], {}
+    for word in dict.fromkeys(chosen):
+        try:
+            saved.words([word])
+            known.append(word)
+        except UserError as error:
+            unknown[word] = error
+    return known, unknown
+
+
+def _cosines(saved: SavedSide, words: Sequence[str]) -> Block:
+    title = f"Cosines of {saved.name} words"
+    if not words:
+        return Missing(f"{title}: there is none to compare")
+    try:
+        found = similarities(saved, words)
+    except UserError as error:
+        return Missing(f"{title}: {error}")
+    names = [word["word"] for word in found["words"]]
+    return Heat(title, names, names, found["cosines"])
+
+
+def evolution_section(run_dir: Path) -> Section:
+    """Return how far the recorded words moved."""
+    blocks: list[Block] = []
+    for name in SIDES:
+        try:
+            records = RecordedVectors.load(vectors_file(run_dir, name))
+        except FileNotFoundError:
+            continue
+        except UserError as error:
+            blocks.append(Missing(str(error)))
+            continue
+        if len(records.steps):
+            blocks += _movement(records, name)
+    if not blocks:
+        blocks.append(Missing("no vectors were recorded: train with training.record_vectors_every"))
+    return Section("evolution", "How vectors moved", blocks)
+
+
+def _movement(records: RecordedVectors, name: str) -> list[Block]:
+    drift, every = drift_from_first(records.rows), -(-len(records.steps) // _MOST_POINTS)
+    kept = np.unique(np.append(np.arange(0, len(records.steps), every), len(records.steps) - 1)).tolist()
+    lines = {
+        word.word: [
+            (int(records.steps[record]), float(drift[record, place]))
+            for record in kept
+            if math.isfinite(drift[record, place])
+        ]
+        for place, word in enumerate(records.words[:_MOVING])
+    }
+    lines = {word: points for word, points in lines.items() if points}
+    table = Table(f"The {len(records.words):,} recorded {name} words", HEADINGS, evolution_rows(records))
+    title = f"Drift of {name} words from where they began"
+    return [Lines(title, "step", "distance", lines), table] if lines else [table]

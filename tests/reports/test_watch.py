@@ -87,6 +87,16 @@ def test_odd_figures_are_left_out(tmp_path: Path) -> None:
     assert "step 2" in shown(history, 80)
 
 
+def test_a_copy_of_a_finished_run_is_finished(tmp_path: Path) -> None:
+    hold(tmp_path, 1 << 30)
+    (tmp_path / "summary.json").touch()
+    append(tmp_path, {"step": 2, "loss": 1.0})
+    later = time.time() + 10
+    os.utime(tmp_path / "summary.json", (later, later))
+    os.utime(tmp_path / "metrics.jsonl", (later + 5, later + 5))
+    assert watching.state_of(tmp_path) == "finished"
+
+
 def test_an_unknown_run_is_one_line(tmp_path: Path) -> None:
     error = run("dist_s2s.watch", "--run", tmp_path, status=2).errors[0]
     assert error == f"error: {tmp_path} is not a run directory (it has no run.json); give the --run_dir of a training\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from dist_s2s.text.vectors.matching import Matcher
+from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
 from tests.commands import Finished, run
@@ -74,7 +74,7 @@ def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
 
 def read(path: Path) -> np.ndarray:
     file = VectorFile(path)
-    return np.stack([file.parse(record) for record in file.records()])
+    return file.parse(list(file.records()))
 
 
 def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
@@ -86,10 +86,9 @@ def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
     assert "self-learning begins with " in done.errors[0]
     tokens = (saved_run / "source_vocabulary.txt").read_text(encoding="utf-8").splitlines()
     assert f"{len(tokens) - 4} and " in done.output
-    matcher = Matcher(tokens)
-    for record in VectorFile(mapped).records():
-        matcher.match(record.word, record.place)
-    assert matcher.end().missing == []
+    coverage = Coverage(tokens)
+    coverage.take(Matcher(tokens).match(record.word for record in VectorFile(mapped).records()))
+    assert coverage.missing == []
 
 
 def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`dist-s2s align` on files of vectors and on a run, and what it says of those that will not do."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from dist_s2s import UserError
+from dist_s2s.analysis.alignment.vectors import WordVectors
+from dist_s2s.distributed import Ranks
 from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
@@ -18,6 +22,7 @@ from tests.sharded.reference import random_rows
 WORDS, D = 60, 5
 SOURCE = [f"s{number}" for number in range(WORDS)]
 TARGET = [f"t{number}" for number in range(WORDS)]
+ALONE = Ranks(0, 1, torch.device("cpu"), None)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,19 @@ def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
 def read(path: Path) -> np.ndarray:
     file = VectorFile(path)
     return file.parse(list(file.records()))
+
+
+def test_files_may_have_the_names_of_sides(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("source", "a.vec"), ("target", "b.vec")):
+        shutil.copy(folder / file, name)
+    opened = [
+        WordVectors.open(name, "source", WORDS, ALONE) for name in ("source", "target", str(Path.cwd() / "source"))
+    ]
+    assert [side.words for side in opened] == [SOURCE, TARGET, SOURCE]
+    for name in (".:source", f"{tmp_path}:target"):
+        with pytest.raises(UserError, match="is not a run directory"):
+            WordVectors.open(name, "source", WORDS, ALONE)
 
 
 def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:

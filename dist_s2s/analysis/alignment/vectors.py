@@ -51,7 +51,7 @@ class WordVectors:
             UserError: on every rank, if there is no such thing, it is damaged, or has no words.
         """
         path, _, side = text.rpartition(":")
-        if side in SIDES and Path(path).is_dir():
+        if path and side in SIDES and Path(path).is_dir():  # a file may be called source
             return _of_run(Path(path), side, limit, ranks)
         if Path(text).is_dir():
             return _of_run(Path(text), default_side, limit, ranks)

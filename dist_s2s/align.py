@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import check_folder, number_from_zero, positive_int, program, run_command, write_json
+from dist_s2s.cli.command_line import (
+    check_folder,
+    number_from_zero,
+    positive_int,
+    program,
+    run_command,
+    seed_number,
+    write_json,
+)
 from dist_s2s.cli.extras import check_extra
 
 
@@ -104,7 +112,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     number("--learning_words", 10_000, "first words of each side that refinement and self-learning take pairs from")
     number("--refine", 5, "rounds after a dictionary in which translations become pairs to learn from; 0 for none", int)
     number("--patience", 50, "rounds of self-learning without a better mapping before it takes its next step")
-    number("--seed", 0, "of the split, the intervals, and self-learning", int)
+    number("--seed", 0, "of the split, the intervals, and self-learning", seed_number)
     outputs: Sequence[tuple[str, str]] = (
         ("--save_mapping", "write the mapping to this file, as safetensors"),
         (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from dist_s2s import UserError
+from dist_s2s.align import _parser
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.vectors.matching import Coverage, Matcher
@@ -93,6 +95,18 @@ def test_files_may_have_the_names_of_sides(folder: Path, tmp_path: Path, monkeyp
     for name in (".:source", f"{tmp_path}:target"):
         with pytest.raises(UserError, match="is not a run directory"):
             WordVectors.open(name, "source", WORDS, ALONE)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), str(2**64), "9" * 5000, "1.5", "x", ""])
+def test_seeds_that_no_generator_takes(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--seed", seed)
+    assert f"--seed: must be a whole number from 0 to {2**63 - 1}, but is '{seed}'" in capsys.readouterr().err
+    assert [parse("--seed", text).seed for text in ("0", "7", str(2**63 - 1))] == [0, 7, 2**63 - 1]
+
+
+def parse(*words: str) -> Namespace:
+    return _parser("align").parse_args(["a", "b", *words])
 
 
 def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`dist-s2s align` on files of vectors and on a run, and what it says of those that will not do."""
 
 import json
+import re
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from dist_s2s import UserError
-from dist_s2s.align import _parser
+from dist_s2s.align import _check, _parser
+from dist_s2s.analysis.alignment.aligning import Settings
+from dist_s2s.analysis.alignment.aligning import align as align_sides
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.vectors.matching import Coverage, Matcher
@@ -105,6 +108,50 @@ def test_seeds_that_no_generator_takes(seed: str, capsys: pytest.CaptureFixture[
     assert [parse("--seed", text).seed for text in ("0", "7", str(2**63 - 1))] == [0, 7, 2**63 - 1]
 
 
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        ("--mapping m --refine 5", "refine"),
+        ("--mapping m --patience 50", "patience"),
+        ("--mapping m --test t --test_share 0.2", "test_share"),
+        ("--mapping m --learning_words 9", "learning_words"),
+        ("--refine 0", "refine"),
+        ("--start frequency --refine 1", "refine"),
+        ("--test t --test_share 0", "test_share"),
+        ("--dictionary d --patience 1", "patience"),
+        ("--dictionary d --test t --test_share 0.2", "test_share"),
+        ("--dictionary d --refine 0 --learning_words 9", "learning_words"),
+        ("--dictionary d --test_share 0.1 --refine 3 --learning_words 9 --seed 1", ""),
+        ("--dictionary d --test t --refine 0", ""),
+        ("--start identical --test t --patience 1 --learning_words 9", ""),
+        ("--mapping m --test t --seed 1 --words 9", ""),
+    ],
+)
+def test_options_that_would_be_ignored(words: str, ignored: str) -> None:
+    if not ignored:
+        _check(parse(*words.split()))
+        return
+    with pytest.raises(UserError, match=f"^--{ignored} is used only with.*: leave it out$"):
+        _check(parse(*words.split()))
+
+
+def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    _parser("align").print_help()
+    told = re.findall(r"\(default: ([\d.,]+)\)", " ".join(capsys.readouterr().out.split()))
+    own = Settings()
+    expected = (own.test_share, 200_000, own.learning_words, own.refine, own.patience, own.seed)
+    assert told == [f"{value:,}" for value in expected]
+
+
+def test_a_share_that_holds_out_no_word(folder: Path) -> None:
+    said: list[str] = []
+    settings = Settings(str(folder / "d.txt"), test_share=0.001, refine=0)
+    source, target = (WordVectors.open(str(folder / name), "source", WORDS, ALONE) for name in ("a.vec", "b.vec"))
+    answer = align_sides(source, target, settings, ALONE, said.append).answer
+    assert (answer["training_pairs"], answer["test_words"], answer["scores"]) == (WORDS, 0, [])
+    assert "no word is left to test with: 0.001 of the dictionary's 60 source words is less than one" in said[-1]
+
+
 def parse(*words: str) -> Namespace:
     return _parser("align").parse_args(["a", "b", *words])
 
@@ -138,6 +185,7 @@ def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:
         (("--dictionary", folder / "d.txt", "--test_share", 1), "--test_share must be in [0, 1), but is 1"),
         (("--dictionary", folder / "d.txt", "--test", folder / "d.txt"), "no pair is left to learn from"),
         (("--refine", -1), "--refine must be at least 0, but is -1"),
+        (("--refine", 2), "--refine is used only with --dictionary: leave it out"),
         (("--start", "identical"), "have no word in common; choose another --start"),
         (("--mapping", mapping), "maps 2 x 2, but the vectors have 5 numbers"),
         (("--mapping", other), "is no mapping that `align` has saved: it lacks mapping, target_mean, target_scale"),

@@ -14,10 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from dist_s2s import UserError
 from dist_s2s.align import _check, _parser
+from dist_s2s.analysis.alignment import vectors
 from dist_s2s.analysis.alignment.aligning import Settings
 from dist_s2s.analysis.alignment.aligning import align as align_sides
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
+from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
 from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
@@ -168,6 +170,23 @@ def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
     coverage = Coverage(tokens)
     coverage.take(Matcher(tokens).match(record.word for record in VectorFile(mapped).records()))
     assert coverage.missing == []
+
+
+def test_a_manifest_that_vanishes_after_all_ranks_have_read_it(
+    saved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_once(checkpoint: Path) -> dict[str, Any]:
+        manifest = read_manifest(checkpoint)
+        (checkpoint / MANIFEST).unlink()
+        return manifest
+
+    copied = tmp_path / "run"
+    shutil.copytree(saved_run, copied)
+    monkeypatch.setattr(vectors, "read_manifest", read_once)
+    opened = WordVectors.open(f"{copied}:target", "source", WORDS, ALONE)
+    assert opened.words[opened.reserved :]
+    with pytest.raises(UserError):
+        WordVectors.open(f"{copied}:target", "source", WORDS, ALONE)
 
 
 def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:

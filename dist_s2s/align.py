@@ -3,10 +3,19 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import check_folder, number_from_zero, positive_int, program, run_command, write_json
+from dist_s2s.cli.command_line import (
+    check_folder,
+    number_from_zero,
+    positive_int,
+    program,
+    run_command,
+    seed_number,
+    write_json,
+)
 from dist_s2s.cli.extras import check_extra
 
 
@@ -23,17 +32,8 @@ def main() -> int:
     from dist_s2s.analysis.alignment.vectors import WordVectors
     from dist_s2s.distributed import joined_ranks
 
-    settings = Settings(
-        options.dictionary,
-        options.test,
-        options.test_share,
-        options.start or "structure",
-        options.mapping,
-        options.refine,
-        options.learning_words,
-        options.patience,
-        options.seed,
-    )
+    names = {field.name for field in fields(Settings)}
+    settings = Settings(**{name: value for name, value in vars(options).items() if name in names and value is not None})
     with joined_ranks() as ranks:
 
         def say(line: str) -> None:
@@ -66,13 +66,28 @@ def _check(options: argparse.Namespace) -> None:
         names = " and ".join(f"--{name}" for name in learnt_from)
         hint = "; to test a mapping give --test" if "mapping" in learnt_from else ""
         raise UserError(f"{names} each say what to begin with: give one of them{hint}")
-    if not 0 <= options.test_share < 1:
+    if options.test_share is not None and options.test_share >= 1:
         raise UserError(f"--test_share must be in [0, 1), but is {options.test_share:g}")
-    if options.refine < 0:
+    if options.refine is not None and options.refine < 0:
         raise UserError(f"--refine must be at least 0, but is {options.refine}")
+    _check_used(options)
     for name in ("save_mapping", "save_mapped", "induced", "json"):
         if getattr(options, name) is not None:
             check_folder(getattr(options, name))
+
+
+def _check_used(options: argparse.Namespace) -> None:
+    """Raise UserError for an option that would be ignored."""
+    self_learns = options.dictionary is None and options.mapping is None
+    refines = options.dictionary is not None and options.refine != 0
+    for name, is_used, when in (
+        ("test_share", options.dictionary is not None and options.test is None, "with --dictionary and without --test"),
+        ("refine", options.dictionary is not None, "with --dictionary"),
+        ("patience", self_learns, "without --dictionary and --mapping"),
+        ("learning_words", self_learns or refines, "without --mapping and --refine 0"),
+    ):
+        if getattr(options, name) is not None and not is_used:
+            raise UserError(f"--{name} is used only {when}: leave it out")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -85,7 +100,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--test_share",
         type=number_from_zero,
-        default=0.2,
         metavar="SHARE",
         help="of the dictionary's source words that is held out without --test (default: 0.2)",
     )
@@ -97,14 +111,22 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--mapping", type=Path, metavar="FILE", help="use a mapping that --save_mapping has written")
 
-    def number(name: str, default: int, text: str, convert: Callable[[str], int] = positive_int) -> None:
-        parser.add_argument(name, type=convert, default=default, metavar="N", help=f"{text} (default: {default:,})")
+    parser.add_argument(
+        "--words",
+        type=positive_int,
+        default=200_000,
+        metavar="N",
+        help="first words to read of each side (default: 200,000)",
+    )
 
-    number("--words", 200_000, "first words to read of each side")
+    def number(name: str, default: int, text: str, convert: Callable[[str], int] = positive_int) -> None:
+        # What is not given stays None: the default is that of Settings, and what was given must be of use.
+        parser.add_argument(name, type=convert, metavar="N", help=f"{text} (default: {default:,})")
+
     number("--learning_words", 10_000, "first words of each side that refinement and self-learning take pairs from")
     number("--refine", 5, "rounds after a dictionary in which translations become pairs to learn from; 0 for none", int)
     number("--patience", 50, "rounds of self-learning without a better mapping before it takes its next step")
-    number("--seed", 0, "of the split, the intervals, and self-learning", int)
+    number("--seed", 0, "of the split, the intervals, and self-learning", seed_number)
     outputs: Sequence[tuple[str, str]] = (
         ("--save_mapping", "write the mapping to this file, as safetensors"),
         (

@@ -50,13 +50,17 @@ def _plot(saved: "SavedSide", options: argparse.Namespace) -> "Answer":
     from dist_s2s.analysis.map_picture import draw_map
     from dist_s2s.analysis.pictures import check_format
     from dist_s2s.analysis.word_map import map_words, write_parquet
+    from dist_s2s.text.extras import extra
 
     output, title = options.output, f"{saved.name} words of {options.run}"
     check_folder(output)
-    if output.suffix not in (".html", ".parquet"):
+    suffix = output.suffix.lower()
+    if suffix == ".parquet":
+        extra("pyarrow.parquet", "parquet", "writing Parquet")  # before the work, as the other mistakes
+    elif suffix != ".html":
         check_format(output, "a map")
     found = map_words(saved, options.words, options.number, options.method)
-    match output.suffix:
+    match suffix:
         case ".html":
             write_page(found, title, output)
         case ".parquet":

@@ -1,6 +1,9 @@
 """`dist-s2s align` on files of vectors and on a run, and what it says of those that will not do."""
 
 import json
+import re
+import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,15 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from dist_s2s.text.vectors.matching import Matcher
+from dist_s2s import UserError
+from dist_s2s.align import _check, _parser
+from dist_s2s.analysis.alignment import vectors
+from dist_s2s.analysis.alignment.aligning import Settings
+from dist_s2s.analysis.alignment.aligning import align as align_sides
+from dist_s2s.analysis.alignment.vectors import WordVectors
+from dist_s2s.distributed import Ranks
+from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
+from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
 from tests.commands import Finished, run
@@ -18,6 +29,7 @@ from tests.sharded.reference import random_rows
 WORDS, D = 60, 5
 SOURCE = [f"s{number}" for number in range(WORDS)]
 TARGET = [f"t{number}" for number in range(WORDS)]
+ALONE = Ranks(0, 1, torch.device("cpu"), None)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +86,76 @@ def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
 
 def read(path: Path) -> np.ndarray:
     file = VectorFile(path)
-    return np.stack([file.parse(record) for record in file.records()])
+    return file.parse(list(file.records()))
+
+
+def test_files_may_have_the_names_of_sides(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("source", "a.vec"), ("target", "b.vec")):
+        shutil.copy(folder / file, name)
+    opened = [
+        WordVectors.open(name, "source", WORDS, ALONE) for name in ("source", "target", str(Path.cwd() / "source"))
+    ]
+    assert [side.words for side in opened] == [SOURCE, TARGET, SOURCE]
+    for name in (".:source", f"{tmp_path}:target"):
+        with pytest.raises(UserError, match="is not a run directory"):
+            WordVectors.open(name, "source", WORDS, ALONE)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), str(2**64), "9" * 5000, "1.5", "x", ""])
+def test_seeds_that_no_generator_takes(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--seed", seed)
+    assert f"--seed: must be a whole number from 0 to {2**63 - 1}, but is '{seed}'" in capsys.readouterr().err
+    assert [parse("--seed", text).seed for text in ("0", "7", str(2**63 - 1))] == [0, 7, 2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        ("--mapping m --refine 5", "refine"),
+        ("--mapping m --patience 50", "patience"),
+        ("--mapping m --test t --test_share 0.2", "test_share"),
+        ("--mapping m --learning_words 9", "learning_words"),
+        ("--refine 0", "refine"),
+        ("--start frequency --refine 1", "refine"),
+        ("--test t --test_share 0", "test_share"),
+        ("--dictionary d --patience 1", "patience"),
+        ("--dictionary d --test t --test_share 0.2", "test_share"),
+        ("--dictionary d --refine 0 --learning_words 9", "learning_words"),
+        ("--dictionary d --test_share 0.1 --refine 3 --learning_words 9 --seed 1", ""),
+        ("--dictionary d --test t --refine 0", ""),
+        ("--start identical --test t --patience 1 --learning_words 9", ""),
+        ("--mapping m --test t --seed 1 --words 9", ""),
+    ],
+)
+def test_options_that_would_be_ignored(words: str, ignored: str) -> None:
+    if not ignored:
+        _check(parse(*words.split()))
+        return
+    with pytest.raises(UserError, match=f"^--{ignored} is used only with.*: leave it out$"):
+        _check(parse(*words.split()))
+
+
+def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    _parser("align").print_help()
+    told = re.findall(r"\(default: ([\d.,]+)\)", " ".join(capsys.readouterr().out.split()))
+    own = Settings()
+    expected = (own.test_share, 200_000, own.learning_words, own.refine, own.patience, own.seed)
+    assert told == [f"{value:,}" for value in expected]
+
+
+def test_a_share_that_holds_out_no_word(folder: Path) -> None:
+    said: list[str] = []
+    settings = Settings(str(folder / "d.txt"), test_share=0.001, refine=0)
+    source, target = (WordVectors.open(str(folder / name), "source", WORDS, ALONE) for name in ("a.vec", "b.vec"))
+    answer = align_sides(source, target, settings, ALONE, said.append).answer
+    assert (answer["training_pairs"], answer["test_words"], answer["scores"]) == (WORDS, 0, [])
+    assert "no word is left to test with: 0.001 of the dictionary's 60 source words is less than one" in said[-1]
+
+
+def parse(*words: str) -> Namespace:
+    return _parser("align").parse_args(["a", "b", *words])
 
 
 def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
@@ -86,10 +167,26 @@ def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
     assert "self-learning begins with " in done.errors[0]
     tokens = (saved_run / "source_vocabulary.txt").read_text(encoding="utf-8").splitlines()
     assert f"{len(tokens) - 4} and " in done.output
-    matcher = Matcher(tokens)
-    for record in VectorFile(mapped).records():
-        matcher.match(record.word, record.place)
-    assert matcher.end().missing == []
+    coverage = Coverage(tokens)
+    coverage.take(Matcher(tokens).match(record.word for record in VectorFile(mapped).records()))
+    assert coverage.missing == []
+
+
+def test_a_manifest_that_vanishes_after_all_ranks_have_read_it(
+    saved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_once(checkpoint: Path) -> dict[str, Any]:
+        manifest = read_manifest(checkpoint)
+        (checkpoint / MANIFEST).unlink()
+        return manifest
+
+    copied = tmp_path / "run"
+    shutil.copytree(saved_run, copied)
+    monkeypatch.setattr(vectors, "read_manifest", read_once)
+    opened = WordVectors.open(f"{copied}:target", "source", WORDS, ALONE)
+    assert opened.words[opened.reserved :]
+    with pytest.raises(UserError):
+        WordVectors.open(f"{copied}:target", "source", WORDS, ALONE)
 
 
 def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:
@@ -107,6 +204,7 @@ def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:
         (("--dictionary", folder / "d.txt", "--test_share", 1), "--test_share must be in [0, 1), but is 1"),
         (("--dictionary", folder / "d.txt", "--test", folder / "d.txt"), "no pair is left to learn from"),
         (("--refine", -1), "--refine must be at least 0, but is -1"),
+        (("--refine", 2), "--refine is used only with --dictionary: leave it out"),
         (("--start", "identical"), "have no word in common; choose another --start"),
         (("--mapping", mapping), "maps 2 x 2, but the vectors have 5 numbers"),
         (("--mapping", other), "is no mapping that `align` has saved: it lacks mapping, target_mean, target_scale"),

@@ -146,7 +146,7 @@ def test_maps(saved_run: Path, tmp_path: Path) -> None:
     assert f"{len(found['words'])} words in {tmp_path / 'map.html'}: the plane of most variance of all" in shown
     assert found["frequencies"] == sorted(found["frequencies"], reverse=True)
     assert found["words"][0] in "。老师"
-    for name, message in (("map.doc", "matplotlib writes no .doc; try .png"), ("no/map.png", "make it first")):
+    for name, message in (("map.doc", "no picture is written as .doc; try .png"), ("no/map.png", "make it first")):
         assert message in run(*plot, tmp_path / name, status=2).errors[0]
     assert "needs at least 2 words" in run(*plot, tmp_path / "a.png", "--number", 1, status=2).errors[0]
 

@@ -11,6 +11,9 @@ from dist_s2s.analysis.fonts import CJK_PACKAGE, fonts_for
 from dist_s2s.storage.durable_files import write_durably
 from dist_s2s.text.extras import extra
 
+# Of those that matplotlib lists, some need programs that may be missing (pgf), or have no header (raw).
+_FORMATS = ("png", "svg", "pdf", "jpg", "jpeg", "webp")
+
 
 @contextmanager
 def fonts(texts: Iterable[str], purpose: str, size: float) -> Iterator[str]:
@@ -34,10 +37,11 @@ def new_figure(size: tuple[float, float], purpose: str) -> Any:
 
 
 def check_format(output: Path, purpose: str) -> None:
-    """Raise UserError if matplotlib cannot write a file of that suffix."""
-    forms = new_figure((1, 1), purpose).canvas.get_supported_filetypes()
-    if output.suffix[1:].lower() not in forms:
-        raise UserError(f"{output}: matplotlib writes no {output.suffix or 'file without a suffix'}; try .png")
+    """Raise UserError if a picture of that suffix cannot be written, or matplotlib is missing."""
+    if output.suffix[1:].lower() not in _FORMATS:
+        how = f"as {output.suffix}" if output.suffix else "without a suffix"
+        raise UserError(f"{output}: no picture is written {how}; try .png, .svg, .pdf, .jpg or .webp")
+    extra("matplotlib", "analysis", purpose)
 
 
 def write_figure(figure: Any, output: Path, dpi: int = 120) -> None:

@@ -47,6 +47,13 @@ def positive_int(text: str) -> int:
     return value
 
 
+def seed_number(text: str) -> int:
+    """Return a whole number from 0 to 2**63 - 1, for argparse; counting on from it stays within 64 bits."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**63 - 1}, but is {text!r}")
+    return int(text)
+
+
 def port_number(text: str) -> int:
     """Return a whole number from 0 to 65535, for argparse."""
     if not (text.isascii() and text.isdecimal() and int(text[:6]) <= 65535):

@@ -54,8 +54,8 @@ def test_what_is_not_there_is_told(tmp_path: Path, where: str, side: str, names:
 @pytest.mark.parametrize(
     ("words", "name", "message"),
     [
-        (4, "moves.doc", r"moves.doc: matplotlib writes no \.doc; try \.png"),
-        (4, "moves", "matplotlib writes no file without a suffix"),
+        (4, "moves.doc", r"moves.doc: no picture is written as \.doc; try \.png"),
+        (4, "moves", "moves: no picture is written without a suffix; try"),
         (4, "nowhere/a.svg", r"a\.svg cannot be written: No such file or directory"),
         (0, "a.png", "none of the words has been recorded yet"),
     ],

@@ -1,14 +1,19 @@
 """Principal axes on any number of ranks and in both layouts are scikit-learn's; maps hold what they should."""
 
 import json
+import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from dist_s2s import UserError
+from dist_s2s import UserError, embeddings
+from dist_s2s.analysis import word_map
 from dist_s2s.analysis.map_page import write_page
 from dist_s2s.analysis.map_picture import _overlaps, draw_map, place_labels
 from dist_s2s.analysis.projection import PrincipalAxes, axes_of_table, axes_of_vectors, tsne
@@ -126,3 +131,46 @@ def test_picture(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert draw_map(words().places, EVIL, "title", "how", tmp_path / name, equal=name == "a.png") == ""
     assert (tmp_path / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "module"),
+    [
+        ("a.HTML", b"<!", "json"),
+        ("a.Parquet", b"PAR1", "pyarrow"),
+        ("a.PNG", b"\x89PNG", "matplotlib"),
+        ("a.webp", b"RIFF", "matplotlib"),
+    ],
+)
+def test_suffixes_say_what_is_written(
+    name: str, start: bytes, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(module)
+    monkeypatch.setattr(word_map, "map_words", lambda *_: words())
+    plot(tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.pgf", r"a\.pgf: no picture is written as \.pgf; try \.png"),
+        ("a.RAW", r"no picture is written as \.RAW"),
+        ("a", "no picture is written without a suffix"),
+        ("a.png", r"a map needs the extra \"analysis\""),
+        ("a.PARQUET", r"writing Parquet needs the extra \"parquet\""),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_map, "map_words", lambda *_: pytest.fail("the map was made"))
+    for module in ("matplotlib", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=message):
+        plot(tmp_path / name)
+
+
+def plot(output: Path) -> None:
+    saved: Any = SimpleNamespace(name="source")
+    embeddings._plot(saved, Namespace(output=output, run="run", words=[], number=4, method="pca"))

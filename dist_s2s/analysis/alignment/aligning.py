@@ -137,6 +137,11 @@ def _pairs(source: WordVectors, target: WordVectors, settings: Settings, say: Sa
         pairs = kept
     elif pairs:
         pairs, test = hold_out(pairs, settings.test_share, settings.seed)
+        if settings.test_share > 0 and not test:
+            say(
+                f"warning: no word is left to test with: {settings.test_share:g} of the dictionary's "
+                f"{len({word for word, _ in pairs}):,} source words is less than one; raise --test_share or give --test"
+            )
     if settings.dictionary is not None and not pairs:
         raise UserError(f"{settings.dictionary}: no pair is left to learn from, since all words are tested")
     if 0 < len(pairs) < source.rows.dim:

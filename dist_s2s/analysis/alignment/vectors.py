@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class WordVectors:
             UserError: on every rank, if there is no such thing, it is damaged, or has no words.
         """
         path, _, side = text.rpartition(":")
-        if side in SIDES and Path(path).is_dir():
+        if path and side in SIDES and Path(path).is_dir():  # a file may be called source
             return _of_run(Path(path), side, limit, ranks)
         if Path(text).is_dir():
             return _of_run(Path(text), default_side, limit, ranks)
@@ -80,16 +81,18 @@ class WordVectors:
 
 
 def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
-    def read() -> tuple[SavedRun, dict[str, int]]:
-        run = read_run(run_dir)
-        return run, read_manifest(run.checkpoint)["tables"][f"{side}_table"]
+    name = f"{side}_table"
 
-    run, saved = ranks.together(read)
+    def read() -> tuple[SavedRun, dict[str, Any]]:
+        run = read_run(run_dir)
+        return run, read_manifest(run.checkpoint)
+
+    run, manifest = ranks.together(read)
     vocabulary = (run.source if side == "source" else run.target).vocabulary
     words = list(vocabulary.tokens[:limit])
+    saved = manifest["tables"][name]
     table = _make_table(saved["num_embeddings"], saved["embedding_dim"], ranks)
-    manifest = read_manifest(run.checkpoint)
-    ranks.together(lambda: load_rows(run.checkpoint, manifest, f"{side}_table", table, only_weight=True))
+    ranks.together(lambda: load_rows(run.checkpoint, manifest, name, table, only_weight=True))
     reserved = len(SPECIALS) + len(vocabulary.tags)
     return WordVectors(f"{run_dir}, {side} side", words, TableRows.of_table(table, len(words)), reserved)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.config import Config
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
     from dist_s2s.analysis.probe_tables import show_probe
     from dist_s2s.analysis.probing import probe
     from dist_s2s.distributed import joined_ranks
-    from dist_s2s.text.corpus import describe, load_pairs
+    from dist_s2s.text.corpus import describe
     from dist_s2s.translation.load import load_translator
     from dist_s2s.translation.search_options import SearchOptions
 
@@ -36,7 +37,7 @@ def main() -> int:
         ranks.together(lambda: check_output(arguments.output))
         translator = load_translator(arguments.run, ranks)
         data = arguments.data or (None if arguments.sentence else translator.config.data.test)
-        pairs = ranks.together(lambda: load_pairs(data, "test") if data else [])
+        pairs = ranks.together(lambda: _read_pairs(arguments.data, translator.config) if data else [])
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
@@ -49,6 +50,14 @@ def main() -> int:
                 print(f"warning: {warning}", file=sys.stderr)
             print(f"figures and pictures in {arguments.output}")
     return 0
+
+
+def _read_pairs(named: str | None, config: Config) -> list[tuple[str, str]]:
+    """Return the pairs of an input, or those of the run's test data, which are read as training reads them."""
+    from dist_s2s.text.corpus import load_pairs
+
+    data = config.data
+    return load_pairs(named, "test") if named else load_pairs(data.test, "test", data.columns, data.skip_bad_lines)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dist_s2s.analysis.word_map import map_words
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models import Hypothesis
+from dist_s2s.probe import _read_pairs
 from dist_s2s.text.corpus import Example
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation import attention
@@ -124,6 +125,16 @@ def test_a_model_without_attention_aligns_nothing() -> None:
     config = Config.model_validate({"run_dir": "x", "model": {"attention": "none"}})
     with pytest.raises(UserError, match="this run has no attention"):
         attention.check_attention(SimpleNamespace(config=config))
+
+
+def test_the_test_data_are_read_as_training_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "swapped.tsv"
+    path.write_text("a cat\t猫\nno pair\na tree\t树\n", encoding="utf-8")
+    data = {"train": path, "valid": path, "test": path, "columns": "2,1", "skip_bad_lines": True}
+    config = Config.model_validate({"run_dir": "x", "data": {key: str(value) for key, value in data.items()}})
+    assert _read_pairs(None, config) == [("猫", "a cat"), ("树", "a tree")]
+    named = figures_data(tmp_path / "x")  # says itself which columns are which
+    assert _read_pairs(str(named), config) == PAIRS
 
 
 def test_mistakes_are_told(saved_run: Path, probed: Path, tmp_path: Path) -> None:

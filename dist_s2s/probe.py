@@ -41,7 +41,7 @@ def main() -> int:
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
-        found = probe(translator, pairs, arguments.sentence, options, arguments.number)
+        found = probe(arguments.run, translator, pairs, arguments.sentence, options, arguments.number)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])
         if ranks.is_first:

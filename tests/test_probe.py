@@ -12,13 +12,16 @@ from safetensors.numpy import load_file
 
 from dist_s2s import UserError
 from dist_s2s.analysis.answers import SavedSide
+from dist_s2s.analysis.training_counts import token_counts, word_counts
 from dist_s2s.analysis.word_map import map_words
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models import Hypothesis
 from dist_s2s.probe import _read_pairs
-from dist_s2s.text.corpus import Example
+from dist_s2s.storage.run_files import describe_data, write_run_files
+from dist_s2s.text.corpus import PREPARED_MANIFEST, Example
 from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.translation import attention
 from dist_s2s.translation.attention import WordAttention, pharaoh
 from dist_s2s.translation.load import load_translator
@@ -172,3 +175,49 @@ def test_named_words_lie_in_their_own_plane(saved_run: Path) -> None:
     np.testing.assert_allclose(found.places, expected.transform(found.vectors), atol=1e-6)
     np.testing.assert_allclose(found.shares, expected.explained_variance_ratio_, atol=1e-6)
     assert found.frequencies.tolist() == [12, 12, 0]
+
+
+def counted_run(folder: Path, **data: Path) -> Config:
+    """A run's directory that knows of its data; nothing else of a run."""
+    named = {key: str(path) for key, path in data.items()}
+    manifest = {f"data.{key}": name for key, name in named.items()}
+    write_run_files(folder, {}, describe_data(manifest, "phrasebook", lambda name: [data_file(Path(name))]))
+    return Config.model_validate({"run_dir": "moved/away", "data": {**named, "target_tokenizer": "words"}})
+
+
+def data_file(path: Path) -> Path:
+    return path / PREPARED_MANIFEST if path.is_dir() else path
+
+
+def test_counts_of_a_prepared_corpus_are_not_trusted(tmp_path: Path) -> None:
+    corpus, side = tmp_path / "corpus", TextSide.build(SideSettings("words"), ["x y"])
+    corpus.mkdir()
+    (corpus / PREPARED_MANIFEST).write_text("{}")
+    config, path = counted_run(tmp_path, train=corpus), corpus / TARGET_COUNTS
+    np.save(path, np.arange(6, dtype=np.int32))
+    assert token_counts(tmp_path, config, "target", side).tolist() == [0, 1, 2, 3, 4, 5]
+    for wrong in (np.arange(5), np.arange(7), np.zeros(6), np.zeros((6, 1), int), np.array(None)):
+        np.save(path, wrong)
+        with pytest.raises(UserError, match="prepare the corpus again"):
+            token_counts(tmp_path, config, "target", side)
+    for content in (b"", b"no array", path.read_bytes()[:-3]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="it is no NumPy array"):
+            word_counts(tmp_path, config, side)
+    path.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        token_counts(tmp_path, config, "target", side)
+    (corpus / PREPARED_MANIFEST).write_text('{"files": 1}')
+    with pytest.raises(UserError, match="are not those that the run was trained on"):
+        token_counts(tmp_path, config, "target", side)
+
+
+def test_counts_of_other_data_are_refused(tmp_path: Path) -> None:
+    pairs, side = tmp_path / "pairs.tsv", TextSide.build(SideSettings("words"), ["x y"])
+    pairs.write_text("a\tx x\nb\ty\n", encoding="utf-8")
+    config = counted_run(tmp_path, train=pairs)
+    assert word_counts(tmp_path, config, side) == {"x": 2, "y": 1}
+    pairs.write_text("a\tx x\nb\tx\n", encoding="utf-8")
+    for count in (lambda: word_counts(tmp_path, config, side), lambda: token_counts(tmp_path, config, "target", side)):
+        with pytest.raises(UserError, match="bytes of other content here"):
+            count()

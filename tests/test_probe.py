@@ -221,3 +221,18 @@ def test_counts_of_other_data_are_refused(tmp_path: Path) -> None:
     for count in (lambda: word_counts(tmp_path, config, side), lambda: token_counts(tmp_path, config, "target", side)):
         with pytest.raises(UserError, match="bytes of other content here"):
             count()
+
+
+def test_pairs_of_another_domain_are_counted(tmp_path: Path) -> None:
+    side, prepared = TextSide.build(SideSettings("words"), ["x y"]), tmp_path / "prepared"
+    own, mix = tmp_path / "own.tsv", tmp_path / "mix.tsv"
+    own.write_text("a\tx x\n", encoding="utf-8")
+    mix.write_text("b\tx y\nc\ty\n", encoding="utf-8")
+    config = counted_run(tmp_path, train=own, mix=mix)
+    assert word_counts(tmp_path, config, side) == {"x": 3, "y": 2}
+    assert token_counts(tmp_path, config, "target", side)[side.encode("x y")].tolist() == [3, 2]
+    prepared.mkdir()
+    (prepared / PREPARED_MANIFEST).write_text("{}")
+    np.save(prepared / TARGET_COUNTS, np.full(6, 10))
+    config = counted_run(tmp_path, train=prepared, mix=mix)
+    assert token_counts(tmp_path, config, "target", side)[side.encode("x y")].tolist() == [11, 12]

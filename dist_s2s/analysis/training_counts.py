@@ -1,4 +1,4 @@
-"""How often words and tokens stand in the training data of a run."""
+"""How often words and tokens stand in the training data of a run: ``data.train`` and ``data.mix``, each pair once."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -17,7 +17,7 @@ from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.text.whole_words import count_words
 
 _TEXTS_AT_A_TIME = 50_000
-_COUNTED = ("data.train",)
+_COUNTED = ("data.train", "data.mix")
 
 
 def word_counts(run_dir: Path, config: Config, target: TextSide) -> Mapping[str, int]:
@@ -59,9 +59,10 @@ def token_counts(run_dir: Path, config: Config, name: str, side: TextSide) -> In
     if is_prepared(data.train):
         if name == "source":
             raise UserError(f"{data.train} is a prepared corpus, which counts the tokens of its target side alone")
-        return _saved_counts(Path(data.train) / TARGET_COUNTS, len(vocabulary))
+        counts = _saved_counts(Path(data.train) / TARGET_COUNTS, len(vocabulary))
+    else:
+        counts = np.zeros(len(vocabulary), dtype=np.int64)
     texts = iter(_texts(config, name))
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
     while some := list(islice(texts, _TEXTS_AT_A_TIME)):
         counts += np.bincount(side.encode_flat(some)[0], minlength=len(vocabulary))
     return counts
@@ -97,8 +98,12 @@ def _saved_counts(path: Path, size: int) -> Ints:
 
 
 def _texts(config: Config, name: str) -> list[str]:
+    """Return one side of the training pairs that are text."""
     data = config.data
     if data.stream is not None:
         raise UserError("the training data of a run on a stream are gone")
-    pairs = load_pairs(data.train, "train", data.columns, data.skip_bad_lines)
-    return [pair[name == "target"] for pair in pairs]
+    inputs = [] if is_prepared(data.train) else [data.train]
+    if data.mix is not None:
+        inputs.append(data.mix)
+    pairs = (load_pairs(each, "train", data.columns, data.skip_bad_lines) for each in inputs)
+    return [pair[name == "target"] for some in pairs for pair in some]

@@ -17,7 +17,7 @@ from dist_s2s.analysis.word_map import map_words
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models import Hypothesis
-from dist_s2s.probe import _read_pairs
+from dist_s2s.probe import _check_sentences, _read_pairs
 from dist_s2s.storage.run_files import describe_data, write_run_files
 from dist_s2s.text.corpus import PREPARED_MANIFEST, Example
 from dist_s2s.text.side import SideSettings, TextSide
@@ -28,7 +28,7 @@ from dist_s2s.translation.load import load_translator
 from tests.commands import run
 from tests.toy_corpus import PAIRS
 
-SENTENCES = ["我看见猫。", "", "<b>我</b>喜欢树。"]
+SENTENCES = ["我看见猫。", "\ufeff树", "<b>我</b>喜欢树。"]
 pytest.importorskip("matplotlib")
 
 
@@ -68,7 +68,7 @@ def test_figures(probed: Path) -> None:
 
 def test_attention_and_its_pictures(probed: Path) -> None:
     found = figures(probed)
-    assert [each["sentence"] for each in found["attention"]][:3] == SENTENCES
+    assert [each["sentence"] for each in found["attention"]][:3] == [each.lstrip("\ufeff") for each in SENTENCES]
     assert [each["reference"] for each in found["attention"]][2:4] == [None, found["worst"][0]["reference"]]
     for each in found["attention"]:
         weights = np.array(each["weights"])
@@ -140,8 +140,29 @@ def test_the_test_data_are_read_as_training_reads_them(tmp_path: Path) -> None:
     assert _read_pairs(str(named), config) == PAIRS
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xfe a".decode("utf-8", "surrogateescape"), "half of a surrogate pair, .* UTF-8"),
+        ("a\0b", "a NUL character"),
+        ("a\nb", "a line break"),
+        ("a\r", "a line break"),
+        ("", "is blank"),
+        (" \u200b\t", "is blank"),
+        ("\ufeff", "is blank"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^--sentence: text 2 .*{message}"):
+        _check_sentences(["a", text])
+
+
 def test_mistakes_are_told(saved_run: Path, probed: Path, tmp_path: Path) -> None:
     for arguments, message in (
+        (
+            ("--run", tmp_path / "no", "--output", tmp_path / "x", "--sentence", "a", "a\nb"),
+            "--sentence: text 2 has a line break",
+        ),
         (("--run", saved_run, "--output", probed), "exists; give another --output"),
         (("--run", saved_run, "--output", tmp_path / "no" / "x"), "make it first"),
         (("--run", tmp_path, "--output", tmp_path / "x"), "is not a run directory: it has no config.yaml"),

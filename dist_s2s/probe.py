@@ -2,10 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.config import Config
+from dist_s2s.text.lines import fault_of_sentence, visible_text
 
 
 def main() -> int:
@@ -24,23 +28,24 @@ def main() -> int:
     )
     add_search_options(parser)
     arguments = parser.parse_args()
+    sentences = _check_sentences(arguments.sentence)
     from dist_s2s.analysis.probe_files import check_output, write_probe  # import torch, which --help does not need
     from dist_s2s.analysis.probe_tables import show_probe
     from dist_s2s.analysis.probing import probe
     from dist_s2s.distributed import joined_ranks
-    from dist_s2s.text.corpus import describe, load_pairs
+    from dist_s2s.text.corpus import describe
     from dist_s2s.translation.load import load_translator
     from dist_s2s.translation.search_options import SearchOptions
 
     with joined_ranks() as ranks:
         ranks.together(lambda: check_output(arguments.output))
         translator = load_translator(arguments.run, ranks)
-        data = arguments.data or (None if arguments.sentence else translator.config.data.test)
-        pairs = ranks.together(lambda: load_pairs(data, "test") if data else [])
+        data = arguments.data or (None if sentences else translator.config.data.test)
+        pairs = ranks.together(lambda: _read_pairs(arguments.data, translator.config) if data else [])
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
-        found = probe(translator, pairs, arguments.sentence, options, arguments.number)
+        found = probe(arguments.run, translator, pairs, sentences, options, arguments.number)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])
         if ranks.is_first:
@@ -49,6 +54,24 @@ def main() -> int:
                 print(f"warning: {warning}", file=sys.stderr)
             print(f"figures and pictures in {arguments.output}")
     return 0
+
+
+def _check_sentences(texts: Sequence[str]) -> list[str]:
+    """Return sentences as ``translate`` would read them; UserError for what is none, or blank."""
+    for number, text in enumerate(texts, 1):
+        if (fault := fault_of_sentence(text)) is not None:
+            raise UserError(f"--sentence: text {number} {fault}")
+        if not visible_text(text):
+            raise UserError(f"--sentence: text {number} is blank, so there is nothing to look at; leave it out")
+    return [visible_text(text) for text in texts]
+
+
+def _read_pairs(named: str | None, config: Config) -> list[tuple[str, str]]:
+    """Return the pairs of an input, or those of the run's test data, which are read as training reads them."""
+    from dist_s2s.text.corpus import load_pairs
+
+    data = config.data
+    return load_pairs(named, "test") if named else load_pairs(data.test, "test", data.columns, data.skip_bad_lines)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,23 @@ from safetensors.numpy import load_file
 
 from dist_s2s import UserError
 from dist_s2s.analysis.answers import SavedSide
+from dist_s2s.analysis.training_counts import token_counts, word_counts
 from dist_s2s.analysis.word_map import map_words
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models import Hypothesis
-from dist_s2s.text.corpus import Example
+from dist_s2s.probe import _check_sentences, _read_pairs
+from dist_s2s.storage.run_files import describe_data, write_run_files
+from dist_s2s.text.corpus import PREPARED_MANIFEST, Example
 from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.translation import attention
 from dist_s2s.translation.attention import WordAttention, pharaoh
 from dist_s2s.translation.load import load_translator
 from tests.commands import run
 from tests.toy_corpus import PAIRS
 
-SENTENCES = ["我看见猫。", "", "<b>我</b>喜欢树。"]
+SENTENCES = ["我看见猫。", "\ufeff树", "<b>我</b>喜欢树。"]
 pytest.importorskip("matplotlib")
 
 
@@ -64,7 +68,7 @@ def test_figures(probed: Path) -> None:
 
 def test_attention_and_its_pictures(probed: Path) -> None:
     found = figures(probed)
-    assert [each["sentence"] for each in found["attention"]][:3] == SENTENCES
+    assert [each["sentence"] for each in found["attention"]][:3] == [each.lstrip("\ufeff") for each in SENTENCES]
     assert [each["reference"] for each in found["attention"]][2:4] == [None, found["worst"][0]["reference"]]
     for each in found["attention"]:
         weights = np.array(each["weights"])
@@ -126,8 +130,39 @@ def test_a_model_without_attention_aligns_nothing() -> None:
         attention.check_attention(SimpleNamespace(config=config))
 
 
+def test_the_test_data_are_read_as_training_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "swapped.tsv"
+    path.write_text("a cat\t猫\nno pair\na tree\t树\n", encoding="utf-8")
+    data = {"train": path, "valid": path, "test": path, "columns": "2,1", "skip_bad_lines": True}
+    config = Config.model_validate({"run_dir": "x", "data": {key: str(value) for key, value in data.items()}})
+    assert _read_pairs(None, config) == [("猫", "a cat"), ("树", "a tree")]
+    named = figures_data(tmp_path / "x")  # says itself which columns are which
+    assert _read_pairs(str(named), config) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xfe a".decode("utf-8", "surrogateescape"), "half of a surrogate pair, .* UTF-8"),
+        ("a\0b", "a NUL character"),
+        ("a\nb", "a line break"),
+        ("a\r", "a line break"),
+        ("", "is blank"),
+        (" \u200b\t", "is blank"),
+        ("\ufeff", "is blank"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^--sentence: text 2 .*{message}"):
+        _check_sentences(["a", text])
+
+
 def test_mistakes_are_told(saved_run: Path, probed: Path, tmp_path: Path) -> None:
     for arguments, message in (
+        (
+            ("--run", tmp_path / "no", "--output", tmp_path / "x", "--sentence", "a", "a\nb"),
+            "--sentence: text 2 has a line break",
+        ),
         (("--run", saved_run, "--output", probed), "exists; give another --output"),
         (("--run", saved_run, "--output", tmp_path / "no" / "x"), "make it first"),
         (("--run", tmp_path, "--output", tmp_path / "x"), "is not a run directory: it has no config.yaml"),
@@ -161,3 +196,64 @@ def test_named_words_lie_in_their_own_plane(saved_run: Path) -> None:
     np.testing.assert_allclose(found.places, expected.transform(found.vectors), atol=1e-6)
     np.testing.assert_allclose(found.shares, expected.explained_variance_ratio_, atol=1e-6)
     assert found.frequencies.tolist() == [12, 12, 0]
+
+
+def counted_run(folder: Path, **data: Path) -> Config:
+    """A run's directory that knows of its data; nothing else of a run."""
+    named = {key: str(path) for key, path in data.items()}
+    manifest = {f"data.{key}": name for key, name in named.items()}
+    write_run_files(folder, {}, describe_data(manifest, "phrasebook", lambda name: [data_file(Path(name))]))
+    return Config.model_validate({"run_dir": "moved/away", "data": {**named, "target_tokenizer": "words"}})
+
+
+def data_file(path: Path) -> Path:
+    return path / PREPARED_MANIFEST if path.is_dir() else path
+
+
+def test_counts_of_a_prepared_corpus_are_not_trusted(tmp_path: Path) -> None:
+    corpus, side = tmp_path / "corpus", TextSide.build(SideSettings("words"), ["x y"])
+    corpus.mkdir()
+    (corpus / PREPARED_MANIFEST).write_text("{}")
+    config, path = counted_run(tmp_path, train=corpus), corpus / TARGET_COUNTS
+    np.save(path, np.arange(6, dtype=np.int32))
+    assert token_counts(tmp_path, config, "target", side).tolist() == [0, 1, 2, 3, 4, 5]
+    for wrong in (np.arange(5), np.arange(7), np.zeros(6), np.zeros((6, 1), int), np.array(None)):
+        np.save(path, wrong)
+        with pytest.raises(UserError, match="prepare the corpus again"):
+            token_counts(tmp_path, config, "target", side)
+    for content in (b"", b"no array", path.read_bytes()[:-3]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="it is no NumPy array"):
+            word_counts(tmp_path, config, side)
+    path.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        token_counts(tmp_path, config, "target", side)
+    (corpus / PREPARED_MANIFEST).write_text('{"files": 1}')
+    with pytest.raises(UserError, match="are not those that the run was trained on"):
+        token_counts(tmp_path, config, "target", side)
+
+
+def test_counts_of_other_data_are_refused(tmp_path: Path) -> None:
+    pairs, side = tmp_path / "pairs.tsv", TextSide.build(SideSettings("words"), ["x y"])
+    pairs.write_text("a\tx x\nb\ty\n", encoding="utf-8")
+    config = counted_run(tmp_path, train=pairs)
+    assert word_counts(tmp_path, config, side) == {"x": 2, "y": 1}
+    pairs.write_text("a\tx x\nb\tx\n", encoding="utf-8")
+    for count in (lambda: word_counts(tmp_path, config, side), lambda: token_counts(tmp_path, config, "target", side)):
+        with pytest.raises(UserError, match="bytes of other content here"):
+            count()
+
+
+def test_pairs_of_another_domain_are_counted(tmp_path: Path) -> None:
+    side, prepared = TextSide.build(SideSettings("words"), ["x y"]), tmp_path / "prepared"
+    own, mix = tmp_path / "own.tsv", tmp_path / "mix.tsv"
+    own.write_text("a\tx x\n", encoding="utf-8")
+    mix.write_text("b\tx y\nc\ty\n", encoding="utf-8")
+    config = counted_run(tmp_path, train=own, mix=mix)
+    assert word_counts(tmp_path, config, side) == {"x": 3, "y": 2}
+    assert token_counts(tmp_path, config, "target", side)[side.encode("x y")].tolist() == [3, 2]
+    prepared.mkdir()
+    (prepared / PREPARED_MANIFEST).write_text("{}")
+    np.save(prepared / TARGET_COUNTS, np.full(6, 10))
+    config = counted_run(tmp_path, train=prepared, mix=mix)
+    assert token_counts(tmp_path, config, "target", side)[side.encode("x y")].tolist() == [11, 12]

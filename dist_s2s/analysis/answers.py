@@ -53,6 +53,11 @@ class SavedSide:
         return cls(run.checkpoint, run.config, name, side, TableRows.of_checkpoint(run.checkpoint, table, count), free)
 
     @property
+    def run_dir(self) -> Path:
+        """The run's directory, wherever it lies by now."""
+        return self.checkpoint.parent.parent
+
+    @property
     def reserved(self) -> range:
         """Ids of special tokens and tags, which are no words."""
         return range(len(SPECIALS) + len(self.side.vocabulary.tags))

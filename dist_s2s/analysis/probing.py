@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dist_s2s import UserError
@@ -77,10 +78,14 @@ class Probe:
     vectors: dict[Pooling, Floats]
 
 
-def probe(translator: Translator, pairs: Pairs, sentences: Sequence[str], options: SearchOptions, number: int) -> Probe:
+def probe(
+    run_dir: Path, translator: Translator, pairs: Pairs, sentences: Sequence[str], options: SearchOptions, number: int
+) -> Probe:
     """Translate pairs and sentences, and look at what comes of them, on every rank (collective).
 
     Args:
+        run_dir: the translator's.
+        translator: at rest.
         pairs: to be judged by their references; may be none.
         sentences: to look at besides.
         options: how to search.
@@ -98,7 +103,7 @@ def probe(translator: Translator, pairs: Pairs, sentences: Sequence[str], option
     answer: Answer = {"errors": None, "worst": [], "attention": [], "notes": []}
     if pairs:
         judged = [(source, reference or "", text) for source, reference, text in rows[: len(pairs)]]
-        answer |= ranks.on_first(lambda: _judge(translator, judged, number))
+        answer |= ranks.on_first(lambda: _judge(run_dir, translator, judged, number))
     chosen = [*range(len(pairs), len(rows)), *(bad["number"] - 1 for bad in answer["worst"])]
     if translator.config.model.attention == "none":
         answer["notes"].append("the model has no attention, so there are no heat maps and no alignments")
@@ -113,12 +118,12 @@ def probe(translator: Translator, pairs: Pairs, sentences: Sequence[str], option
     return Probe(answer, rows, {pooling: sentence_vectors(translator, sources, pooling) for pooling in poolings})
 
 
-def _judge(translator: Translator, rows: list[Row], number: int) -> Answer:
+def _judge(run_dir: Path, translator: Translator, rows: list[Row], number: int) -> Answer:
     """Return the errors and the worst of the rows, and a note if words could not be counted."""
     config, source, target = translator.config, translator.source, translator.target
     counts, notes = None, []
     try:
-        counts = word_counts(config, target)
+        counts = word_counts(run_dir, config, target)
     except UserError as error:
         notes.append(f"errors by the frequency of words are left out: {error}")
     scorer = Scorer(config.training.bleu_tokenizer, [reference for _, reference, _ in rows])

@@ -1,4 +1,4 @@
-"""How often words and tokens stand in the training data of a run."""
+"""How often words and tokens stand in the training data of a run: ``data.train`` and ``data.mix``, each pair once."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -9,62 +9,101 @@ import numpy as np
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.storage.recorded_vectors import Ints
-from dist_s2s.text.corpus import is_prepared, load_pairs
+from dist_s2s.storage.run_files import check_run, data_changes, describe_data
+from dist_s2s.text.corpus import data_files, is_prepared, load_pairs
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.text.whole_words import count_words
 
 _TEXTS_AT_A_TIME = 50_000
+_COUNTED = ("data.train", "data.mix")
 
 
-def word_counts(config: Config, target: TextSide) -> Mapping[str, int]:
+def word_counts(run_dir: Path, config: Config, target: TextSide) -> Mapping[str, int]:
     """Return how often each word stands in the target side of the training data. Calls no collectives.
 
     Raises:
-        UserError: the data are no longer there; or they are a prepared corpus, which counts no words but tokens.
+        UserError: as ``token_counts``; or the data are a prepared corpus, which counts no words but tokens.
     """
     data, vocabulary = config.data, target.vocabulary
     if not isinstance(vocabulary, DynamicVocabulary) and not is_prepared(data.train):
+        _check_data(run_dir, config)
         return count_words((target.readable(text) for text in _texts(config, "target")), target)
     if data.target_tokenizer not in ("words", "whitespace") or target.segmentation != "none":
         raise UserError("tokens of the training data are counted, not words, and these tokens are not whole words")
     merged: dict[str, int] = {}  # tokens that differ in their joiners are one word
-    for token, count in zip(vocabulary.tokens, token_counts(config, "target", target).tolist(), strict=False):
+    for token, count in zip(vocabulary.tokens, token_counts(run_dir, config, "target", target).tolist(), strict=False):
         word = target.tokenizer.detokenize([token])
         merged[word] = merged.get(word, 0) + count
     return merged
 
 
-def token_counts(config: Config, name: str, side: TextSide) -> Ints:
+def token_counts(run_dir: Path, config: Config, name: str, side: TextSide) -> Ints:
     """Return how often each token of a side stands in the training data, int64 [V]. Calls no collectives.
 
     Args:
+        run_dir: knows by their hashes which data it was trained on.
         config: the run's.
         name: of the side, "source" or "target".
         side: its tokens.
 
     Raises:
-        UserError: the data are no longer there; or they are a prepared corpus, and it has not counted this side.
+        UserError: the data are no longer there, or are others by now; or they are a prepared corpus, which is damaged
+            or has not counted this side.
     """
     vocabulary, data = side.vocabulary, config.data
     if isinstance(vocabulary, DynamicVocabulary):
         return vocabulary.counts[: len(vocabulary)].copy()
+    _check_data(run_dir, config)
     if is_prepared(data.train):
         if name == "source":
             raise UserError(f"{data.train} is a prepared corpus, which counts the tokens of its target side alone")
-        saved: Ints = np.load(Path(data.train) / TARGET_COUNTS, allow_pickle=False).astype(np.int64)
-        return saved
+        counts = _saved_counts(Path(data.train) / TARGET_COUNTS, len(vocabulary))
+    else:
+        counts = np.zeros(len(vocabulary), dtype=np.int64)
     texts = iter(_texts(config, name))
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
     while some := list(islice(texts, _TEXTS_AT_A_TIME)):
         counts += np.bincount(side.encode_flat(some)[0], minlength=len(vocabulary))
     return counts
 
 
+def _check_data(run_dir: Path, config: Config) -> None:
+    """Raise UserError unless the training data are those of the run; a stream's are never written down."""
+    recorded = check_run(run_dir)
+    there = {key: recorded[key] for key in _COUNTED if key in recorded}
+    named = {key: getattr(config.data, key.removeprefix("data.")) for key in there}
+    try:
+        here = describe_data(
+            {key: name for key, name in named.items() if name is not None},
+            "phrasebook",
+            lambda name: data_files(name, config.data.columns),
+        )
+    except OSError as error:
+        raise UserError(f"the training data cannot be read: {error}") from None
+    if changed := data_changes(there, here):
+        raise UserError(f"the training data are not those that the run was trained on: {'; '.join(changed)}")
+
+
+def _saved_counts(path: Path, size: int) -> Ints:
+    """Return the counts that a prepared corpus has of ``size`` tokens; UserError if they are not that."""
+    try:
+        saved = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no NumPy array"
+        raise UserError(f"{path} cannot be read ({reason}): prepare the corpus again") from None
+    if not isinstance(saved, np.ndarray) or saved.shape != (size,) or not np.issubdtype(saved.dtype, np.integer):
+        raise UserError(f"{path} does not hold the counts of the run's {size:,} tokens: prepare the corpus again")
+    return saved.astype(np.int64)
+
+
 def _texts(config: Config, name: str) -> list[str]:
+    """Return one side of the training pairs that are text."""
     data = config.data
     if data.stream is not None:
         raise UserError("the training data of a run on a stream are gone")
-    pairs = load_pairs(data.train, "train", data.columns, data.skip_bad_lines)
-    return [pair[name == "target"] for pair in pairs]
+    inputs = [] if is_prepared(data.train) else [data.train]
+    if data.mix is not None:
+        inputs.append(data.mix)
+    pairs = (load_pairs(each, "train", data.columns, data.skip_bad_lines) for each in inputs)
+    return [pair[name == "target"] for some in pairs for pair in some]

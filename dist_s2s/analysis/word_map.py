@@ -143,7 +143,7 @@ def write_parquet(words: WordMap, output: Path) -> None:
 
 def _counts(saved: SavedSide) -> tuple[Ints | None, list[str]]:
     try:
-        return token_counts(saved.config, saved.name, saved.side), []
+        return token_counts(saved.run_dir, saved.config, saved.name, saved.side), []
     except UserError as error:
         return None, [f"frequencies are not known, so the order is that of the vocabulary: {error}"]
 

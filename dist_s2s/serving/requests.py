@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dist_s2s.serving.limits import Limits
-from dist_s2s.text.lines import visible_text
+from dist_s2s.text.lines import fault_of_sentence, visible_text
 
 MAX_WORD, MAX_NEIGHBOURS = 100, 100
 _KEYS = ("text", "beam_size", "n_best", "attention")
@@ -126,12 +126,8 @@ def _check_sentence(sentence: object, number: int, limits: Limits) -> None:
             f"sentence {number} has {len(sentence):,} characters; at most {limits.max_characters:,} are allowed: "
             "divide it",
         )
-    if "\n" in sentence or "\r" in sentence:
-        raise Refusal(400, f"sentence {number} has a line break; send each line as a sentence of a list")
-    if "\0" in sentence:
-        raise Refusal(400, f"sentence {number} has a NUL character, as no text has")
-    if any("\ud800" <= character <= "\udfff" for character in sentence):
-        raise Refusal(400, f"sentence {number} has half of a surrogate pair, which stands for no character")
+    if (fault := fault_of_sentence(sentence)) is not None:
+        raise Refusal(400, f"sentence {number} {fault}")
 
 
 def _whole_number(value: object, name: str, most: int) -> int:

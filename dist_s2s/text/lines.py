@@ -1,4 +1,4 @@
-"""Reading a UTF-8 text file line by line, with errors that say where the trouble is."""
+"""What a sentence may be, and reading a UTF-8 text file line by line, with errors that say where the trouble is."""
 
 import os
 import unicodedata
@@ -13,6 +13,17 @@ def visible_text(line: str) -> str:
     """Return a line without byte order marks before it; "" if all the rest is spaces, controls and zero-width."""
     text = line.lstrip(_BOM)
     return text if any(not each.isspace() and unicodedata.category(each) not in ("Cc", "Cf") for each in text) else ""
+
+
+def fault_of_sentence(text: str) -> str | None:
+    """Return what a text has that no sentence may have, as the end of an error "sentence 1 ..."; None if it is one."""
+    if "\n" in text or "\r" in text:
+        return "has a line break; give each line as a sentence of its own"
+    if "\0" in text:
+        return "has a NUL character, as no text has"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "has half of a surrogate pair, which stands for no character; is it UTF-8?"
+    return None
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

@@ -27,11 +27,11 @@ def main() -> int:
     parser.add_argument(
         "--print_alignment",
         action="store_true",
-        help="after each translation ` ||| ` and which word comes from which by attention: 0-0 2-1 is source-target",
+        help="write source words ||| words of the translation ||| which comes from which, by attention: 0-0 2-1",
     )
     arguments = parser.parse_args()
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.attention import align, check_attention, pharaoh
+    from dist_s2s.translation.attention import align, check_attention
     from dist_s2s.translation.load import load_translator
     from dist_s2s.translation.search_options import SearchOptions
 
@@ -52,8 +52,7 @@ def main() -> int:
             found = translator.search(group, options)
             texts = [translator.target.decode(each.ids) for each in found]
             if arguments.print_alignment:
-                alignments = align(translator, group, found)
-                texts = [f"{text} ||| {pharaoh(each)}" for text, each in zip(texts, alignments, strict=True)]
+                texts = align(translator, group, found)
             for each, text in zip(found, texts, strict=True):
                 number += 1
                 if each.is_cut:

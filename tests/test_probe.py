@@ -94,11 +94,14 @@ def test_ranks_find_the_same(saved_run: Path, probed: Path, tmp_path: Path) -> N
 
 
 def test_translate_prints_the_alignment(saved_run: Path, probed: Path) -> None:
-    text = "".join(f"{sentence}\n" for sentence in SENTENCES).encode()
+    text = "".join(f"{sentence}\n" for sentence in [*SENTENCES, ""]).encode()
     options = ("--beam_size", 2, "--print_alignment")
     shown = run("dist_s2s.translate", "--run", saved_run, *options, stdin=text).output
-    expected = [f"{each['translation']} ||| {each['alignment']}" for each in figures(probed)["attention"][:3]]
-    assert shown.splitlines() == expected
+    shown_first = figures(probed)["attention"][: len(SENTENCES)]
+    expected = [
+        f"{' '.join(each['source'])} ||| {' '.join(each['target'])} ||| {each['alignment']}" for each in shown_first
+    ]
+    assert shown.splitlines() == [*expected, ""]
 
 
 def test_weights_of_words() -> None:
@@ -121,7 +124,14 @@ def test_sentences_that_are_too_long_are_left_out(saved_run: Path, monkeypatch: 
         translator = load_translator(saved_run, alone)
         sentences = ["我看见猫。", "我看见猫。" * 20]
         found = [Hypothesis([4, 5, 6], 0.0), Hypothesis([4, 5, 6], 0.0)]
-        assert [len(each) for each in attention.align(translator, sentences, found)] == [3, 0]
+        short, long = attention.align(translator, sentences, found)
+        assert len(short.split(" ||| ")[2].split()) == 3
+        assert long.split(" ||| ")[:2] == [" ".join(sentences[1]), short.split(" ||| ")[1]]
+        assert long.endswith(" ||| ")
+
+
+def test_a_word_with_spaces_is_one_field() -> None:
+    assert [attention._without_spaces(word) for word in ("a b\u3000c", "", "d")] == ["a_b_c", "_", "d"]
 
 
 def test_a_model_without_attention_aligns_nothing() -> None:

@@ -64,17 +64,24 @@ def check_attention(translator: Translator) -> None:
         raise UserError("this run has no attention (model.attention: none), so its words align with nothing")
 
 
-def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[Alignment]:
-    """Return which word of each sentence aligns with each word of its translation, on every rank (collective).
+def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[str]:
+    """Return the words of each sentence, those of its translation, and which aligns with which (collective).
 
-    A sentence of more than ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
+    ``source words ||| target words ||| 0-0 2-1``, on every rank; an empty sentence stays empty. One of more than
+    ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
 
     Raises:
         UserError: on every rank, if the model has no attention.
     """
     seen = _look(translator, _examples(translator, sentences, found, MOST_ALIGNED))
-    by_number = _gather(((number, looks.alignment) for number, looks in seen), translator.ranks)
-    return [[(source, target) for source, target in by_number[number]] for number in range(len(sentences))]
+    by_number = _gather(((number, pharaoh(looks.alignment)) for number, looks in seen), translator.ranks)
+    lines = []
+    for number, (sentence, mine) in enumerate(zip(sentences, found, strict=True)):
+        source = _words_of(translator.source.encode(sentence), translator.source)
+        target = _words_of(mine.ids, translator.target)
+        parts = [" ".join(map(_without_spaces, words)) for words in (source, target)]
+        lines.append(" ||| ".join([*parts, by_number[number]]) if source else "")
+    return lines
 
 
 def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAttention]:
@@ -158,9 +165,14 @@ def _of_words(example: Example, weights_TS: Tensor, source: TextSide, target: Te
     summed = np.stack([weights[:, each].sum(1) for each in [*columns, range(end_column, end_column + 1)]], axis=1)
     averaged = np.stack([summed[each].mean(0) for each in [*rows, range(end_row, end_row + 1)]])
     return WordAttention(
-        _words(example.source, columns, source), _words(example.target, rows, target), averaged.astype(np.float32)
+        _words_of(example.source, source), _words_of(example.target, target), averaged.astype(np.float32)
     )
 
 
-def _words(ids: Sequence[int], groups: Sequence[range], side: TextSide) -> list[str]:
-    return [side.decode([ids[place] for place in group]).strip() for group in groups]
+def _words_of(ids: Sequence[int], side: TextSide) -> list[str]:
+    return [side.decode([ids[place] for place in group]).strip() for group in group_ids(ids, side)]
+
+
+def _without_spaces(word: str) -> str:
+    """Return a word as one field of a line, so that those after it keep their places."""
+    return "_".join(word.split()) or "_"

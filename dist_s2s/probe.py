@@ -4,12 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
-from dist_s2s.config import Config
-from dist_s2s.text.lines import fault_of_sentence, visible_text
+
+if TYPE_CHECKING:
+    from dist_s2s.config import Config
 
 
 def main() -> int:
@@ -58,6 +60,8 @@ def main() -> int:
 
 def _check_sentences(texts: Sequence[str]) -> list[str]:
     """Return sentences as ``translate`` would read them; UserError for what is none, or blank."""
+    from dist_s2s.text.lines import fault_of_sentence, visible_text
+
     for number, text in enumerate(texts, 1):
         if (fault := fault_of_sentence(text)) is not None:
             raise UserError(f"--sentence: text {number} {fault}")
@@ -66,7 +70,7 @@ def _check_sentences(texts: Sequence[str]) -> list[str]:
     return [visible_text(text) for text in texts]
 
 
-def _read_pairs(named: str | None, config: Config) -> list[tuple[str, str]]:
+def _read_pairs(named: str | None, config: "Config") -> list[tuple[str, str]]:
     """Return the pairs of an input, or those of the run's test data, which are read as training reads them."""
     from dist_s2s.text.corpus import load_pairs
 

@@ -27,7 +27,7 @@ class JiebaTokenizer:
     cuts_at_spaces = False
 
     def __init__(self) -> None:
-        self._cut = _load_jieba()
+        self._cut = _cut_of(jieba())
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words, and `SPACE` for whitespace that separates words."""
@@ -53,9 +53,9 @@ def jieba() -> ModuleType:
 
 
 @cache
-def _load_jieba() -> Callable[[str], Iterable[str]]:
-    """Return jieba's function from a sentence to its words, with its own dictionary."""
-    tokenizer = jieba().Tokenizer()
+def _cut_of(module: ModuleType) -> Callable[[str], Iterable[str]]:
+    """Return jieba's function from a sentence to its words, with its own dictionary, which is read once."""
+    tokenizer = module.Tokenizer()
     # What its `initialize` does, but that would first read a file in /tmp, which anyone may have put there, by marshal.
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True

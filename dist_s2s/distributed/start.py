@@ -61,13 +61,17 @@ def available_cores() -> int:
 def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
     """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
+    Leaving gives the process back its number of threads, and the way in which it computes with the smallest numbers.
+
     Args:
         threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
     rank, world_size = check_torchrun()
-    torch.set_num_threads(threads_for_each_rank() if threads is None else threads)
-    # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
-    torch.set_flush_denormal(True)
+    with _arithmetic_of_a_rank(threads_for_each_rank() if threads is None else threads):
+        yield from _joined(rank, world_size)
+
+
+def _joined(rank: int, world_size: int) -> Iterator[Ranks]:
     # torch's Adagrad builds sparse tensors without saying whether they are to be checked, and would warn on every rank.
     torch.sparse.check_sparse_tensor_invariants.disable()
     device = torch.device("cpu")
@@ -88,6 +92,19 @@ def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
         raise
     # Not after any other error, which may be this rank's alone: to leave the group can mean to wait for the others.
     leave()
+
+
+@contextmanager
+def _arithmetic_of_a_rank(threads: int) -> Iterator[None]:
+    threads_before, flushed_before = torch.get_num_threads(), not bool(torch.tensor(1e-40) > 0)
+    torch.set_num_threads(threads)
+    # A peaked softmax has gradients below the smallest normal number, which a CPU computes with 25 times slower.
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.set_flush_denormal(flushed_before)
 
 
 def leave() -> None:

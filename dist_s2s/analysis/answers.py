@@ -17,7 +17,6 @@ from dist_s2s.config import Config
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import SPECIALS
 from dist_s2s.translation.load import read_run
 
 Answer = dict[str, Any]
@@ -60,7 +59,7 @@ class SavedSide:
     @property
     def reserved(self) -> range:
         """Ids of special tokens and tags, which are no words."""
-        return range(len(SPECIALS) + len(self.side.vocabulary.tags))
+        return range(self.side.vocabulary.num_reserved)
 
     def words(self, texts: Sequence[str]) -> list[Word]:
         """Return words by their tokens; UserError as ``find_word``."""

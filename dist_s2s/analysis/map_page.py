@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_s2s import UserError
 from dist_s2s.analysis.word_map import WordMap
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import writable, write_durably
 
 
 def write_page(words: WordMap, title: str, output: Path) -> None:
@@ -21,10 +20,8 @@ def write_page(words: WordMap, title: str, output: Path) -> None:
     """
     parts = {"title": html.escape(title), "how": html.escape(words.how), "style": map_style(), "script": map_script()}
     page = _filled("map_page.html", {**parts, "map": map_markup(words, title)})
-    try:
+    with writable(output):
         write_durably(output, page.encode())
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 def map_markup(words: WordMap, title: str) -> str:

@@ -13,6 +13,7 @@ from dist_s2s.analysis.attention_picture import draw_attention
 from dist_s2s.analysis.map_picture import draw_map
 from dist_s2s.analysis.probing import Probe
 from dist_s2s.analysis.projection import axes_of_vectors
+from dist_s2s.storage.durable_files import writable
 from dist_s2s.text.extras import extra
 from dist_s2s.translation.attention import WordAttention
 
@@ -38,11 +39,10 @@ def write_probe(found: Probe, output: Path) -> list[str]:
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        warnings = _write(found, partial)
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+        with writable(output):
+            partial.mkdir()
+            warnings = _write(found, partial)
+            os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return list(dict.fromkeys(filter(None, warnings)))

@@ -23,12 +23,14 @@ class PrincipalAxes:
         axes: unit vectors by falling variance, [K, D]. The number of largest size in each is positive.
         variances: along each axis, with n - 1 in the denominator, [K].
         shares: of the variance in all directions, [K]; zeros if there is none.
+        number: of the vectors.
     """
 
     mean: Tensor
     axes: Tensor
     variances: Tensor
     shares: Tensor
+    number: int
 
     def project(self, vectors_ND: Tensor) -> Tensor:
         """Return the coordinates of vectors on the axes, float64 [N, K]."""
@@ -98,4 +100,5 @@ def _axes(mean: Tensor, products: Tensor, number: int, count: int) -> PrincipalA
     missing = max(count - len(mean), 0)
     axes = torch.cat((axes, axes.new_zeros(missing, len(mean))))[:count]
     variances = torch.cat((variances, variances.new_zeros(missing)))[:count]
-    return PrincipalAxes(mean, axes, variances, variances / total if total > 0 else torch.zeros_like(variances))
+    shares = variances / total if total > 0 else torch.zeros_like(variances)
+    return PrincipalAxes(mean, axes, variances, shares, number)

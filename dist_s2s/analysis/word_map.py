@@ -15,7 +15,7 @@ from dist_s2s.analysis.answers import Answer, SavedSide
 from dist_s2s.analysis.projection import axes_of_table, axes_of_vectors, tsne
 from dist_s2s.analysis.training_counts import token_counts
 from dist_s2s.analysis.words import word_vectors
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import writable, write_durably
 from dist_s2s.storage.recorded_vectors import Ints
 from dist_s2s.text.extras import extra
 
@@ -110,7 +110,7 @@ def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Metho
         return WordMap(words, tsne(vectors).numpy(), vectors.numpy(), frequencies, None, how, notes)
     axes = axes_of_vectors(vectors) if texts else axes_of_table(saved.rows, left_out=saved.reserved)
     first, second = axes.shares.tolist()
-    of = f"these {len(words):,} words" if texts else f"all {saved.rows.num_rows - len(saved.reserved):,} words"
+    of = f"these {len(words):,} words" if texts else f"all {axes.number:,} words"
     how = f"the plane of most variance of {of}: {first + second:.1%} of it ({first:.1%} and {second:.1%})"
     return WordMap(words, axes.project(vectors).numpy(), vectors.numpy(), frequencies, (first, second), how, notes)
 
@@ -135,10 +135,8 @@ def write_parquet(words: WordMap, output: Path) -> None:
     )
     sink = arrow.BufferOutputStream()
     extra("pyarrow.parquet", "parquet", "writing Parquet").write_table(table, sink)
-    try:
+    with writable(output):
         write_durably(output, sink.getvalue().to_pybytes())
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 def _counts(saved: SavedSide) -> tuple[Ints | None, list[str]]:

@@ -14,7 +14,6 @@ from dist_s2s.text.normalization import normalize
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.spaces import SPACE
-from dist_s2s.text.vocabulary import SPECIALS
 
 _CANDIDATES = 1000  # tokens that a spelling is compared with
 _SUGGESTIONS = 3
@@ -59,7 +58,7 @@ def find_word(text: str, side: TextSide, name: str) -> Word:
     word, vocabulary = normalize(text, side.normalization), side.vocabulary
     is_token = word in vocabulary and (word.startswith(SPACE) or not isinstance(side.tokenizer, SubwordTokenizer))
     ids = vocabulary.encode([word]) if is_token else side.encode(word)
-    reserved = vocabulary.tokens[: len(SPECIALS) + len(vocabulary.tags)]
+    reserved = vocabulary.tokens[: vocabulary.num_reserved]
     if word in reserved:
         raise UserError(f"{word} is a special token of the {name} vocabulary, not a word")
     if not ids or min(ids) < len(reserved):
@@ -72,7 +71,7 @@ def find_word(text: str, side: TextSide, name: str) -> Word:
 def close_spellings(word: str, side: TextSide) -> list[str]:
     """Return tokens that are spelled like a word, the closest first, among those that share most letters."""
     letters = set(word.casefold())
-    tokens = side.vocabulary.tokens[len(SPECIALS) + len(side.vocabulary.tags) :]
+    tokens = side.vocabulary.tokens[side.vocabulary.num_reserved :]
     shown = dict.fromkeys(token.removeprefix(SPACE) for token in tokens if token != SPACE)
     similar = (token for token in shown if abs(len(token) - len(word)) <= max(2, len(word) // 3))
     shares = ((2 * len(letters & set(token.casefold())) - len(set(token)), token) for token in similar)

@@ -56,7 +56,7 @@ def seed_number(text: str) -> int:
 
 def port_number(text: str) -> int:
     """Return a whole number from 0 to 65535, for argparse."""
-    if not (text.isascii() and text.isdecimal() and int(text[:6]) <= 65535):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, but is {text!r}")
     return int(text)
 

@@ -95,4 +95,4 @@ class _Words:
     def __init__(self, side: TextSide, table: DistributedEmbedding) -> None:
         self.side = side
         self.rows = TableRows.of_table(table, len(side.vocabulary))
-        self.neighbours = Neighbours(self.rows, range(len(SPECIALS) + len(side.vocabulary.tags)))
+        self.neighbours = Neighbours(self.rows, range(side.vocabulary.num_reserved))

@@ -81,6 +81,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing a file or folder that a user has named into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
 def is_partial(path: Path) -> bool:
     """Tell whether a file is what ``write_durably`` leaves if it is killed."""
     return path.name.startswith(".") and path.name.endswith(_PARTIAL)

@@ -161,7 +161,7 @@ class TextSide:
         assert isinstance(self.tokenizer, SubwordTokenizer)
         if UNK in ids:  # what it stands for is lost
             return ids
-        first = len(SPECIALS) + len(self.vocabulary.tags)
+        first = self.vocabulary.num_reserved
         text = next((position for position, number in enumerate(ids) if number >= first), len(ids))
         return ids[:text] + self.tokenizer.resample(ids[text:], dropout, seed)
 

@@ -81,6 +81,11 @@ class Vocabulary:
         return cls([*reserved, *words][:max_size], tags)
 
     @property
+    def num_reserved(self) -> int:
+        """How many of the first ids are those of special tokens and tags."""
+        return len(SPECIALS) + len(self.tags)
+
+    @property
     def num_ids(self) -> int:
         """How many rows a table of this vocabulary needs."""
         return len(self)
@@ -102,7 +107,7 @@ class Vocabulary:
                 break
             if not 0 <= index < len(self.tokens):
                 raise ValueError(f"id {index} is outside the vocabulary: ids run from 0 to {len(self) - 1}")
-            if index == UNK or index >= len(SPECIALS) + len(self.tags):
+            if index == UNK or index >= self.num_reserved:
                 tokens.append(self.tokens[index])
         return tokens
 

@@ -10,7 +10,7 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
 from dist_s2s.text.tokenizers.spaces import SPACE, is_unspaced
-from dist_s2s.text.vocabulary import SPECIALS, UNK
+from dist_s2s.text.vocabulary import UNK
 
 _CONTINUES = "@@"  # at the end of a token of subword-nmt
 _TEXTS_AT_A_TIME = 50_000
@@ -29,7 +29,7 @@ def group_tokens(tokens: Sequence[str], side: TextSide) -> list[range]:
 
 def group_ids(ids: Sequence[int], side: TextSide) -> list[range]:
     """Return the positions of each word's tokens in a sentence of ids; special tokens and tags are in no word."""
-    first = len(SPECIALS) + len(side.vocabulary.tags)
+    first = side.vocabulary.num_reserved
     begin = next((place for place, number in enumerate(ids) if number == UNK or number >= first), len(ids))
     groups = group_tokens([side.vocabulary.tokens[number] for number in ids[begin:]], side)
     return [range(begin + group.start, begin + group.stop) for group in groups]

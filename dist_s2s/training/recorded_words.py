@@ -10,7 +10,7 @@ from dist_s2s.storage.recorded_vectors import Ints, RecordedWord
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import SPECIALS, UNK
+from dist_s2s.text.vocabulary import UNK
 
 MOST_FREQUENT, RAREST, AT_MOST = 20, 5, 60  # of a side
 _PAIRS_TO_COUNT = 100_000
@@ -75,10 +75,10 @@ def default_words(sides: Mapping[str, TextSide], corpus: Corpus, samples: Sequen
         else:
             sentences = (corpus[number].target if column else corpus[number].source for number in numbers)
             counts = np.bincount(np.fromiter(chain.from_iterable(sentences), np.int64), minlength=len(vocabulary))
-        counts[: len(SPECIALS) + len(vocabulary.tags)] = 0
+        counts[: vocabulary.num_reserved] = 0
         of_samples = chain.from_iterable(side.encode(pair[column]) for pair in samples)
         ids = dict.fromkeys([*_frequent_and_rare(counts), *of_samples])
-        chosen = [index for index in ids if index >= len(SPECIALS) + len(vocabulary.tags)][:AT_MOST]
+        chosen = [index for index in ids if index >= vocabulary.num_reserved][:AT_MOST]
         words[name] = [RecordedWord(vocabulary.tokens[index], index) for index in chosen]
     return words
 

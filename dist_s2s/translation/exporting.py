@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from dist_s2s import UserError
 from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.durable_files import writable
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
@@ -51,10 +52,9 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
     partial = output.with_name(f".{output.name}.partial")
     _remove(partial)
     try:
-        _write(form, partial, tokens, dim, rows)
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+        with writable(output):
+            _write(form, partial, tokens, dim, rows)
+            os.replace(partial, output)
     finally:
         _remove(partial)
     return Exported(checkpoint, len(tokens), dim)

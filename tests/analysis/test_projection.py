@@ -40,6 +40,7 @@ def test_axes_of_a_table_are_those_of_scikit_learn(world_size: int, ranks: RankP
     first, *others = ranks.run(look, world_size=world_size)
     for found in first:
         check(found, decomposition.PCA(3).fit(COUNTED.numpy()), COUNTED)
+        assert found.number == len(COUNTED)
     for other in others:
         assert all(torch.equal(mine.axes, found.axes) for mine, found in zip(other, first, strict=True))
 

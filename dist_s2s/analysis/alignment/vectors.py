@@ -17,7 +17,6 @@ from dist_s2s.storage.table_rows import load_rows
 from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
 from dist_s2s.text.vectors.reading import VectorFile, Vectors
-from dist_s2s.text.vocabulary import SPECIALS
 from dist_s2s.translation.load import SavedRun, read_run
 
 SIDES = ("source", "target")
@@ -93,7 +92,7 @@ def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
     saved = manifest["tables"][name]
     table = _make_table(saved["num_embeddings"], saved["embedding_dim"], ranks)
     ranks.together(lambda: load_rows(run.checkpoint, manifest, name, table, only_weight=True))
-    reserved = len(SPECIALS) + len(vocabulary.tags)
+    reserved = vocabulary.num_reserved
     return WordVectors(f"{run_dir}, {side} side", words, TableRows.of_table(table, len(words)), reserved)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_s2s.analysis.word_map import WordMap
-from dist_s2s.storage.durable_files import writable, write_durably
+from dist_s2s.storage.durable_files import write_output
 
 
 def write_page(words: WordMap, title: str, output: Path) -> None:
@@ -20,8 +20,7 @@ def write_page(words: WordMap, title: str, output: Path) -> None:
     """
     parts = {"title": html.escape(title), "how": html.escape(words.how), "style": map_style(), "script": map_script()}
     page = _filled("map_page.html", {**parts, "map": map_markup(words, title)})
-    with writable(output):
-        write_durably(output, page.encode())
+    write_output(output, page.encode())
 
 
 def map_markup(words: WordMap, title: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dist_s2s import UserError
 from dist_s2s.analysis.fonts import CJK_PACKAGE, fonts_for
-from dist_s2s.storage.durable_files import writable, write_durably
+from dist_s2s.storage.durable_files import write_output
 from dist_s2s.text.extras import extra
 
 # Of those that matplotlib lists, some need programs that may be missing (pgf), or have no header (raw).
@@ -53,8 +53,7 @@ def write_figure(figure: Any, output: Path, dpi: int = 120) -> None:
     check_format(output, "a picture")
     content = io.BytesIO()
     figure.savefig(content, format=output.suffix[1:].lower(), dpi=dpi)
-    with writable(output):
-        write_durably(output, content.getvalue())
+    write_output(output, content.getvalue())
 
 
 def _without_font(missing: set[str]) -> str:

@@ -15,7 +15,7 @@ from dist_s2s.analysis.answers import Answer, SavedSide
 from dist_s2s.analysis.projection import axes_of_table, axes_of_vectors, tsne
 from dist_s2s.analysis.training_counts import token_counts
 from dist_s2s.analysis.words import word_vectors
-from dist_s2s.storage.durable_files import writable, write_durably
+from dist_s2s.storage.durable_files import write_output
 from dist_s2s.storage.recorded_vectors import Ints
 from dist_s2s.text.extras import extra
 
@@ -135,8 +135,7 @@ def write_parquet(words: WordMap, output: Path) -> None:
     )
     sink = arrow.BufferOutputStream()
     extra("pyarrow.parquet", "parquet", "writing Parquet").write_table(table, sink)
-    with writable(output):
-        write_durably(output, sink.getvalue().to_pybytes())
+    write_output(output, sink.getvalue().to_pybytes())
 
 
 def _counts(saved: SavedSide) -> tuple[Ints | None, list[str]]:

@@ -7,7 +7,7 @@ from dist_s2s import UserError
 from dist_s2s.analysis.map_page import map_markup, map_script, map_style
 from dist_s2s.reports.blocks import Bars, Lines, Map, Report, Table
 from dist_s2s.reports.charts import PURPOSE, draw_bars, draw_lines, legend, number
-from dist_s2s.storage.durable_files import writable, write_durably
+from dist_s2s.storage.durable_files import write_output
 from dist_s2s.text.extras import extra
 
 MOST_BYTES = 2_000_000
@@ -23,8 +23,7 @@ def write_report(report: Report, output: Path) -> int:
     content = page_of(report).encode()
     if len(content) > MOST_BYTES:
         raise UserError(f"the report would have {len(content):,} bytes, but at most {MOST_BYTES:,} are allowed")
-    with writable(output):
-        write_durably(output, content)
+    write_output(output, content)
     return len(content)
 
 

@@ -90,6 +90,34 @@ def writable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a place to write the file that a user has named, which appears under its name whole or not at all.
+
+    What is there and is no file, such as a device or a pipe, is written to as it is; a link's target is replaced.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writable(path):
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        partial = target.with_name(f".{target.name}{_PARTIAL}")
+        try:
+            yield partial
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that a user has named; see ``whole_file``."""
+    with whole_file(path) as place:
+        place.write_bytes(content)
+
+
 def is_partial(path: Path) -> bool:
     """Tell whether a file is what ``write_durably`` leaves if it is killed."""
     return path.name.startswith(".") and path.name.endswith(_PARTIAL)

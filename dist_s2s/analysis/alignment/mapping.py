@@ -12,7 +12,7 @@ from dist_s2s import UserError
 from dist_s2s.analysis.alignment.dictionary import Pairs
 from dist_s2s.analysis.alignment.normalizing import Normalization
 from dist_s2s.analysis.rows import TableRows
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import write_output
 
 _PAIRS_AT_A_TIME = 1 << 12
 _NAMES = ("mapping", "target_mean", "target_scale")
@@ -61,10 +61,7 @@ class Mapping:
         """Write a safetensors file: `mapping`, `target_mean`, and `target_scale`, which is norm and distance."""
         scale = torch.tensor([self.target.norm, self.target.distance], dtype=torch.float64)
         tensors = dict(zip(_NAMES, (self.matrix.contiguous(), self.target.mean, scale), strict=True))
-        try:
-            write_durably(path, save(tensors, metadata))
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        write_output(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: Path, dim: int) -> "Mapping":

@@ -1,6 +1,5 @@
 """Files of an alignment: the mapping, mapped vectors, and the dictionary that they induce."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from dist_s2s import UserError
 from dist_s2s.analysis.alignment.aligning import Alignment
 from dist_s2s.analysis.alignment.normalizing import all_blocks
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.durable_files import write_durably
+from dist_s2s.storage.durable_files import whole_file, write_output
 from dist_s2s.text.vectors.writing import write_word2vec
 
 
@@ -33,7 +32,7 @@ def save_dictionary(alignment: Alignment, path: Path, ranks: Ranks) -> int:
     pairs, scores = alignment.translations.mutual()
     source, target = alignment.source.plain_words, alignment.target.plain_words
     lines = (f"{source[a]}\t{target[b]}\t{score:.4f}\n" for (a, b), score in zip(pairs, scores, strict=True))
-    ranks.together(lambda: write_durably(path, "".join(lines)) if ranks.is_first else None)
+    ranks.together(lambda: write_output(path, "".join(lines).encode()) if ranks.is_first else None)
     return len(pairs)
 
 
@@ -45,24 +44,21 @@ def save_mapped(alignment: Alignment, path: Path, ranks: Ranks) -> None:
     Raises:
         UserError: on every rank, if the file cannot be written.
     """
-    source, error = alignment.source, None
-    blocks, partial = _mapped_blocks(alignment), path.with_name(f".{path.name}.partial")
+    source, blocks, error = alignment.source, _mapped_blocks(alignment), None
     if ranks.is_first:
         try:
-            write_word2vec(partial, source.plain_words[source.reserved :], source.rows.dim, blocks)
-        except OSError as caught:
+            with whole_file(path) as place:
+                write_word2vec(place, source.plain_words[source.reserved :], source.rows.dim, blocks)
+        except UserError as caught:
             error = caught
     for _ in blocks:  # those that this rank does not write, which others may wait for
         pass
 
-    def finish() -> None:
-        if ranks.is_first:
-            if error is not None:
-                partial.unlink(missing_ok=True)
-                raise UserError(f"cannot write {path}: {error.strerror or error}")
-            os.replace(partial, path)
+    def tell() -> None:
+        if error is not None:
+            raise error
 
-    ranks.together(finish)
+    ranks.together(tell)
 
 
 def _mapped_blocks(alignment: Alignment) -> Iterator[NDArray[np.float32]]:

@@ -27,7 +27,8 @@ def main() -> int:
     options = parser.parse_args()
     _check(options)
     from dist_s2s.analysis.alignment import writing  # imports torch, which --help does not need
-    from dist_s2s.analysis.alignment.aligning import Settings, align
+    from dist_s2s.analysis.alignment.aligning import align
+    from dist_s2s.analysis.alignment.anchors import Settings
     from dist_s2s.analysis.alignment.showing import show_scores
     from dist_s2s.analysis.alignment.vectors import WordVectors
     from dist_s2s.distributed import joined_ranks
@@ -61,7 +62,9 @@ def main() -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise UserError for options that do not go together, and files that cannot be written, before the work."""
-    learnt_from = [name for name in ("dictionary", "start", "mapping") if getattr(options, name) is not None]
+    learnt_from = [
+        name for name in ("dictionary", "attention", "start", "mapping") if getattr(options, name) is not None
+    ]
     if len(learnt_from) > 1:
         names = " and ".join(f"--{name}" for name in learnt_from)
         hint = "; to test a mapping give --test" if "mapping" in learnt_from else ""
@@ -78,12 +81,14 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_used(options: argparse.Namespace) -> None:
     """Raise UserError for an option that would be ignored."""
-    self_learns = options.dictionary is None and options.mapping is None
-    refines = options.dictionary is not None and options.refine != 0
+    has_pairs = options.dictionary is not None or options.attention is not None
+    self_learns = not has_pairs and options.mapping is None
+    refines = has_pairs and options.refine != 0
     for name, is_used, when in (
         ("test_share", options.dictionary is not None and options.test is None, "with --dictionary and without --test"),
-        ("refine", options.dictionary is not None, "with --dictionary"),
-        ("patience", self_learns, "without --dictionary and --mapping"),
+        ("parallel", options.attention is not None, "with --attention"),
+        ("refine", has_pairs, "with --dictionary or --attention"),
+        ("patience", self_learns, "without --dictionary, --attention and --mapping"),
         ("learning_words", self_learns or refines, "without --mapping and --refine 0"),
     ):
         if getattr(options, name) is not None and not is_used:
@@ -96,6 +101,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SRC", help=f"{what} (default: its source side)")
     parser.add_argument("target", metavar="TGT", help="the same (default: its target side)")
     parser.add_argument("--dictionary", metavar="FILE", help="word pairs to learn from, a pair a line")
+    parser.add_argument(
+        "--attention",
+        type=Path,
+        metavar="RUN",
+        help="learn from the word pairs that the attention of this run's translator ties to each other",
+    )
+    parser.add_argument(
+        "--parallel",
+        metavar="FILE",
+        help="pairs of sentences that it looks at (default: those that it was trained on); 50,000 at most",
+    )
     parser.add_argument("--test", metavar="FILE", help="word pairs to test with (default: some of the dictionary)")
     parser.add_argument(
         "--test_share",
@@ -124,7 +140,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         parser.add_argument(name, type=convert, metavar="N", help=f"{text} (default: {default:,})")
 
     number("--learning_words", 10_000, "first words of each side that refinement and self-learning take pairs from")
-    number("--refine", 5, "rounds after a dictionary in which translations become pairs to learn from; 0 for none", int)
+    number("--refine", 5, "rounds after these in which translations become pairs to learn from; 0 for none", int)
     number("--patience", 50, "rounds of self-learning without a better mapping before it takes its next step")
     number("--seed", 0, "of the split, the intervals, and self-learning", seed_number)
     outputs: Sequence[tuple[str, str]] = (

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from dist_s2s import UserError
 from dist_s2s.align import _check, _parser
 from dist_s2s.analysis.alignment import vectors
-from dist_s2s.analysis.alignment.aligning import Settings
 from dist_s2s.analysis.alignment.aligning import align as align_sides
+from dist_s2s.analysis.alignment.anchors import Settings
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
@@ -123,6 +123,10 @@ def test_seeds_that_no_generator_takes(seed: str, capsys: pytest.CaptureFixture[
         ("--dictionary d --patience 1", "patience"),
         ("--dictionary d --test t --test_share 0.2", "test_share"),
         ("--dictionary d --refine 0 --learning_words 9", "learning_words"),
+        ("--attention r --test_share 0.1", "test_share"),
+        ("--attention r --patience 9", "patience"),
+        ("--dictionary d --parallel p", "parallel"),
+        ("--attention r --parallel p --test t --refine 3 --learning_words 9", ""),
         ("--dictionary d --test_share 0.1 --refine 3 --learning_words 9 --seed 1", ""),
         ("--dictionary d --test t --refine 0", ""),
         ("--start identical --test t --patience 1 --learning_words 9", ""),
@@ -204,7 +208,7 @@ def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:
         (("--dictionary", folder / "d.txt", "--test_share", 1), "--test_share must be in [0, 1), but is 1"),
         (("--dictionary", folder / "d.txt", "--test", folder / "d.txt"), "no pair is left to learn from"),
         (("--refine", -1), "--refine must be at least 0, but is -1"),
-        (("--refine", 2), "--refine is used only with --dictionary: leave it out"),
+        (("--refine", 2), "--refine is used only with --dictionary or --attention: leave it out"),
         (("--start", "identical"), "have no word in common; choose another --start"),
         (("--mapping", mapping), "maps 2 x 2, but the vectors have 5 numbers"),
         (("--mapping", other), "is no mapping that `align` has saved: it lacks mapping, target_mean, target_scale"),

@@ -68,6 +68,18 @@ def token_counts(run_dir: Path, config: Config, name: str, side: TextSide) -> In
     return counts
 
 
+def training_pairs(run_dir: Path, config: Config) -> list[tuple[str, str]]:
+    """Return the pairs of sentences that a run was trained on. Calls no collectives.
+
+    Raises:
+        UserError: the data are no longer there, are others by now, or are no text.
+    """
+    _check_data(run_dir, config)
+    if not (pairs := _pairs(config)):
+        raise UserError("the training data are a prepared corpus, which has no text")
+    return pairs
+
+
 def _check_data(run_dir: Path, config: Config) -> None:
     """Raise UserError unless the training data are those of the run; a stream's are never written down."""
     recorded = check_run(run_dir)
@@ -99,11 +111,15 @@ def _saved_counts(path: Path, size: int) -> Ints:
 
 def _texts(config: Config, name: str) -> list[str]:
     """Return one side of the training pairs that are text."""
+    return [pair[name == "target"] for pair in _pairs(config)]
+
+
+def _pairs(config: Config) -> list[tuple[str, str]]:
+    """Return the training pairs that are text."""
     data = config.data
     if data.stream is not None:
         raise UserError("the training data of a run on a stream are gone")
     inputs = [] if is_prepared(data.train) else [data.train]
     if data.mix is not None:
         inputs.append(data.mix)
-    pairs = (load_pairs(each, "train", data.columns, data.skip_bad_lines) for each in inputs)
-    return [pair[name == "target"] for some in pairs for pair in some]
+    return [pair for each in inputs for pair in load_pairs(each, "train", data.columns, data.skip_bad_lines)]

@@ -1,6 +1,7 @@
 """What a translator looks at while it writes a sentence, which words that aligns, and sentences as vectors."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -82,6 +83,26 @@ def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypo
         parts = [" ".join(map(_without_spaces, words)) for words in (source, target)]
         lines.append(" ||| ".join([*parts, by_number[number]]) if source else "")
     return lines
+
+
+def count_alignments(translator: Translator, pairs: Sequence[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """Count which source word each word of the references looks at most, over all pairs, on every rank (collective).
+
+    Args:
+        pairs: sentences and their references, which the decoder is given (teacher forcing).
+
+    Raises:
+        UserError: on every rank, if the model has no attention.
+    """
+    found = [Hypothesis(ids, 0.0) for ids in translator.target.encode_all([target for _, target in pairs])]
+    mine, counts = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    examples = _examples(translator, [source for source, _ in pairs], found, MOST_SHOWN)
+    for _, seen in _look(translator, examples):
+        mine.update((seen.source[source], seen.target[target]) for source, target in seen.alignment)
+    for part in translator.ranks.gather_texts(json.dumps([[*words, count] for words, count in mine.items()])):
+        for source, target, count in json.loads(part):
+            counts[source, target] += count
+    return counts
 
 
 def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAttention]:

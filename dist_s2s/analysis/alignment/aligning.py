@@ -1,50 +1,21 @@
 """From two tables of vectors to a mapping, its scores, and what can be written of it."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.analysis.alignment import learning
-from dist_s2s.analysis.alignment.dictionary import Pairs, find_pairs, hold_out, read_dictionary
+from dist_s2s.analysis.alignment.anchors import Say, Settings, choose_pairs, read_dictionaries, with_pieces
+from dist_s2s.analysis.alignment.attention import WordPairs, attended_words, mutual_best, ranks_by
+from dist_s2s.analysis.alignment.dictionary import Pairs
 from dist_s2s.analysis.alignment.mapping import Mapping, map_rows, procrustes
 from dist_s2s.analysis.alignment.normalizing import Normalization, normalize
 from dist_s2s.analysis.alignment.retrieval import Translations
 from dist_s2s.analysis.alignment.scores import chance, scores
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to learn a mapping from: a dictionary, a saved mapping, or else a start without either.
-
-    Attributes:
-        dictionary: file of pairs to learn from, of which a share is held out unless there is a test file.
-        test: file of pairs to test with.
-        test_share: of the dictionary's source words.
-        start: of self-learning: "structure", "identical" or "frequency".
-        mapping: file that `align` has saved.
-        refine: rounds after the dictionary.
-        learning_words: most frequent words that refinement and self-learning choose pairs from.
-        patience: of self-learning.
-        seed: of the split, the bootstrap, and self-learning.
-    """
-
-    dictionary: str | None = None
-    test: str | None = None
-    test_share: float = 0.2
-    start: str = "structure"
-    mapping: Path | None = None
-    refine: int = 5
-    learning_words: int = 10_000
-    patience: int = 50
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +48,12 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
             f"the vectors of {source.name} have {source.rows.dim} numbers, but those of {target.name} have "
             f"{target.rows.dim}; they must be of one length"
         )
-    pairs, test = ranks.together(lambda: _pairs(source, target, settings, say))
+    attended = _attended(settings, ranks, say)
+    entries = ranks.together(lambda: read_dictionaries(source, target, settings))
+    words = [*((entry.source, entry.target) for each in entries.values() for entry in each), *mutual_best(attended)]
+    source = with_pieces(source, [word for word, _ in words], ranks, say)
+    target = with_pieces(target, [word for _, word in words], ranks, say)
+    pairs, test = ranks.together(lambda: choose_pairs(source, target, entries, attended, settings, say))
     normalizations = [_normalize(side, say) for side in (source, target)]
     matrices = _learn(source, target, pairs, settings, ranks, say)
     compared = {how: Translations(map_rows(source.rows, matrix), target.rows) for how, matrix in matrices.items()}
@@ -97,6 +73,10 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
         methods = [("no mapping", Translations(source.rows, target.rows), False)]
         methods += [(how, each, csls) for how, each in compared.items() for csls in (False, True)]
         answer["scores"] = _scores(methods, test, candidates, settings.seed)
+        if attended:
+            named = [(source.plain_words[a], target.plain_words[b]) for a, b in test]
+            row = _row("none: attention", "Dice", ranks_by(attended, named, candidates), settings.seed)
+            answer["scores"].insert(1, row)
     return Alignment(source, target, Mapping(matrix, normalizations[1]), translations, answer)
 
 
@@ -107,7 +87,7 @@ def _learn(
     file = settings.mapping
     if file is not None:
         return {"the saved mapping": ranks.together(lambda: Mapping.load(file, source.rows.dim)).matrix}
-    if settings.dictionary is not None:
+    if settings.dictionary is not None or settings.attention is not None:
         found = {"Procrustes": procrustes(source.rows, target.rows, pairs)}
         if settings.refine:
             found["refined"] = learning.refine(
@@ -120,33 +100,14 @@ def _learn(
     return {f"self-learnt from {settings.start}": learning.self_learn(source, target, start, self_learning, say)}
 
 
-def _pairs(source: WordVectors, target: WordVectors, settings: Settings, say: Say) -> tuple[Pairs, Pairs]:
-    """Return the pairs to learn from and those to test with."""
-    pairs, test = list[tuple[int, int]](), list[tuple[int, int]]()
-    if settings.dictionary is not None:
-        found = find_pairs(settings.dictionary, read_dictionary(settings.dictionary), source.ids, target.ids)
-        say(found.description)
-        pairs = found.pairs
-    if settings.test is not None:
-        found = find_pairs(settings.test, read_dictionary(settings.test), source.ids, target.ids)
-        say(found.description)
-        test, tested = found.pairs, {word for word, _ in found.pairs}
-        kept = [pair for pair in pairs if pair[0] not in tested]
-        if len(kept) < len(pairs):
-            say(f"{len(pairs) - len(kept):,} pairs of the dictionary have a word of the test: they are left out")
-        pairs = kept
-    elif pairs:
-        pairs, test = hold_out(pairs, settings.test_share, settings.seed)
-        if settings.test_share > 0 and not test:
-            say(
-                f"warning: no word is left to test with: {settings.test_share:g} of the dictionary's "
-                f"{len({word for word, _ in pairs}):,} source words is less than one; raise --test_share or give --test"
-            )
-    if settings.dictionary is not None and not pairs:
-        raise UserError(f"{settings.dictionary}: no pair is left to learn from, since all words are tested")
-    if 0 < len(pairs) < source.rows.dim:
-        say(f"warning: {len(pairs):,} pairs do not determine a rotation of {source.rows.dim} dimensions")
-    return pairs, test
+def _attended(settings: Settings, ranks: Ranks, say: Say) -> WordPairs:
+    """Return what the attention of a run ties to each other, if there is one to ask (collective)."""
+    if settings.attention is None:
+        return {}
+    say(f"{settings.attention} reads sentences and looks which words go together")
+    found, sentences = attended_words(settings.attention, settings.parallel, ranks)
+    say(f"{len(found):,} pairs of words were looked at more than once in {sentences:,} sentences")
+    return found
 
 
 def _normalize(side: WordVectors, say: Say) -> Normalization:
@@ -180,10 +141,14 @@ def _scores(
     found = []
     for how, translations, csls in methods:
         ranks = translations.ranks(test, csls=csls)
-        values = {name: asdict(score) for name, score in scores(list(ranks.values()), seed).items()}
-        found.append({"mapping": how, "retrieval": "CSLS" if csls else "nearest", **values})
+        found.append(_row(how, "CSLS" if csls else "nearest", list(ranks.values()), seed))
     counts: dict[int, int] = {}
     for word, _ in test:
         counts[word] = counts.get(word, 0) + 1
     expected = {name: {"value": value} for name, value in chance(list(counts.values()), candidates).items()}
     return [*found, {"mapping": "chance", "retrieval": "", **expected}]
+
+
+def _row(mapping: str, retrieval: str, ranks: list[int], seed: int) -> dict[str, Any]:
+    values = {name: asdict(score) for name, score in scores(ranks, seed).items()}
+    return {"mapping": mapping, "retrieval": retrieval, **values}

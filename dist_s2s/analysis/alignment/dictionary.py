@@ -61,6 +61,22 @@ def read_dictionary(path: str) -> list[Entry]:
     return entries
 
 
+def check_columns(path: str, entries: list[Entry], source: Mapping[str, int], target: Mapping[str, int]) -> None:
+    """Raise UserError if more pairs of a dictionary are known with its columns swapped.
+
+    Args:
+        path: of the dictionary, for messages.
+        source, target: ids of words; of subwords those that are tokens, as pieces may spell words of any language.
+    """
+    known = sum(entry.source in source and entry.target in target for entry in entries)
+    swapped = sum(entry.target in source and entry.source in target for entry in entries)
+    if swapped > known:
+        raise UserError(
+            f"{path}: {known:,} of {len(entries):,} pairs found; {swapped:,} if the columns were swapped: swap them, "
+            "or SRC and TGT"
+        )
+
+
 def find_pairs(path: str, entries: list[Entry], source: Mapping[str, int], target: Mapping[str, int]) -> Found:
     """Return the pairs whose words are both known.
 
@@ -69,7 +85,7 @@ def find_pairs(path: str, entries: list[Entry], source: Mapping[str, int], targe
         source, target: ids of words.
 
     Raises:
-        UserError: there is none, or there would be more with the columns swapped.
+        UserError: there is none.
     """
     ids, repeated, unknown = dict[tuple[int, int], None](), 0, list[Entry]()
     for entry in entries:
@@ -81,9 +97,6 @@ def find_pairs(path: str, entries: list[Entry], source: Mapping[str, int], targe
         else:
             ids[pair] = None
     count = f"{len(entries) - len(unknown):,} of {len(entries):,} pairs found"
-    swapped = sum(entry.target in source and entry.source in target for entry in entries)
-    if swapped > len(entries) - len(unknown):
-        raise UserError(f"{path}: {count}; {swapped:,} if the columns were swapped: swap them, or SRC and TGT")
     if not ids:
         raise UserError(f"{path}: {count}; {_example(unknown[0], source, target)}: are these the right vectors?")
     if repeated:

@@ -1,5 +1,6 @@
 """The rotation that takes the vectors of one language to those of another, and the file that keeps it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +28,31 @@ def procrustes(source: TableRows, target: TableRows, pairs: Pairs) -> Tensor:
         pairs: ids, at least one pair, the same on every rank. Rows of some thousands travel at a time.
     """
     products = torch.zeros(source.dim, source.dim, dtype=torch.float64)
+    for x, y in _paired_rows(source, target, pairs):
+        products += x.T @ y
+    u, _, v = torch.linalg.svd(products)
+    return _of_first(u @ v, source)
+
+
+def _paired_rows(source: TableRows, target: TableRows, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of some thousand pairs at a time, float64 [N, D] each (collective)."""
     for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
         ids = torch.tensor(pairs[start : start + _PAIRS_AT_A_TIME]).T.contiguous()
-        products += source.fetch(ids[0]).T @ target.fetch(ids[1])
-    u, _, v = torch.linalg.svd(products)
-    # Processors may differ in what they compute: all ranks take what the first has.
-    return source.sum(u @ v if source.group.rank == 0 else torch.zeros_like(products))
+        yield source.fetch(ids[0]), target.fetch(ids[1])
+
+
+def _of_first(matrix: Tensor, rows: TableRows) -> Tensor:
+    """Return the first rank's matrix on all ranks, as processors may differ in what they compute (collective)."""
+    return rows.sum(matrix if rows.group.rank == 0 else torch.zeros_like(matrix))
 
 
 def map_rows(rows: TableRows, mapping: Tensor) -> TableRows:
-    """Return new rows, which are the products of the old ones with a matrix, [D, D] (local)."""
-    kept = [(ids, block @ mapping.to(block)) for ids, block in rows.blocks()]
-    return TableRows(rows.num_rows, rows.dim, rows.group, lambda: iter(kept))
+    """Return the products of rows with a matrix, [D, D], computed anew whenever they are looked at (local)."""
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        return ((ids, block @ mapping.to(block)) for ids, block in rows.blocks())
+
+    return TableRows(rows.num_rows, rows.dim, rows.group, blocks)
 
 
 @dataclass(frozen=True)

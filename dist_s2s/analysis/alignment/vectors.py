@@ -1,6 +1,7 @@
 """Words and their vectors, from a run or a file, with the rows spread over the ranks."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import torch
 
 from dist_s2s import UserError
 from dist_s2s.analysis.rows import TableRows
+from dist_s2s.analysis.words import Word
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.table_rows import load_rows
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
 from dist_s2s.text.vectors.reading import VectorFile, Vectors
@@ -31,12 +35,15 @@ class WordVectors:
         words: by id, the most frequent first, as files and vocabularies have them. A token has its marks.
         rows: of these ids. Rows go round robin, so that each rank has its share of the frequent words.
         reserved: ids below this one are special tokens and tags, which are no words.
+        pieces: words of several subwords, by which they have been found; they come last in ``words``.
     """
 
     name: str
     words: list[str]
     rows: TableRows
     reserved: int = 0
+    pieces: dict[str, Word] = field(default_factory=dict)
+    _side: TextSide | None = None  # of a run that has subwords
 
     @classmethod
     def open(cls, text: str, default_side: str, limit: int, ranks: Ranks) -> "WordVectors":
@@ -70,6 +77,32 @@ class WordVectors:
             found.setdefault(token.strip(JOINER) or token, index)
         return found
 
+    def with_words(self, wanted: Iterable[str], ranks: Ranks) -> "WordVectors":
+        """Return the same vectors and, if they are of subwords, the means of the pieces of further words (collective).
+
+        Args:
+            wanted: words, the same on every rank; one that is known, or has an unknown piece, adds nothing.
+        """
+        if self._side is None:
+            return self
+        found = dict[str, Word]()
+        for text in dict.fromkeys(wanted):
+            if text not in self.ids and (word := _in_pieces(text, self._side, self.rows.num_rows)) is not None:
+                found[text] = word
+        if not found:
+            return self
+        old, count = self.rows, self.rows.num_rows
+        table = _make_table(count + len(found), old.dim, ranks)
+        rows, weight, held = TableRows.of_table(table), table.weight.detach(), 0
+        for _, block in old.blocks():  # round robin: what a rank has held, it holds at the same places
+            weight[held : held + len(block)] = block
+            held += len(block)
+        for number, word in enumerate(found.values(), start=count):
+            mean = old.fetch(torch.tensor(word.ids)).mean(0)
+            if number % ranks.world_size == ranks.rank:
+                weight[number // ranks.world_size] = mean
+        return replace(self, words=[*self.words, *found], rows=rows, pieces=found)
+
     @cached_property
     def plain_words(self) -> list[str]:
         """The words by id, tokens without their marks unless another token is the same without its marks."""
@@ -87,25 +120,40 @@ def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
         return run, read_manifest(run.checkpoint)
 
     run, manifest = ranks.together(read)
-    vocabulary = (run.source if side == "source" else run.target).vocabulary
+    text_side = run.source if side == "source" else run.target
+    vocabulary = text_side.vocabulary
     words = list(vocabulary.tokens[:limit])
     saved = manifest["tables"][name]
     table = _make_table(saved["num_embeddings"], saved["embedding_dim"], ranks)
     ranks.together(lambda: load_rows(run.checkpoint, manifest, name, table, only_weight=True))
-    reserved = vocabulary.num_reserved
-    return WordVectors(f"{run_dir}, {side} side", words, TableRows.of_table(table, len(words)), reserved)
+    subwords = text_side if isinstance(text_side.tokenizer, SubwordTokenizer) else None
+    rows = TableRows.of_table(table, len(words))
+    return WordVectors(f"{run_dir}, {side} side", words, rows, vocabulary.num_reserved, _side=subwords)
+
+
+def _in_pieces(text: str, side: TextSide, known: int) -> Word | None:
+    """Return a word of subwords with ids below ``known``; None if a piece is unknown or left out."""
+    ids, tokens = side.encode(text), side.vocabulary.tokens
+    if not ids or min(ids) < side.vocabulary.num_reserved or max(ids) >= known:
+        return None
+    return Word(text, tuple(ids), tuple(tokens[index] for index in ids))
 
 
 def _of_file(path: str, limit: int, ranks: Ranks) -> WordVectors:
-    words, dim, mine = ranks.together(lambda: _read_file(path, limit, ranks.rank, ranks.world_size))
+    words, mine = ranks.together(lambda: _read_file(path, limit, ranks.rank, ranks.world_size))
     ranks.check_same(f"number of words in {path}", len(words))
-    table = _make_table(len(words), dim, ranks)
-    table.weight.detach()[: len(mine)] = torch.from_numpy(mine)
+    table = _make_table(len(words), mine[0].shape[1], ranks)
+    weight, held = table.weight.detach(), 0
+    mine.reverse()
+    while mine:  # each block goes as soon as its rows are in the table
+        block = mine.pop()
+        weight[held : held + len(block)] = torch.from_numpy(block)
+        held += len(block)
     return WordVectors(path, words, TableRows.of_table(table))
 
 
-def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[str], int, Vectors]:
-    """Return the words of a file, the length of a vector, and the vectors of this rank; repeated words count once."""
+def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[str], list[Vectors]]:
+    """Return the words of a file, and the vectors of this rank in blocks; repeated words count once."""
     file = VectorFile(path)
     words, mine = dict[str, None](), [np.empty((0, file.dim), np.float32)]
     for block in file.blocks():
@@ -122,7 +170,7 @@ def _read_file(path: str, limit: int, rank: int, world_size: int) -> tuple[list[
             break
     if not words:
         raise UserError(f"{path} has no words; is the file complete?")
-    return list(words), file.dim, np.concatenate(mine)
+    return list(words), mine
 
 
 def _make_table(num_rows: int, dim: int, ranks: Ranks) -> DistributedEmbedding:

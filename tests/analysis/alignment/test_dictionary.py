@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dist_s2s import UserError
-from dist_s2s.analysis.alignment.dictionary import Entry, find_pairs, hold_out, read_dictionary
+from dist_s2s.analysis.alignment.dictionary import Entry, check_columns, find_pairs, hold_out, read_dictionary
 
 SOURCE, TARGET = {"eins": 4, "zwei": 5, "drei": 6, "Hand": 7}, {"one": 8, "two": 9, "Hand": 10}
 
@@ -57,7 +57,7 @@ def test_columns_that_are_swapped() -> None:
         (("one eins", "two zwei", "Hand Hand"), "1 of 3"),
     ):
         with pytest.raises(UserError) as caught:
-            find_pairs("d", entries(*pairs), SOURCE, TARGET)
+            check_columns("d", entries(*pairs), SOURCE, TARGET)
         swapped = 3 if "Hand Hand" in pairs else 2
         expected = f"d: {count} pairs found; {swapped} if the columns were swapped: swap them, or SRC and TGT"
         assert str(caught.value) == expected

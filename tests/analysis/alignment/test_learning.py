@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.analysis.alignment.aligning import Settings, align
+from dist_s2s.analysis.alignment.aligning import align
+from dist_s2s.analysis.alignment.anchors import Settings
 from dist_s2s.analysis.alignment.learning import (
     SelfLearning,
     frequency_ranks,

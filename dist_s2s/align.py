@@ -52,6 +52,9 @@ def main() -> int:
         if options.save_mapped is not None:
             writing.save_mapped(alignment, options.save_mapped, ranks)
             say(f"the vectors of {source.name} as those of {target.name} are in {options.save_mapped}")
+        if options.save_shared is not None:
+            writing.save_shared(alignment, options.save_shared, ranks)
+            say(f"both sides as they were compared are in {options.save_shared}")
         if options.induced is not None:
             count = writing.save_dictionary(alignment, options.induced, ranks)
             say(f"{count:,} pairs of words that are each other's best translation are in {options.induced}")
@@ -74,7 +77,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.refine is not None and options.refine < 0:
         raise UserError(f"--refine must be at least 0, but is {options.refine}")
     _check_used(options)
-    for name in ("save_mapping", "save_mapped", "induced", "json"):
+    for name in ("save_mapping", "save_mapped", "save_shared", "induced", "json"):
         if getattr(options, name) is not None:
             check_folder(getattr(options, name))
 
@@ -149,6 +152,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
             "--save_mapped",
             "write SRC's words with vectors in TGT's space to this file, which data.source_vectors reads",
         ),
+        ("--save_shared", "write both sides as they are compared, source.vec and target.vec, to this folder"),
         ("--induced", "write words that are each other's best translation to this file"),
         ("--json", "also write all figures to this file"),
     )

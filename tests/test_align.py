@@ -18,8 +18,10 @@ from dist_s2s.analysis.alignment import vectors
 from dist_s2s.analysis.alignment.aligning import align as align_sides
 from dist_s2s.analysis.alignment.anchors import Settings
 from dist_s2s.analysis.alignment.vectors import WordVectors
+from dist_s2s.analysis.rows import TableRows
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
+from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec
@@ -52,7 +54,7 @@ def align(folder: Path, *options: object, status: int = 0, ranks: int = 1) -> Fi
 
 
 def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
-    outputs = {name: tmp_path / name for name in ("save_mapping", "save_mapped", "induced", "json")}
+    outputs = {name: tmp_path / name for name in ("save_mapping", "save_mapped", "save_shared", "induced", "json")}
     options = [word for name, file in outputs.items() for word in (f"--{name}", file)]
     done = align(folder, "--dictionary", folder / "d.txt", "--refine", 1, *options, ranks=2)
     assert "60 of 61 pairs found; 1 with an unknown word: in line 61 'unknown' has no target vector" in done.errors[0]
@@ -75,6 +77,9 @@ def test_files_on_two_ranks(folder: Path, tmp_path: Path) -> None:
     assert [record.word.decode() for record in file.records()] == SOURCE
     mapped = read(outputs["save_mapped"])
     assert np.abs(mapped - target).max() < 0.7 < np.linalg.norm(target, axis=1).min()
+    one, other = (read(outputs["save_shared"] / f"{side}.vec") for side in ("source", "target"))
+    assert np.abs(np.linalg.norm(other, axis=1) - 1).max() < 1e-5
+    assert ((one @ other.T).argmax(1) == np.arange(WORDS)).all()  # plain cosine finds what align has found
     assert list(load_file(outputs["save_mapping"])) == ["mapping", "target_mean", "target_scale"]
     again = tmp_path / "again.json"
     align(folder, "--mapping", outputs["save_mapping"], "--test", folder / "d.txt", "--json", again)
@@ -174,6 +179,36 @@ def test_the_tables_of_a_run(saved_run: Path, tmp_path: Path) -> None:
     coverage = Coverage(tokens)
     coverage.take(Matcher(tokens).match(record.word for record in VectorFile(mapped).records()))
     assert coverage.missing == []
+
+
+def test_what_a_run_looks_at_is_a_dictionary(saved_run: Path, tmp_path: Path) -> None:
+    induced = tmp_path / "induced.tsv"
+    options = ("--attention", saved_run, "--refine", 0, "--induced", induced)
+    done = run("dist_s2s.align", saved_run, saved_run, *options)
+    assert "in 48 sentences" in done.errors[0]
+    found = [line.split("\t") for line in induced.read_text(encoding="utf-8").splitlines()]
+    assert found
+    assert len({source for source, _, _ in found}) == len({target for _, target, _ in found}) == len(found)
+    assert all(0 < float(score) <= 1 for _, _, score in found)
+
+
+def test_words_of_several_pieces_are_their_means(folder: Path) -> None:
+    texts = ["der hundehalter und der hund", "die halterung hält den halter", "ein hund und eine hündin"] * 4
+    side = TextSide.build(SideSettings("bpe", max_size=60), texts)
+    tokens = list(side.vocabulary.tokens)
+    rows = random_rows((len(tokens), D), seed=3)
+    table = vectors._make_table(len(tokens), D, ALONE)
+    table.weight.detach().copy_(rows)
+    vocabulary = WordVectors("r", tokens, TableRows.of_table(table), side.vocabulary.num_reserved, _side=side)
+    found = vocabulary.with_words(["hundeleine", "hund", "hundeleine", "犬"], ALONE)
+    pieces = found.pieces["hundeleine"]
+    assert len(pieces.ids) > 1
+    assert found.words[: len(tokens)] == tokens
+    [mean] = found.rows.fetch(torch.tensor([found.ids["hundeleine"]]))
+    torch.testing.assert_close(mean, rows[list(pieces.ids)].mean(0).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.rows.fetch(torch.arange(len(tokens))), rows.double(), rtol=1e-6, atol=1e-6)
+    files = WordVectors.open(str(folder / "a.vec"), "source", WORDS, ALONE)
+    assert files.with_words(["hundeleine"], ALONE) is files
 
 
 def test_a_manifest_that_vanishes_after_all_ranks_have_read_it(

@@ -64,6 +64,14 @@ VECTORS: list[tuple[str, str]] = [
     ("of another language", "Hund " + "1 " * 12 + "\n"),
     ("that are none", "once upon a time\n"),
 ]
+# What is wrong with a dictionary of de.vec and en.vec, and its lines.
+DICTIONARIES: list[tuple[str, str]] = [
+    ("an empty dictionary", ""),
+    ("reversed columns", "dog hund\ncat katze\nbaum tree\n"),
+    ("unknown words", "vogel bird\n"),
+    ("a line of three words", "hund dog hound\n"),
+    ("the words of which are all tested", "hund dog\nhund dog\n"),
+]
 Answers = dict[str, str]
 
 
@@ -183,7 +191,30 @@ def wrong_corpora(folder: Path) -> Answers:
     return answers
 
 
-KINDS: Sequence[Callable[[Path], Answers]] = (wrong_files, wrong_keys, wrong_runs, wrong_corpora)
+def wrong_alignments(folder: Path) -> Answers:
+    german, english, small, dictionary = (folder / name for name in ("de.vec", "en.vec", "small.vec", "de-en.txt"))
+    german.write_text("hund 1 0 2\nkatze 0 1 1\nbaum 1 1 0\n", encoding="utf-8")
+    english.write_text("dog 0 1 2\ncat 1 0 1\ntree 2 1 1\n", encoding="utf-8")
+    small.write_text("dog 0 1\n", encoding="utf-8")
+    answers = {}
+    for what, content in DICTIONARIES:
+        dictionary.write_text(content, encoding="utf-8")
+        tested = ("--test", dictionary) if "tested" in what else ()
+        answers[f"`align` with {what}"] = answer(
+            folder, "dist_s2s.align", german, english, "--dictionary", dictionary, *tested
+        )
+    answers["`align` of vectors of other dimensions"] = answer(folder, "dist_s2s.align", german, small)
+    small.write_text("dog 0 1 nan\n", encoding="utf-8")
+    answers["`align` of vectors with nan"] = answer(folder, "dist_s2s.align", german, small)
+    small.write_text("dog 0 0 0\ncat 0 0 0\n", encoding="utf-8")
+    answers["`align` of vectors that are all zero"] = answer(folder, "dist_s2s.align", german, small)
+    answers["`align` with the attention of what is no run"] = answer(
+        folder, "dist_s2s.align", german, english, "--attention", folder
+    )
+    return answers
+
+
+KINDS: Sequence[Callable[[Path], Answers]] = (wrong_files, wrong_keys, wrong_runs, wrong_corpora, wrong_alignments)
 
 
 def test_each_wrong_input_has_its_answer(folder: Path) -> None:

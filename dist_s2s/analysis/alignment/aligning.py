@@ -24,6 +24,7 @@ class Alignment:
 
     Attributes:
         answer: figures, as plain values for JSON.
+        attended: how closely a run's attention ties words to each other, if it was learnt from.
     """
 
     source: WordVectors
@@ -31,6 +32,7 @@ class Alignment:
     mapping: Mapping
     translations: Translations
     answer: dict[str, Any]
+    attended: WordPairs
 
 
 def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: Ranks, say: Say) -> Alignment:
@@ -77,7 +79,7 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
             named = [(source.plain_words[a], target.plain_words[b]) for a, b in test]
             row = _row("none: attention", "Dice", ranks_by(attended, named, candidates), settings.seed)
             answer["scores"].insert(1, row)
-    return Alignment(source, target, Mapping(matrix, normalizations[1]), translations, answer)
+    return Alignment(source, target, Mapping(matrix, normalizations[1]), translations, answer, attended)
 
 
 def _learn(

@@ -67,7 +67,7 @@ def refine(source: WordVectors, target: WordVectors, mapping: Tensor, pairs: Pai
         pairs: which stay; may be none.
         words: of each side that take part, the most frequent.
     """
-    some, others = (_frequent(side, words) for side in (source, target))
+    some, others = (frequent(side, words) for side in (source, target))
     for _ in range(rounds):
         found, _ = Translations(map_rows(some, mapping), others).mutual()
         chosen = list(dict.fromkeys([*pairs, *found]))
@@ -89,7 +89,7 @@ def self_learn(
         start: at least one.
         say: is told how it goes.
     """
-    some, others = (_frequent(side, settings.words) for side in (source, target))
+    some, others = (frequent(side, settings.words) for side in (source, target))
     pairs, share, best, waited, iteration = start, _FIRST_SHARE, -torch.inf, 0, 0
     while True:
         mapping = procrustes(source.rows, target.rows, pairs)
@@ -116,7 +116,7 @@ def _union(translations: Translations, sample: Sample | None = None) -> Pairs:
     return [*there, *back]  # a pair that is found both ways counts twice
 
 
-def _frequent(side: WordVectors, words: int) -> TableRows:
+def frequent(side: WordVectors, words: int) -> TableRows:
     """Return the rows of the most frequent words, and reserved ones (local)."""
     rows, count = side.rows, min(side.reserved + words, side.rows.num_rows)
 

@@ -16,6 +16,7 @@ from dist_s2s.analysis.neighbours import Neighbours
 from dist_s2s.analysis.rows import TableRows, places_of
 
 _QUERIES_AT_A_TIME = 1 << 11
+_PRODUCTS_AT_A_TIME = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -123,19 +124,23 @@ class Translations:
         return found
 
 
-def _scores(queries: Tensor, keys: Neighbours, similarities: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the ids of this rank's rows of ``keys``, ascending, and scores of all queries with them, [N, ids] (local).
+def _scores(queries: Tensor, keys: Neighbours, similarities: Tensor | None) -> Iterator[tuple[Tensor, slice, Tensor]]:
+    """Yield ids of this rank's rows of ``keys``, ascending, a part of the queries, and their scores (local).
 
-    The score is the cosine, or with mean similarities r of the keys, 2 cos(x, y) - r(y): CSLS but for r(x).
+    The score is the cosine, or with mean similarities r of the keys, 2 cos(x, y) - r(y): CSLS but for r(x). Scores are
+    [queries of the part, ids], of a few million pairs at a time, however many queries the ranks have together.
     """
     start = 0
     for ids, units, unusable in keys.unit_blocks():
-        scores = queries.to(units) @ units.T
-        if similarities is not None:
-            scores.mul_(2).sub_(similarities[start : start + len(ids)].to(units))
-        scores[:, unusable] = -torch.inf
+        step = max(1, _PRODUCTS_AT_A_TIME // len(ids))
+        for first in range(0, len(queries), step):
+            part = slice(first, min(first + step, len(queries)))
+            scores = queries[part].to(units) @ units.T
+            if similarities is not None:
+                scores.mul_(2).sub_(similarities[start : start + len(ids)].to(units))
+            scores[:, unusable] = -torch.inf
+            yield ids, part, scores
         start += len(ids)
-        yield ids, scores
 
 
 def _best(
@@ -154,13 +159,13 @@ def _best(
     for query_ids, directions in all_blocks(queries):
         score = directions.new_full((len(directions),), -torch.inf)
         chosen = torch.full((len(directions),), -1)
-        for ids, scores in _scores(directions, keys, similarities):
+        for ids, part, scores in _scores(directions, keys, similarities):
             if sample is not None and numbers is not None:
-                sums = numbers[0][query_ids, None] + numbers[1][ids]
+                sums = numbers[0][query_ids[part], None] + numbers[1][ids]
                 scores.masked_fill_(sums > sample.bound, -torch.inf)
             values, places = scores.max(dim=1)
-            is_better = values > score
-            score[is_better], chosen[is_better] = values[is_better].double(), ids[places[is_better]]
+            is_better = values > score[part]
+            score[part], chosen[part] = values.double().maximum(score[part]), ids[places].where(is_better, chosen[part])
         of_all, ids_of_all = queries.gather(score[None]), queries.gather(chosen[None])
         highest[query_ids] = of_all.amax(0)
         ids_of_all[(of_all < of_all.amax(0)) | (ids_of_all < 0)] = keys.rows.num_rows
@@ -179,9 +184,10 @@ def _ranks(queries: Tensor, wanted: Tensor, keys: Neighbours, similarities: Tens
         wanted: for each pair the place of its query and the id of its key, int64 [2, P]; each query has one.
     """
     gold = torch.full((wanted.shape[1],), -torch.inf, dtype=torch.float64)
-    for ids, scores in _scores(queries, keys, similarities):
+    for ids, part, scores in _scores(queries, keys, similarities):
         places, are_here = places_of(wanted[1], ids)
-        gold[are_here] = scores[wanted[0, are_here], places[are_here]].double()
+        are_here &= (wanted[0] >= part.start) & (wanted[0] < part.stop)
+        gold[are_here] = scores[wanted[0, are_here] - part.start, places[are_here]].double()
     gold = keys.rows.gather(gold[None]).amax(0)
     goal = torch.full((len(queries),), -torch.inf, dtype=torch.float64).scatter_reduce(0, wanted[0], gold, "amax")
     is_goal = gold == goal[wanted[0]]
@@ -189,8 +195,8 @@ def _ranks(queries: Tensor, wanted: Tensor, keys: Neighbours, similarities: Tens
         0, wanted[0, is_goal], wanted[1, is_goal], "amin"
     )
     ahead = torch.zeros(len(queries), dtype=torch.int64)
-    for ids, scores in _scores(queries, keys, similarities):
-        level = goal[:, None].to(scores)
-        ahead += ((scores > level) | ((scores == level) & (ids < goal_id[:, None]))).sum(1)
+    for ids, part, scores in _scores(queries, keys, similarities):
+        level = goal[part, None].to(scores)
+        ahead[part] += ((scores > level) | ((scores == level) & (ids < goal_id[part, None]))).sum(1)
     found = keys.rows.sum(ahead) + 1
     return found.where(goal.isfinite() & queries.any(dim=1), keys.rows.num_rows)

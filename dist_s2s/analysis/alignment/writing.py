@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from dist_s2s import UserError
 from dist_s2s.analysis.alignment.aligning import Alignment
+from dist_s2s.analysis.alignment.attention import mutual_best
 from dist_s2s.analysis.alignment.normalizing import all_blocks
+from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.durable_files import whole_file, write_output
 from dist_s2s.text.vectors.writing import write_word2vec
@@ -21,7 +23,10 @@ def save_mapping(alignment: Alignment, path: Path, ranks: Ranks) -> None:
 
 
 def save_dictionary(alignment: Alignment, path: Path, ranks: Ranks) -> int:
-    """Write the words that are each other's best translation, `SOURCE<TAB>TARGET<TAB>CSLS` (collective).
+    """Write the words that are each other's best translation, `SOURCE<TAB>TARGET<TAB>SCORE` (collective).
+
+    The score is CSLS; or, if a translator's attention was learnt from, which knows more than vectors, Dice's
+    coefficient.
 
     Returns:
         How many they are.
@@ -29,26 +34,47 @@ def save_dictionary(alignment: Alignment, path: Path, ranks: Ranks) -> int:
     Raises:
         UserError: on every rank, if they cannot be written.
     """
-    pairs, scores = alignment.translations.mutual()
-    source, target = alignment.source.plain_words, alignment.target.plain_words
-    lines = (f"{source[a]}\t{target[b]}\t{score:.4f}\n" for (a, b), score in zip(pairs, scores, strict=True))
-    ranks.together(lambda: write_output(path, "".join(lines).encode()) if ranks.is_first else None)
-    return len(pairs)
+    if alignment.attended:
+        found = [(a, b, alignment.attended[a, b]) for a, b in mutual_best(alignment.attended)]
+    else:
+        pairs, scores = alignment.translations.mutual()
+        source, target = alignment.source.plain_words, alignment.target.plain_words
+        found = [(source[a], target[b], score) for (a, b), score in zip(pairs, scores, strict=True)]
+    text = "".join(f"{a}\t{b}\t{score:.4f}\n" for a, b, score in found)
+    ranks.together(lambda: write_output(path, text.encode()) if ranks.is_first else None)
+    return len(found)
 
 
 def save_mapped(alignment: Alignment, path: Path, ranks: Ranks) -> None:
     """Write the source's words with vectors in the target's space, as word2vec text (collective).
 
-    The first rank writes, a block at a time; the others give it their rows.
-
     Raises:
         UserError: on every rank, if the file cannot be written.
     """
-    source, blocks, error = alignment.source, _mapped_blocks(alignment), None
+    _write(alignment.source, _mapped_blocks(alignment), path, ranks)
+
+
+def save_shared(alignment: Alignment, folder: Path, ranks: Ranks) -> None:
+    """Write both sides as they were compared, normalized and the source mapped: source.vec, target.vec (collective).
+
+    Raises:
+        UserError: on every rank, if the folder cannot be made, or a file not be written.
+    """
+    ranks.together(lambda: folder.mkdir(exist_ok=True) if ranks.is_first else None)
+    sides = (("source", alignment.source, alignment.translations.source), ("target", alignment.target, None))
+    for name, side, mapped in sides:
+        blocks = ((ids, block.float().numpy()) for ids, block in all_blocks(mapped or side.rows))
+        words = (block[(ids >= side.reserved).numpy()] for ids, block in blocks)
+        _write(side, words, folder / f"{name}.vec", ranks)
+
+
+def _write(side: WordVectors, blocks: Iterator[NDArray[np.float32]], path: Path, ranks: Ranks) -> None:
+    """Write a side's words with other vectors; the first rank writes block by block, the others give it their rows."""
+    error = None
     if ranks.is_first:
         try:
             with whole_file(path) as place:
-                write_word2vec(place, source.plain_words[source.reserved :], source.rows.dim, blocks)
+                write_word2vec(place, side.plain_words[side.reserved :], side.rows.dim, blocks)
         except UserError as caught:
             error = caught
     for _ in blocks:  # those that this rank does not write, which others may wait for

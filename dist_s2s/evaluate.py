@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -135,7 +136,7 @@ def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "
     """Return the system to score and those to compare it with: folders are runs, files are translations."""
     from dist_s2s.analysis.systems import System, check_lines
 
-    def lines_of(path: Path) -> list[str]:
+    def lines_of(path: Path) -> Sequence[str]:
         return check_lines(str(path), read_lines(path), data, pairs)
 
     first = arguments.hypotheses

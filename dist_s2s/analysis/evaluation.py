@@ -66,7 +66,7 @@ def evaluate(
             }
         )
     first, *others = answers
-    bootstrap = {"level": 0.95, "resamples": resamples_of(len(systems[0].rows))}
+    bootstrap: Answer = {"level": 0.95, "resamples": resamples_of(len(systems[0].rows))}
     bootstrap |= {f"{each.metric.lower()}_signature": each.bootstrap for each in found}
     for answer, system in zip(others, systems[1:], strict=True):
         answer |= compare_sentences(systems[0].rows, system.rows, cut_source, examples)

@@ -86,7 +86,7 @@ def compare(systems: Sequence[System], scorer: Scorer, *, with_ter: bool = False
 
 def _scores(systems: Sequence[System], metric: Metric, cut: Callable[[str], str], suffix: str) -> MetricScores:
     references = [[cut(reference) for _, reference, _ in systems[0][1]]]
-    hypotheses = [[cut(row[2]) for row in rows] for _, rows in systems]
+    hypotheses: list[Sequence[str]] = [[cut(row[2]) for row in rows] for _, rows in systems]
     resamples = resamples_of(len(references[0]))
     if not resamples:
         scores = [metric.corpus_score(each, references) for each in hypotheses]

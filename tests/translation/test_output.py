@@ -72,9 +72,10 @@ def test_run_goes_on_and_is_evaluated_on_other_numbers_of_ranks(
         run("dist_s2s.score", "--run", two, corpus, "--json", "--output", scores, ranks=4)
         lines = run("dist_s2s.score", "--run", one, corpus, "--json").output.splitlines()
         for line, other in zip(scores.read_text().splitlines(), lines, strict=True):
-            found, alone = json.loads(line), json.loads(other)
-            assert found.pop("token_log_probabilities") == pytest.approx(alone.pop("token_log_probabilities"), abs=1e-9)
-            assert found == pytest.approx(alone, abs=1e-9)
+            each, alone = json.loads(line), json.loads(other)
+            for key in ("token_log_probabilities", "log_probability", "mean_log_probability"):
+                assert each.pop(key) == pytest.approx(alone.pop(key), abs=1e-9)
+            assert each == alone
 
 
 def test_auto_is_decided_once(corpus: Path, tmp_path: Path) -> None:

@@ -130,15 +130,20 @@ def _perplexity(likelihood: Likelihood) -> Answer:
 
 
 def _on_unknown(systems: Sequence[Judged]) -> list[str]:
-    """Return a note where perplexities are to be compared, but stand for text with unknown words."""
+    """Return notes where unknown words in the references make perplexities, or whole systems, unfit to be compared."""
     found = [(each.name, each.likelihood) for each in systems if each.likelihood is not None]
-    unknown = [f"{each.unknown_tokens:,} of {each.tokens:,} for {name}" for name, each in found if each.unknown_tokens]
-    if len(found) < 2 or not unknown:
-        return []
-    return [
-        f"tokens of the references are unknown ({', '.join(unknown)}), and count as the one token for unknown words, "
-        "which is easily guessed: perplexities with and without them do not compare"
+    notes = [
+        f"most tokens of the references are unknown to {name}: does it translate into their language?"
+        for name, each in found
+        if 2 * each.unknown_tokens > each.tokens
     ]
+    unknown = [f"{each.unknown_tokens:,} of {each.tokens:,} for {name}" for name, each in found if each.unknown_tokens]
+    if len(found) > 1 and unknown:
+        notes.append(
+            f"tokens of the references are unknown ({', '.join(unknown)}), and count as the one token for unknown "
+            "words, which is easily guessed: perplexities with and without them do not compare"
+        )
+    return notes
 
 
 def _lengths(rows: Sequence[Row], scorer: Scorer) -> Answer:

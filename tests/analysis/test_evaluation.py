@@ -45,7 +45,7 @@ def test_who_wins_and_where_they_differ_most() -> None:
 def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
     judged = [
         Judged("first", FIRST, Likelihood(-20.0, 10, 1, 40), {"seconds": 1.5, "beam_size": 2}, ["mind the gap"]),
-        Judged("other.txt", OTHER, Likelihood(-20.0, 20, 0, 40), {}, []),
+        Judged("other.txt", OTHER, Likelihood(-20.0, 20, 11, 40), {}, []),
     ]
     scorer, side = Scorer("13a", []), plain_side()
     answer = {"data": "pairs.tsv", "sentences": 4, **evaluate(judged, scorer, side, side, None, 3)}
@@ -61,7 +61,15 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
     assert 0 < other["chrf_p"] <= 1
     show_evaluation(answer)
     shown = capsys.readouterr().out
-    for text in ("first", "other.txt", "1 of 10", "mind the gap", "1 of 10 for first", "4 sentences of pairs.tsv"):
+    for text in (
+        "first",
+        "other.txt",
+        "1 of 10",
+        "mind the gap",
+        "1 of 10 for first",
+        "unknown to other.txt",
+        "4 sentences of pairs.tsv",
+    ):
         assert text in shown
     assert f"{answer['bleu']:.2f} ± {answer['bleu_interval']:.2f}" in shown
 

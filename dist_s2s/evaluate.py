@@ -1,25 +1,104 @@
-"""Score a trained run on a test file: BLEU, chrF and TER."""
+"""Score a trained run, or a file of translations, on test pairs, and compare it with others."""
 
 import argparse
 import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from dist_s2s.cli.command_line import add_search_options, open_output, program, run_command
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.sentences import read_lines
+
+if TYPE_CHECKING:
+    from dist_s2s.analysis.systems import System
+    from dist_s2s.config import Config
+    from dist_s2s.translation.scoring import Pairs
+
+_EXAMPLES = 3
 
 
 def main() -> int:
-    """Translate the file's source side and score the result, on one process or under torchrun."""
+    """Translate the pairs' sources and score the results, on one process or under torchrun."""
     prog = program("evaluate")
     check_extra(prog)
+    arguments = _parser(prog).parse_args()
+    _check(arguments)
+    from dist_s2s.analysis.evaluation import evaluate, plain_side
+    from dist_s2s.analysis.evaluation_tables import show_evaluation
+    from dist_s2s.analysis.systems import SearchChoice, choose_tokenizer, translate_systems
+    from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
+    from dist_s2s.text.corpus import describe
+    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.scoring import Scorer
+
+    with joined_ranks() as ranks:
+        translator = None if arguments.run is None else load_translator(arguments.run, ranks)
+        config = None if translator is None else translator.config
+        data, pairs = ranks.together(lambda: _read_pairs(arguments.data, config))
+        systems = ranks.together(lambda: _read_systems(arguments, data, pairs))
+        source, target = (plain_side(), plain_side()) if translator is None else (translator.source, translator.target)
+        references = [target.readable(reference) for _, reference in pairs]
+        scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
+        ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
+        files = ranks.together(
+            lambda: {
+                name: open_output(path)
+                for name, path in (("json", arguments.json), ("output", arguments.output))
+                if ranks.is_first and path is not None
+            }
+        )
+        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length)
+        trained = None if config is None else (arguments.run, config)
+        judged = translate_systems(systems, translator, target, pairs, choice, ranks)
+        answer = ranks.on_first(
+            lambda: {
+                "data": describe(data),
+                "sentences": len(pairs),
+                **evaluate(judged, scorer, source, target, trained, arguments.examples or _EXAMPLES),
+            }
+        )
+        if ranks.is_first:
+            show_evaluation(answer)
+            if "json" in files:
+                with files["json"] as file:
+                    file.write(json.dumps(answer, indent=1, ensure_ascii=False) + "\n")
+            if "output" in files:
+                with files["output"] as file:
+                    file.writelines(f"{hypothesis}\n" for _, _, hypothesis in judged[0].rows)
+    return 0
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--run", type=Path, help="run directory")
     parser.add_argument(
-        "--data", required=True, help="a file of pairs of any form; a prepared corpus or phrasebook, for its test pairs"
+        "--hypotheses",
+        type=Path,
+        metavar="FILE",
+        help="score the lines of this file instead of translating; with --run, it tells the references' perplexity",
+    )
+    parser.add_argument(
+        "--data",
+        help="a file of pairs of any form; a prepared corpus or phrasebook, for its test pairs (default: the run's "
+        "test data)",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="also translate with this run, or read this file of translations, and compare; may be repeated",
+    )
+    parser.add_argument(
+        "--examples",
+        type=positive_int,
+        metavar="N",
+        help=f"show N sentences that a compared system translates better, and N worse (default: {_EXAMPLES})",
     )
     add_search_options(parser)
     parser.add_argument(
@@ -27,45 +106,49 @@ def main() -> int:
         choices=get_args(BleuTokenizer),
         help="sacreBLEU's, for BLEU; auto: by the script of the references (default: as in the run)",
     )
-    parser.add_argument("--json", type=Path, help="also write the scores to this file")
-    arguments = parser.parse_args()
-    from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.text.corpus import describe, load_pairs
-    from dist_s2s.translation.load import load_translator
-    from dist_s2s.translation.scoring import Scorer, translate_pairs
-    from dist_s2s.translation.search_options import SearchOptions
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all that is found to this file")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the translations, one a line")
+    return parser
 
-    with joined_ranks() as ranks:
-        translator = load_translator(arguments.run, ranks)
-        pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
-        wants_file = ranks.is_first and arguments.json is not None
-        json_file = ranks.together(lambda: open_output(arguments.json) if wants_file else None)
-        options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-            arguments.length_factor, arguments.extra_length
-        )
-        references = [reference for _, reference in pairs]
-        scorer = Scorer(arguments.bleu_tokenizer or translator.config.training.bleu_tokenizer, references)
-        ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
-        started = time.monotonic()
-        found = translate_pairs(translator, pairs, options)
-        seconds = time.monotonic() - started
-        scores = ranks.on_first(lambda: scorer.all_scores(found.rows))
-        if ranks.is_first:
-            result = {
-                **scores,
-                "data": describe(arguments.data),
-                "sentences": len(pairs),
-                "translations_cut": found.cut,
-                "longest_translation": options.longest,
-                "seconds": seconds,
-                "beam_size": arguments.beam_size,
-            }
-            for key, value in result.items():
-                print(f"{key:19} {value:.2f}" if isinstance(value, float) else f"{key:19} {value}")
-            if json_file is not None:
-                with json_file:
-                    json_file.write(json.dumps(result, indent=1) + "\n")
-    return 0
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that do not fit together."""
+    if arguments.run is None and arguments.hypotheses is None:
+        raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
+    if arguments.run is None and arguments.data is None:
+        raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
+    if arguments.examples is not None and not arguments.compare:
+        raise UserError("--examples shows where two systems differ: give --compare RUN too")
+
+
+def _read_pairs(named: str | None, config: "Config | None") -> "tuple[str, Pairs]":
+    """Return the pairs that are named, or those of the run's test data, which are read as training reads them."""
+    from dist_s2s.text.corpus import load_pairs
+
+    if named is not None:
+        return named, load_pairs(named, "test")
+    assert config is not None
+    data = config.data
+    return data.test, load_pairs(data.test, "test", data.columns, data.skip_bad_lines)
+
+
+def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "list[System]":
+    """Return the system to score and those to compare it with: folders are runs, files are translations."""
+    from dist_s2s.analysis.systems import System, check_lines
+
+    def lines_of(path: Path) -> Sequence[str]:
+        return check_lines(str(path), read_lines(path), data, pairs)
+
+    first = arguments.hypotheses
+    systems = [System(str(first or arguments.run), arguments.run, None if first is None else lines_of(first))]
+    for path in arguments.compare:
+        if path.is_dir():
+            systems.append(System(str(path), path, None))
+        elif path.exists():
+            systems.append(System(str(path), None, lines_of(path)))
+        else:
+            raise UserError(f"there is no run and no file {path} to compare with")
+    return systems
 
 
 if __name__ == "__main__":

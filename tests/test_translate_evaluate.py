@@ -51,7 +51,7 @@ def test_evaluate_agrees_with_the_summary(trained: Path, evaluated: tuple[Finish
         assert scores[key] == summary[key]
     assert scores["sentences"] == len(PAIRS)
     assert scores["seconds"] > 0
-    assert f"bleu {scores['bleu']:.2f}" in " ".join(finished.output.split())
+    assert f"BLEU │ {scores['bleu']:.2f}" in " ".join(finished.output.split())
     assert scores["signature"] in finished.output
 
 
@@ -61,9 +61,41 @@ def test_evaluate_on_more_ranks_than_it_was_trained_on(
     file = tmp_path / "scores.json"
     finished = run("dist_s2s.evaluate", "--run", trained, "--data", corpus, "--json", file, ranks=3)
     expected, found = (json.loads(path.read_text(encoding="utf-8")) for path in (evaluated[1], file))
+    assert found.pop("perplexity") == pytest.approx(expected.pop("perplexity"), rel=1e-3)  # batches differ
     del expected["seconds"], found["seconds"]
     assert found == expected
     assert finished.outputs[1:] == ["", ""]
+
+
+def test_the_test_data_of_the_run_are_the_default_and_a_file_scores_as_the_run_that_wrote_it(
+    trained: Path, evaluated: tuple[Finished, Path], tmp_path: Path
+) -> None:
+    """With a copy of the run to compare with, on two ranks; then without a run."""
+    hypotheses, file = tmp_path / "hypotheses.txt", tmp_path / "scores.json"
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    files = ("--json", file, "--output", hypotheses)
+    finished = run("dist_s2s.evaluate", "--run", trained, "--compare", copy, *files, ranks=2)
+    expected, found = (json.loads(path.read_text(encoding="utf-8")) for path in (evaluated[1], file))
+    assert finished.outputs[1] == ""
+    [other] = found["compared"]
+    assert (other["system"], other["bleu_p"], other["most_different"]) == (str(copy), 1.0, [])
+    assert sum(row["equal"] for row in other["wins"]) == found["sentences"] == len(PAIRS)
+    alone = ("--hypotheses", hypotheses, "--data", trained.parent / "toy.tsv", "--compare", hypotheses)
+    (trained.parent / "toy.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
+    run("dist_s2s.evaluate", *alone, "--json", file)
+    from_file = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("bleu", "chrf", "ter", "signature", "lengths", "bleu_interval"):
+        assert found[key] == from_file[key] == from_file["compared"][0][key] == expected[key]
+    assert (from_file["perplexity"], from_file["by_frequency"]) == (None, None)
+
+
+def test_scores_of_given_translations(trained: Path, corpus: Path, evaluated: tuple[Finished, Path]) -> None:
+    finished = run("dist_s2s.score", "--run", trained, corpus)
+    totals = [float(line.split("\t")[0]) for line in finished.output.splitlines()]
+    perplexity = json.loads(evaluated[1].read_text(encoding="utf-8"))["perplexity"]
+    assert len(totals) == len(PAIRS)
+    assert sum(totals) == pytest.approx(perplexity["log_probability"], rel=1e-4)
+    assert f"{len(PAIRS):,} translations: log-probability" in finished.errors[0]
 
 
 def test_translations_file_agrees_with_translate(trained: Path, translated: list[str]) -> None:

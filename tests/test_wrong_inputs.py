@@ -148,6 +148,7 @@ def wrong_runs(folder: Path) -> Answers:
             folder, "dist_s2s.translate", "--run", run_dir, stdin="我看见猫。\n".encode("utf-16")
         ),
         "`evaluate` on a file without tabs": evaluate_lines(folder, run_dir),
+        **wrong_evaluations(folder, run_dir),
         "`export` onto a file that is there": answer(
             folder, "dist_s2s.export", "--run", run_dir, "--side", "source", "--output", corpus
         ),
@@ -170,6 +171,41 @@ def wrong_runs(folder: Path) -> Answers:
 def evaluate_lines(folder: Path, run_dir: Path) -> str:
     (folder / "lines.txt").write_text("only\n", encoding="utf-8")
     return answer(folder, "dist_s2s.evaluate", "--run", run_dir, "--data", folder / "lines.txt")
+
+
+def wrong_evaluations(folder: Path, run_dir: Path) -> Answers:
+    pairs, short, long = folder / "pairs.tsv", folder / "short.txt", folder / "long.txt"
+    pairs.write_text("我\tI\n你\tyou\n", encoding="utf-8")
+    short.write_text("I\n", encoding="utf-8")
+    long.write_text("I\nyou\nthey\n", encoding="utf-8")
+    empty, endless = folder / "empty.tsv", folder / "endless.tsv"
+    empty.write_text("我\tI\n你\t \n", encoding="utf-8")
+    endless.write_text("我\tI\n" + "我" * 9000 + "\t" + "I " * 9000 + "\n", encoding="utf-8")
+    (folder / "latin1.txt").write_bytes(b"I\n\xe4h\n")
+    questions: dict[str, list[object]] = {
+        "nothing to score": [],
+        "translations without pairs": ["--hypotheses", long],
+        "too few translations": ["--hypotheses", short, "--data", pairs],
+        "too many translations": ["--run", run_dir, "--data", pairs, "--hypotheses", long],
+        "other translations of another length": ["--run", run_dir, "--data", pairs, "--compare", short],
+        "translations that are not UTF-8": ["--hypotheses", folder / "latin1.txt", "--data", pairs],
+        "an empty reference": ["--hypotheses", short, "--data", empty],
+        "nothing to compare with": ["--run", run_dir, "--data", pairs, "--compare", folder / "nowhere"],
+        "a folder that is no run": ["--run", run_dir, "--data", pairs, "--compare", folder],
+        "examples of no comparison": ["--run", run_dir, "--data", pairs, "--examples", 2],
+    }
+    scores, written = folder / "scores", ("--json", folder / "scores", "--output", folder / "texts")
+    answers = {
+        f"`evaluate` of {what}": answer(folder, "dist_s2s.evaluate", *words, *written)
+        for what, words in questions.items()
+    }
+    answers["`score` of an endless pair"] = answer(
+        folder, "dist_s2s.score", "--run", run_dir, endless, "--output", scores
+    )
+    assert not scores.exists()
+    assert not (folder / "texts").exists()
+    pairs.unlink()
+    return answers
 
 
 def wrong_corpora(folder: Path) -> Answers:

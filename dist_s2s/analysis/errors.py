@@ -78,13 +78,13 @@ def by_length(rows: Sequence[Row], cut_source: Cut, cut_target: Cut, scorer: Sco
     """Score the sentences by how many words their sources have; ranges without a sentence are left out."""
     ranges: dict[int, list[Row]] = {}
     for row in rows:
-        ranges.setdefault(_range_of(len(cut_source(row[0])), LENGTHS), []).append(row)
+        ranges.setdefault(range_of(len(cut_source(row[0])), LENGTHS), []).append(row)
     found = []
     for place, some in sorted(ranges.items()):
         scores = scorer.scores(some)
         expected, written = (sum(len(cut_target(row[column])) for row in some) for column in (1, 2))
         ratio = written / expected if expected else None
-        found.append(LengthErrors(*_limits(place, LENGTHS), len(some), scores["bleu"], scores["chrf"], ratio))
+        found.append(LengthErrors(*limits_of(place, LENGTHS), len(some), scores["bleu"], scores["chrf"], ratio))
     return found
 
 
@@ -97,8 +97,8 @@ def by_frequency(rows: Sequence[Row], cut_target: Cut, counts: Mapping[str, int]
     tally = _Tally(len(FREQUENCIES))
     for _, reference, translation in rows:
         words = cut_target(reference), cut_target(translation)
-        tally.add(*words, lambda word, _: _range_of(counts.get(word, 0), FREQUENCIES))
-    return tally.errors([_limits(place, FREQUENCIES) for place in range(len(FREQUENCIES))])
+        tally.add(*words, lambda word, _: range_of(counts.get(word, 0), FREQUENCIES))
+    return tally.errors([limits_of(place, FREQUENCIES) for place in range(len(FREQUENCIES))])
 
 
 def by_position(rows: Sequence[Row], cut_target: Cut) -> list[WordErrors]:
@@ -148,11 +148,12 @@ class _Tally:
         ]
 
 
-def _range_of(number: int, begins: Sequence[int]) -> int:
+def range_of(number: int, begins: Sequence[int]) -> int:
     """Return in which range a number lies; below all is in the first."""
     return max(sum(begin <= number for begin in begins) - 1, 0)
 
 
-def _limits(place: int, begins: Sequence[int]) -> tuple[int, int | None]:
+def limits_of(place: int, begins: Sequence[int]) -> tuple[int, int | None]:
+    """Return the first and the last number of a range; None: there is no last."""
     ends = [after - 1 for _, after in pairwise(begins)]
     return begins[place], ends[place] if place < len(ends) else None

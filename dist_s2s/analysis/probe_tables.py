@@ -12,16 +12,16 @@ from dist_s2s.analysis.answers import Answer
 
 def show_probe(answer: Answer) -> None:
     """Print the errors and the worst sentences of a probe, and what had to be left out."""
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+    console = table_console()
     errors = answer["errors"]
     if errors is not None:
         scores = errors["scores"]
         console.print(f"{errors['sentences']:,} pairs: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}")
         console.print(_length_table(errors["by_length"]))
         if errors["by_frequency"] is not None:
-            console.print(_word_table("occurrences in training", errors["by_frequency"]))
+            console.print(word_table("occurrences in training", errors["by_frequency"]))
         parts = [{**each, "label": f"part {each['first']}"} for each in errors["by_position"]]
-        console.print(_word_table("part of the sentence", parts))
+        console.print(word_table("part of the sentence", parts))
         console.print(_worst_table(answer["worst"]))
     for looks in answer["attention"][: len(answer["attention"]) - len(answer["worst"])]:
         console.print(f"{looks['sentence']} → {looks['translation']}   {looks['alignment']}")
@@ -29,24 +29,30 @@ def show_probe(answer: Answer) -> None:
         console.print(f"note: {note}")
 
 
+def table_console() -> Console:
+    """Return stdout for tables, which are 120 characters wide where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+
+
 def _length_table(rows: Sequence[Answer]) -> Table:
-    table = _table("source words", "sentences", "BLEU", "chrF", "length ratio")
+    table = number_table("source words", "sentences", "BLEU", "chrF", "length ratio")
     for row in rows:
         scores = (f"{row[key]:.2f}" for key in ("bleu", "chrf"))
-        table.add_row(_range(row), f"{row['sentences']:,}", *scores, _share(row["length_ratio"]))
+        table.add_row(range_in_words(row), f"{row['sentences']:,}", *scores, share_in_words(row["length_ratio"]))
     return table
 
 
-def _word_table(heading: str, rows: Sequence[Answer]) -> Table:
-    table = _table(heading, "reference words", "recall", "translated words", "precision", "F1")
+def word_table(heading: str, rows: Sequence[Answer]) -> Table:
+    """Return how many words of each row are right; a row without a ``label`` is one of a range."""
+    table = number_table(heading, "reference words", "recall", "translated words", "precision", "F1")
     for row in rows:
         table.add_row(
-            row.get("label") or _range(row),
+            row.get("label") or range_in_words(row),
             f"{row['expected']:,}",
-            _share(row["recall"]),
+            share_in_words(row["recall"]),
             f"{row['written']:,}",
-            _share(row["precision"]),
-            _share(row["f1"]),
+            share_in_words(row["precision"]),
+            share_in_words(row["f1"]),
         )
     return table
 
@@ -62,7 +68,8 @@ def _worst_table(rows: Sequence[Answer]) -> Table:
     return table
 
 
-def _table(first: str, *others: str) -> Table:
+def number_table(first: str, *others: str) -> Table:
+    """Return a table without rows, whose numbers end in the same place."""
     table = Table()
     table.add_column(first)
     for heading in others:
@@ -70,10 +77,12 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _range(row: Answer) -> str:
+def range_in_words(row: Answer) -> str:
+    """Return what to call the range from ``first`` to ``last``."""
     first, last = row["first"], row["last"]
     return f"{first:,} or more" if last is None else f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
-def _share(value: Any) -> str:
+def share_in_words(value: Any) -> str:
+    """Return a share with three digits; nothing for None."""
     return "" if value is None else f"{value:.3f}"

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dist_s2s import UserError
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.analysis.errors import WordErrors, by_frequency, by_length, by_position, worst
-from dist_s2s.analysis.training_counts import word_counts
+from dist_s2s.analysis.training_counts import word_counts_or_note
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import words_of
@@ -121,11 +120,7 @@ def probe(
 def _judge(run_dir: Path, translator: Translator, rows: list[Row], number: int) -> Answer:
     """Return the errors and the worst of the rows, and a note if words could not be counted."""
     config, source, target = translator.config, translator.source, translator.target
-    counts, notes = None, []
-    try:
-        counts = word_counts(run_dir, config, target)
-    except UserError as error:
-        notes.append(f"errors by the frequency of words are left out: {error}")
+    counts, notes = word_counts_or_note(run_dir, config, target)
     scorer = Scorer(config.training.bleu_tokenizer, [reference for _, reference, _ in rows])
     return {
         "errors": find_errors(rows, source, target, scorer, counts),

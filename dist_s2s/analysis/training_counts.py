@@ -39,6 +39,14 @@ def word_counts(run_dir: Path, config: Config, target: TextSide) -> Mapping[str,
     return merged
 
 
+def word_counts_or_note(run_dir: Path, config: Config, target: TextSide) -> tuple[Mapping[str, int] | None, list[str]]:
+    """Return what ``word_counts`` does and no note, or None and a note why there are none. Calls no collectives."""
+    try:
+        return word_counts(run_dir, config, target), []
+    except UserError as error:
+        return None, [f"errors by the frequency of words are left out: {error}"]
+
+
 def token_counts(run_dir: Path, config: Config, name: str, side: TextSide) -> Ints:
     """Return how often each token of a side stands in the training data, int64 [V]. Calls no collectives.
 

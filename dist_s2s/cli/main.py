@@ -14,7 +14,8 @@ COMMANDS = {
     "train": "train a translator: on a phrasebook, or on the data of a configuration",
     "prepare": "turn files of sentence pairs into a filtered corpus that training reads from the disk",
     "translate": "translate lines from stdin or a file with a trained run",
-    "evaluate": "score a trained run on a test file: BLEU and chrF",
+    "evaluate": "score a trained run, or a file of translations, on test pairs, and compare it with others",
+    "score": "tell how likely a trained run finds given translations",
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
@@ -25,7 +26,7 @@ COMMANDS = {
     "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "probe", "align", "serve")
+ON_RANKS = ("train", "translate", "evaluate", "score", "probe", "align", "serve")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import os
 import select
 from collections.abc import Iterator
+from pathlib import Path
 
 from dist_s2s import UserError
 from dist_s2s.text.inputs.lines import utf16_form
@@ -10,6 +11,7 @@ from dist_s2s.text.inputs.packed import ZIP_MAGIC, compression
 from dist_s2s.text.lines import visible_text
 
 _BYTES_AT_A_TIME = 1 << 16
+_LINES_AT_A_TIME = 10_000
 _PAUSE_SECONDS = 0.02  # a sender that is silent for so long waits for an answer
 
 
@@ -51,12 +53,19 @@ def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> It
         yield lines
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return all lines of a file, each as ``read_groups`` gives it; raises what it does."""
+    with open(path, "rb", buffering=0) as file:
+        groups = read_groups(file.fileno(), str(path), _LINES_AT_A_TIME, may_pause=False)
+        return [line for group in groups for line in group]
+
+
 def _check_kind(beginning: bytes, name: str) -> None:
     """Raise UserError for what is not text, and for UTF-16."""
     if (program := compression(beginning)) is not None:
-        raise UserError(f"{name} is compressed; unpack it on the way: {program} -dc FILE | dist-s2s translate ...")
+        raise UserError(f"{name} is compressed; unpack it first: {program} -dc FILE > TEXT")
     if beginning.startswith(ZIP_MAGIC):
-        raise UserError(f"{name} is a zip archive; unpack it first, and translate the text file in it")
+        raise UserError(f"{name} is a zip archive; unpack it first, and give the text file in it")
     if (form := utf16_form(beginning)) is not None:
         raise UserError(f"{name} is UTF-16; {_convert(form)}")
 
@@ -80,4 +89,4 @@ def _text(line: bytes, name: str, number: int) -> str:
 
 
 def _convert(encoding: str) -> str:
-    return f"convert it: iconv -f {encoding} -t UTF-8 FILE | dist-s2s translate ..."
+    return f"convert it: iconv -f {encoding} -t UTF-8 FILE > TEXT"

@@ -5,17 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.significance import PairedTest, Result
-
 from dist_s2s import UserError
 from dist_s2s.reports.blocks import Block, Facts, Missing, Note, Section, Table
 from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.significance import System, SystemScore, check_same_pairs, compare, resamples_of
 
 TRANSLATIONS, SUMMARY = "translations.txt", "summary.json"
-_RESAMPLES, _FEWEST = 1000, 100
-_RESAMPLED = 4_000_000  # sentences in all resamples, which sacreBLEU has in memory at once
-Run = tuple[str, Sequence[Row]]  # a run's name, and its translations of the test data
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -62,7 +57,7 @@ def read_translations(run_dir: Path) -> list[Row]:
     return rows
 
 
-def scores_section(run: Run | str, summary: dict[str, Any], others: Sequence[Run], tokenizer: str) -> Section:
+def scores_section(run: System | str, summary: dict[str, Any], others: Sequence[System], tokenizer: str) -> Section:
     """Return BLEU and chrF with intervals, what training took, and the comparison with other runs.
 
     Args:
@@ -80,8 +75,7 @@ def scores_section(run: Run | str, summary: dict[str, Any], others: Sequence[Run
             raise UserError(f"there is nothing to compare: {run}")
         blocks.append(Missing(run))
     else:
-        for name, rows in others:
-            _check_same_test(run, (name, rows))
+        check_same_pairs([run, *others])
         blocks += _scores(run, others, tokenizer)
     if not summary:
         blocks.append(Missing(f"there is no {SUMMARY}, which comes when the training ends: its totals are not known"))
@@ -90,49 +84,32 @@ def scores_section(run: Run | str, summary: dict[str, Any], others: Sequence[Run
     return Section("scores", "Scores", blocks)
 
 
-def _check_same_test(run: Run, other: Run) -> None:
-    if [row[:2] for row in run[1]] != [row[:2] for row in other[1]]:
-        raise UserError(
-            f"{other[0]} cannot be compared with {run[0]}: their {TRANSLATIONS} are of other sentences or references; "
-            "compare runs that have the same test data"
-        )
-
-
-def _scores(run: Run, others: Sequence[Run], tokenizer: str) -> list[Block]:
+def _scores(run: System, others: Sequence[System], tokenizer: str) -> list[Block]:
     """Return a table of BLEU and chrF, of which the first run is the baseline of paired tests."""
     name, rows = run
-    scorer = Scorer(tokenizer, [reference for _, reference, _ in rows])
-    title = f"{len(rows):,} test sentences"
-    resamples = min(_RESAMPLES, _RESAMPLED // len(rows))
-    if resamples < _FEWEST:
-        scores = [(each, scorer.scores(some)) for each, some in (run, *others)]
-        cells = [[each, f"{found['bleu']:.2f}", f"{found['chrf']:.2f}"] for each, found in scores]
-        why = f"{len(rows):,} sentences are too many to resample, so there are no intervals"
-        return [Table(title, ["run", "BLEU", "chrF"], cells), Missing(why)]
-    metrics, references = {"bleu": scorer.bleu, "chrf": CHRF()}, [[reference for _, reference, _ in rows]]
-    systems: list[tuple[str, Sequence[str]]] = [(each, [row[2] for row in some]) for each, some in (run, *others)]
-    signatures, found = PairedTest(systems, metrics, references, "bs", n_samples=resamples)()
-    named = [(metric, [each for each in results if isinstance(each, Result)]) for metric, results in found.items()]
-    named = [(metric, results) for metric, results in named if results]  # besides them there are the systems' names
-    headings = ["run", *(heading for metric, _ in named for heading in (metric, f"p of {metric}")[: 1 + bool(others)])]
+    systems = [run, *others]
+    found = compare(systems, Scorer(tokenizer, [reference for _, reference, _ in rows]))
+    resamples = resamples_of(len(rows))
+    columns = 1 + bool(others and resamples)
+    headings = ["run", *(heading for each in found for heading in (each.metric, f"p of {each.metric}")[:columns])]
     table = Table(
-        title,
+        f"{len(rows):,} test sentences",
         headings,
         [
-            [each, *(cell for _, results in named for cell in _cells(results[place], results[0])[: 1 + bool(others)])]
+            [each, *(cell for metric in found for cell in _cells(metric.systems[place])[:columns])]
             for place, (each, _) in enumerate(systems)
         ],
     )
+    if not resamples:
+        return [table, Missing(f"{len(rows):,} sentences are too many to resample, so there are no intervals")]
     how = f"± is half of the 95 % interval of the bootstrap ({resamples:,} resamples of the sentences)"
     against = f"; p is of the paired bootstrap against {name}" if others else ""
-    return [table, Note(f"{how}{against}. Signatures: {', '.join(str(each) for each in signatures.values())}")]
+    return [table, Note(f"{how}{against}. Signatures: {', '.join(each.bootstrap for each in found)}")]
 
 
-def _cells(result: Result, baseline: Result) -> list[str]:
-    """Return the score with its interval, and p; that of no difference is 1, for which sacreBLEU has its least one."""
-    interval = "" if result.ci is None else f" ± {result.ci:.2f}"
-    p = 1.0 if result.score == baseline.score else result.p_value
-    return [f"{result.score:.2f}{interval}", "" if result is baseline or p is None else f"{p:.4f}"]
+def _cells(score: SystemScore) -> tuple[str, str]:
+    interval = "" if score.interval is None else f" ± {score.interval:.2f}"
+    return f"{score.score:.2f}{interval}", "" if score.p is None else f"{score.p:.4f}"
 
 
 def _totals(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ class ExampleList(list[Example]):
 
 
 def load_pairs(
-    name: str, split: Split, columns: str | None = None, skip_bad_lines: bool = False
+    name: str, split: Split, columns: str | None = None, skip_bad_lines: bool | None = None
 ) -> list[tuple[str, str]]:
     """Return the sentence pairs of `data.train`, `data.valid` or `data.test`.
 
@@ -58,7 +58,8 @@ def load_pairs(
         split: which part of the phrasebook or the prepared corpus; of the latter not `train`, which has no text. Other
             inputs are read whole.
         columns: which of an input's columns, keys or languages are source and target; None: as the input tells.
-        skip_bad_lines: leave out what is no pair, instead of refusing the input.
+        skip_bad_lines: leave out what is no pair, instead of refusing the input; None: refuse it, without a word on
+            this setting, which the command does not have.
 
     Raises:
         UserError: as `inputs.read_inputs`.

@@ -17,6 +17,7 @@ from dist_s2s.translation.translator import Translator
 Pairs = Sequence[tuple[str, str]]
 Row = tuple[str, str, str]  # source, reference, hypothesis
 _LONGEST_NGRAM = 4
+TER_LEFT_OUT = "left out, as the sentences are too long"
 _TER_CELLS = 3_000_000  # words of a hypothesis times those of its reference, summed; TER's search takes 0.1 ms for one
 
 
@@ -101,16 +102,34 @@ class Scorer:
         characters is cut so for TER, and its signature says ``pretok:char``. TER searches for words that have moved,
         which may take hours for long sentences that repeat themselves: beyond a size it is left out.
         """
-        words = self.bleu.tokenizer
-        cells = sum(len(words(row[1]).split()) * len(words(row[2]).split()) for row in rows)
-        if cells > _TER_CELLS:
-            return {**self.scores(rows), "ter": None, "ter_signature": "left out, as the sentences are too long"}
-        asian, characters = self.tokenizer in ("zh", "ja-mecab"), self.tokenizer == "char"
-        ter = TER(normalized=asian, asian_support=asian)
-        cut = " ".join if characters else str
+        if not self.can_ter([rows]):
+            return {**self.scores(rows), "ter": None, "ter_signature": TER_LEFT_OUT}
+        ter, cut = self.ter, self.cut_for_ter
         score = ter.corpus_score([cut(row[2]) for row in rows], [[cut(row[1]) for row in rows]]).score
-        signature = f"{ter.get_signature()}{'|pretok:char' if characters else ''}"
-        return {**self.scores(rows), "ter": float(score), "ter_signature": signature}
+        return {**self.scores(rows), "ter": float(score), "ter_signature": f"{ter.get_signature()}{self.ter_suffix}"}
+
+    def can_ter(self, systems: Iterable[Sequence[Row]]) -> bool:
+        """Tell whether TER of some translations would take minutes at most."""
+        words = self.bleu.tokenizer
+        return all(
+            sum(len(words(row[1]).split()) * len(words(row[2]).split()) for row in rows) <= _TER_CELLS
+            for rows in systems
+        )
+
+    @property
+    def ter(self) -> TER:
+        """A new metric, for texts that ``cut_for_ter`` has cut."""
+        asian = self.tokenizer in ("zh", "ja-mecab")
+        return TER(normalized=asian, asian_support=asian)
+
+    def cut_for_ter(self, text: str) -> str:
+        """Return a text whose words, as TER finds them, are its characters if those are what BLEU counts."""
+        return " ".join(text) if self.tokenizer == "char" else text
+
+    @property
+    def ter_suffix(self) -> str:
+        """What ``cut_for_ter`` adds to sacreBLEU's signature of TER."""
+        return "|pretok:char" if self.tokenizer == "char" else ""
 
     @cached_property
     def bleu(self) -> BLEU:

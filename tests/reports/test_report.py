@@ -134,12 +134,12 @@ def test_intervals_are_those_of_sacrebleu() -> None:
     assert table.rows[0][1] == f"{expected.score:.2f} ± {expected._ci:.2f}"
     assert table.rows[1][:2] == ["b", table.rows[0][1]]
     assert float(table.rows[1][2]) == 1.0  # it is the same translation
-    with pytest.raises(UserError, match=r"b cannot be compared with a: their translations\.txt are of other sentences"):
+    with pytest.raises(UserError, match=r"b cannot be compared with a: their translations are of other sentences"):
         scores_section(("a", rows), {}, [("b", rows[1:])], "13a")
 
 
 def test_too_many_sentences_have_no_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dist_s2s.reports.scores._RESAMPLED", 100)
+    monkeypatch.setattr("dist_s2s.translation.significance._RESAMPLED", 100)
     section = scores_section(("a", ROWS), {}, [("b", ROWS)], "13a")
     assert "too many to resample" in missing(section)[0]
     table = section.blocks[0]

@@ -42,6 +42,7 @@ class Result:
     """Of one rank."""
 
     loss: Tensor
+    token_losses: Tensor
     hidden_gradient: Tensor
     weight: Tensor
     weight_gradient: Tensor
@@ -56,7 +57,9 @@ def compute(group: dist.ProcessGroup | None, cases: list[Case]) -> list[Result]:
         loss = output(hidden, case.targets[rank])
         (3 * loss).backward()
         table, bias = output.table, output.table if output.bias is None else output.bias
-        tensors = (loss, hidden.grad, table.weight, table.weight.grad, bias.weight, bias.weight.grad)
+        token_losses = output.token_losses(hidden, case.targets[rank])
+        assert not token_losses.requires_grad
+        tensors = (loss, token_losses, hidden.grad, table.weight, table.weight.grad, bias.weight, bias.weight.grad)
         results.append(Result(*(tensor.detach() for tensor in tensors)))
     return results
 
@@ -81,8 +84,10 @@ def compare(case: Case, results: list[Result]) -> None:
         expected = [loss * len(results) / count if count else loss * torch.nan for loss in expected]
         everyone = [torch.cat([x.reshape(-1, H) for x in hidden])], [torch.cat([t.flatten() for t in case.targets])]
         close(torch.stack([result.loss for result in results]).mean(), losses("mean", *everyone)[0].detach())
-    for result, loss in zip(results, expected, strict=True):
+    each = losses("none", hidden, case.targets)
+    for result, loss, of_tokens in zip(results, expected, each, strict=True):
         close(result.loss, loss.detach())
+        close(result.token_losses.flatten(), of_tokens.detach())
     (3 * sum(expected)).nan_to_num().backward()
     for result, x in zip(results, hidden, strict=True):
         close(result.hidden_gradient, x.grad)

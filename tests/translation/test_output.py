@@ -61,10 +61,21 @@ def test_run_goes_on_and_is_evaluated_on_other_numbers_of_ranks(
     scores = tmp_path / "scores.json"
     run("dist_s2s.evaluate", "--run", two, "--data", corpus, "--json", scores, "--beam_size", 3, ranks=3)
     run("dist_s2s.evaluate", "--run", one, "--data", corpus, "--json", tmp_path / "alone.json", "--beam_size", 3)
-    alone = json.loads((tmp_path / "alone.json").read_text())
-    assert {key: value for key, value in json.loads(scores.read_text()).items() if key != "seconds"} == {
-        key: value for key, value in alone.items() if key != "seconds"
-    }
+    found, alone = (json.loads(path.read_text()) for path in (scores, tmp_path / "alone.json"))
+    assert found["perplexity"] == pytest.approx(alone["perplexity"], rel=1e-9)
+    for each in (found, alone):
+        each.pop("perplexity")
+        each.pop("seconds")
+        each.pop("system")
+    assert found == alone
+    if tied:  # forced decoding
+        run("dist_s2s.score", "--run", two, corpus, "--json", "--output", scores, ranks=4)
+        lines = run("dist_s2s.score", "--run", one, corpus, "--json").output.splitlines()
+        for line, other in zip(scores.read_text().splitlines(), lines, strict=True):
+            each, alone = json.loads(line), json.loads(other)
+            for key in ("token_log_probabilities", "log_probability", "mean_log_probability"):
+                assert each.pop(key) == pytest.approx(alone.pop(key), abs=1e-9)
+            assert each == alone
 
 
 def test_auto_is_decided_once(corpus: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.output.classes import check_hidden, matmul_dtype
-from dist_s2s.sharded.output.cross_entropy_function import CrossEntropyFunction, Problem, Wants
+from dist_s2s.sharded.output.cross_entropy_function import CrossEntropyFunction, Problem, Wants, losses_and_gradients
 from dist_s2s.sharded.output.tokens import agree, tokens_of_replicas
 from dist_s2s.sharded.output.top_k import top_k
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
@@ -127,34 +127,24 @@ class VocabParallelCrossEntropy(nn.Module):
             ValueError: on every rank, for a wrong shape or device, or if dtypes, or whether gradients are enabled,
                 differ between ranks.
         """
-        table, bias = self.table, self.bias
-        error = check_hidden(hidden, table) or self._check_target(hidden, target)
-        kept, kept_targets = table.weight.new_empty(0, table.embedding_dim), torch.empty(0, dtype=torch.int64)
-        if error is None:
-            counted = target != self.ignore_index
-            kept, kept_targets = hidden[counted].to(matmul_dtype(hidden)), target[counted]
-        parameters = [kept, table.weight] + ([] if bias is None else [bias.weight])
-        wanted = [torch.is_grad_enabled() and parameter.requires_grad for parameter in parameters]
-        settings = {"the dtype of matrix products": kept.dtype, "torch.is_grad_enabled()": torch.is_grad_enabled()}
-        counts, *wanted_by_rank = zip(
-            *agree(table, "a cross-entropy", error, settings, [len(kept), *wanted]), strict=True
-        )
-        wants = Wants(*(any(ranks) for ranks in wanted_by_rank))
-        if wants.anything and not kept.requires_grad:
+        kept, targets, problem = self._agree(hidden, target)
+        if problem.wants.anything and not kept.requires_grad:
             kept = kept.detach().requires_grad_()  # so that backward, a collective, will run on this rank too
-        problem = Problem(
-            table,
-            bias,
-            self.num_classes,
-            self.label_smoothing,
-            self._scale(sum(counts)),
-            self.chunk_elements,
-            counts,
-            wants,
-        )
-        bias_weight = None if bias is None else bias.weight
-        loss: Tensor = CrossEntropyFunction.apply(kept, table.weight, bias_weight, kept_targets, problem)  # type: ignore[no-untyped-call]
+        bias_weight = None if self.bias is None else self.bias.weight
+        loss: Tensor = CrossEntropyFunction.apply(kept, self.table.weight, bias_weight, targets, problem)  # type: ignore[no-untyped-call]
         return loss
+
+    @torch.no_grad()
+    def token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each token, [...], 0 where it is ignored, without gradients (collective).
+
+        Arguments, dtype and errors are those of ``forward``; ``reduction`` counts for nothing.
+        """
+        kept, targets, problem = self._agree(hidden, target)
+        found, _ = losses_and_gradients(kept, targets, problem)
+        losses = found.new_zeros(target.shape)
+        losses[target != self.ignore_index] = found
+        return losses
 
     def top_k(self, hidden: Tensor, k: int, forbidden: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and ids, both [..., k], of the most likely classes (collective).
@@ -175,6 +165,27 @@ class VocabParallelCrossEntropy(nn.Module):
             num_classes=self.num_classes,
             chunk_elements=self.chunk_elements,
         )
+
+    def _agree(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Problem]:
+        """Return the tokens that count, hidden [n, H] and targets [n], and what all ranks agree on (collective)."""
+        table, bias = self.table, self.bias
+        error = check_hidden(hidden, table) or self._check_target(hidden, target)
+        kept, targets = table.weight.new_empty(0, table.embedding_dim), torch.empty(0, dtype=torch.int64)
+        if error is None:
+            counted = target != self.ignore_index
+            kept, targets = hidden[counted].to(matmul_dtype(hidden)), target[counted]
+        parameters = [kept, table.weight] + ([] if bias is None else [bias.weight])
+        wanted = [torch.is_grad_enabled() and parameter.requires_grad for parameter in parameters]
+        settings = {"the dtype of matrix products": kept.dtype, "torch.is_grad_enabled()": torch.is_grad_enabled()}
+        counts, *wanted_by_rank = zip(
+            *agree(table, "a cross-entropy", error, settings, [len(kept), *wanted]), strict=True
+        )
+        wants = Wants(*(any(ranks) for ranks in wanted_by_rank))
+        scale = self._scale(sum(counts))
+        problem = Problem(
+            table, bias, self.num_classes, self.label_smoothing, scale, self.chunk_elements, counts, wants
+        )
+        return kept, targets, problem
 
     def _scale(self, num_tokens: int) -> float:
         """Return the factor of a rank's losses, given the tokens of the ranks that share the table.

@@ -65,21 +65,9 @@ class CrossEntropyFunction(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, problem: Problem
     ) -> Tensor:
         """Take steps 2 to 4 of the protocol (collective); ``hidden`` has the dtype of the matrix products."""
-        table, counts, num_tokens = problem.table, problem.counts, sum(problem.counts)
-        with torch.autocast(hidden.device.type, enabled=False):
-            shard = OutputShard.of(table, problem.bias, problem.num_classes, hidden.dtype)
-            all_hidden, all_targets = gather_tokens(hidden, counts, table), gather_tokens(targets, counts, table)
-            gradients = _Gradients(problem.wants, shard, all_hidden, len(weight))
-            losses = all_hidden.new_empty(num_tokens, dtype=sum_dtype(hidden.dtype))
-            for tokens in shard.chunks(num_tokens, problem.chunk_elements):
-                logits = shard.logits(all_hidden[tokens])
-                losses[tokens] = _losses_and_gradient_(logits, all_targets[tokens], shard, problem)
-                gradients.add(tokens, logits)
-            if gradients.hidden is not None:
-                gradients.hidden = sum_in_order(return_tokens(gradients.hidden, counts, table))
+        losses, gradients = losses_and_gradients(hidden, targets, problem)
         ctx.problem, ctx.gradients = problem, gradients
-        before = sum(counts[: table.rank])
-        return losses[before : before + len(hidden)].sum() * problem.scale
+        return losses.sum() * problem.scale
 
     @staticmethod
     @once_differentiable
@@ -102,6 +90,30 @@ class CrossEntropyFunction(torch.autograd.Function):
             None,
             None,
         )
+
+
+def losses_and_gradients(hidden: Tensor, targets: Tensor, problem: Problem) -> tuple[Tensor, "_Gradients"]:
+    """Return the losses of this rank's tokens, [n], and the gradients of their sum: steps 2 to 4 (collective).
+
+    Args:
+        hidden: [n, H] in the dtype of the matrix products.
+        targets: int64 [n], classes.
+        problem: what the ranks have agreed on.
+    """
+    table, counts, num_tokens = problem.table, problem.counts, sum(problem.counts)
+    with torch.autocast(hidden.device.type, enabled=False):
+        shard = OutputShard.of(table, problem.bias, problem.num_classes, hidden.dtype)
+        all_hidden, all_targets = gather_tokens(hidden, counts, table), gather_tokens(targets, counts, table)
+        gradients = _Gradients(problem.wants, shard, all_hidden, len(table.weight))
+        losses = all_hidden.new_empty(num_tokens, dtype=sum_dtype(hidden.dtype))
+        for tokens in shard.chunks(num_tokens, problem.chunk_elements):
+            logits = shard.logits(all_hidden[tokens])
+            losses[tokens] = _losses_and_gradient_(logits, all_targets[tokens], shard, problem)
+            gradients.add(tokens, logits)
+        if gradients.hidden is not None:
+            gradients.hidden = sum_in_order(return_tokens(gradients.hidden, counts, table))
+    before = sum(counts[: table.rank])
+    return losses[before : before + len(hidden)], gradients
 
 
 class _Gradients:

@@ -10,14 +10,17 @@ from dist_s2s.text.inputs.recognise import open_inputs, split_inputs
 EXAMPLES = 3
 BAD_LINE_LIMIT = 1000  # no more are counted, unless they are to be skipped
 _SHOWN_PATHS = 8  # an unpacked package has thousands
-_ADVICE = "mend them, or give --data.skip_bad_lines true to leave them out"
+_ADVICE = "mend {0}, or give --data.skip_bad_lines true to leave {0} out"
 
 
 @dataclass
 class BadLines:
-    """What is no pair, by file and kind: how many, and the first of them."""
+    """What is no pair, by file and kind: how many, and the first of them.
 
-    skip: bool = False
+    ``skip``: whether they are left out; None: they are not, and there is no setting for it that could be advised.
+    """
+
+    skip: bool | None = False
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     examples: dict[tuple[str, str], list[BadLine]] = field(default_factory=dict)
 
@@ -45,9 +48,9 @@ class BadLines:
     def check(self) -> None:
         """Raise UserError if there are any that are not to be skipped."""
         if self.total == 1 and not self.skip:
-            raise UserError(f"{self.described()[0]}; mend it, or give --data.skip_bad_lines true to leave it out")
+            raise UserError(f"{self.described()[0]}; {self._advice('it')}")
         if self.total and not self.skip:
-            raise UserError("\n".join([*self.described(), f"{self.total:,} in all: {_ADVICE}"]))
+            raise UserError("\n".join([*self.described(), f"{self.total:,} in all: {self._advice('them')}"]))
 
     def _add(self, kind: tuple[str, str], count: int, lines: list[BadLine]) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + count
@@ -56,7 +59,12 @@ class BadLines:
 
     def _check_limit(self) -> None:
         if self.total >= BAD_LINE_LIMIT and not self.skip:
-            raise UserError("\n".join([*self.described(), f"there may be more: reading ended here; {_ADVICE}"]))
+            raise UserError(
+                "\n".join([*self.described(), f"there may be more: reading ended here; {self._advice('them')}"])
+            )
+
+    def _advice(self, what: str) -> str:
+        return f"mend {what}" if self.skip is None else _ADVICE.format(what)
 
     def described(self) -> list[str]:
         """Return a line for each kind."""
@@ -71,8 +79,13 @@ class BadLines:
         return lines
 
 
-def read_inputs(text: str, columns: str | None = None, skip_bad_lines: bool = False) -> list[Pair]:
+def read_inputs(text: str, columns: str | None = None, skip_bad_lines: bool | None = False) -> list[Pair]:
     """Return the pairs (source, target) of one or several inputs, as `split_inputs` and `open_input` read their names.
+
+    Args:
+        text: the inputs' names.
+        columns: see `open_input`.
+        skip_bad_lines: see `BadLines.skip`.
 
     Raises:
         UserError: an input cannot be read, holds no pair, or has lines that are none, unless those are to be skipped.

@@ -14,7 +14,7 @@ from dist_s2s.translation.new_rows import NewRows, Optimizers
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These three are
+    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These four are
     collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
@@ -59,6 +59,9 @@ class OutputLayer(Protocol):
 
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood, summed likewise, without label smoothing."""
+
+    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""

@@ -53,7 +53,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(hidden), size):
                 tokens = slice(start, start + size)
                 logits = (narrow[tokens] @ narrow_weight.t()).to(sums).add_(bias)
-                total += _loss_and_gradient_(logits, target[tokens], smoothing)
+                total += _losses_and_gradient_(logits, target[tokens], smoothing).sum()
                 if gradients:
                     factor = logits.to(dtype)
                     gradients[0][tokens] = factor @ narrow_weight
@@ -74,8 +74,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *(gradient.mul_(grad_outputs[0]) for gradient in gradients), None, None, None
 
 
-def _loss_and_gradient_(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Return the sum of the losses of logits [N, V], which become their gradient in place.
+@torch.no_grad()
+def linear_token_losses(layer: nn.Linear, hidden: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Return F.cross_entropy(layer(hidden), target, reduction="none"), without gradients; 0 where it is ignored.
+
+    Arguments and dtype are those of ``linear_cross_entropy``. Calls no collectives.
+    """
+    counted = target != ignore_index
+    kept, classes = hidden[counted], target[counted]
+    losses = hidden.new_zeros(target.shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    size = max(1, CHUNK_ELEMENTS // len(layer.weight))
+    found = [
+        _losses_and_gradient_(layer(states).to(losses.dtype), some, 0.0)
+        for states, some in zip(kept.split(size), classes.split(size), strict=True)
+    ]
+    losses[counted] = torch.cat(found)
+    return losses
+
+
+def _losses_and_gradient_(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Return the losses [N] of logits [N, V], which become the gradient of their sum in place.
 
     With smoothing s: loss = (1 - s) · -log p(target) + s/V · sum over all classes of -log p.
     """
@@ -87,4 +105,4 @@ def _loss_and_gradient_(logits: Tensor, target: Tensor, smoothing: float) -> Ten
     if smoothing:
         logits.sub_(smoothing / logits.shape[1])
     logits.scatter_add_(1, places, logits.new_full((1, 1), smoothing - 1).expand_as(places))
-    return (exp_sum.log() + (1 - smoothing) * (largest - of_target) + smoothing * (largest - mean)).sum()
+    return exp_sum.log() + (1 - smoothing) * (largest - of_target) + smoothing * (largest - mean)

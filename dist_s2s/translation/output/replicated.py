@@ -10,7 +10,7 @@ from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_replicated
-from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy
+from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy, linear_token_losses
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
 
 _SEED = 1  # of rows of new words; each depends on its id too
@@ -54,6 +54,10 @@ class ReplicatedOutput:
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the cross-entropy of the logits, without label smoothing."""
         return linear_cross_entropy(self._linear, states_BTH, target_out_BT, PAD)
+
+    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Return the cross-entropy of each token."""
+        return linear_token_losses(self._linear, states_BTH, target_out_BT, PAD)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

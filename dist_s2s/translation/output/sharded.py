@@ -63,6 +63,10 @@ class ShardedOutput:
         loss: Tensor = self._exact(states_BTH, target_out_BT)
         return loss
 
+    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Return the vocabulary-parallel cross-entropy of each token (collective)."""
+        return self._exact.token_losses(states_BTH, target_out_BT)
+
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""
         return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)

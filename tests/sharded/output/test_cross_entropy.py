@@ -153,7 +153,8 @@ def use_replicas(group: dist.ProcessGroup, targets: list[Tensor]) -> Result:
         output(hidden, wrong)  # also on the other replica
     loss = output(hidden, targets[rank])
     loss.backward()
-    tensors = (loss, hidden.grad, table.weight, table.weight.grad, bias.weight, bias.weight.grad)
+    of_tokens = output.token_losses(hidden, targets[rank])
+    tensors = (loss, of_tokens, hidden.grad, table.weight, table.weight.grad, bias.weight, bias.weight.grad)
     return Result(*(tensor.detach() for tensor in tensors))
 
 

@@ -1,0 +1,93 @@
+"""Scores of given translations against the logits of the whole vocabulary, and against those of a search."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dist_s2s import UserError
+from dist_s2s.distributed import joined_ranks
+from dist_s2s.text.batches import collate
+from dist_s2s.text.vocabulary import EOS, UNK
+from dist_s2s.translation import forced
+from dist_s2s.translation.forced import ForcedScore, Likelihood, encode_pairs, force
+from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.output.start import NEVER_CHOSEN
+from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.translator import Translator
+from tests.toy_corpus import PAIRS
+
+UNKNOWN = ("我看见鸭子。", "I saw a duck .")
+
+
+@pytest.fixture(scope="module")
+def translator(saved_run: Path) -> Iterator[Translator]:
+    with joined_ranks() as alone:
+        yield load_translator(saved_run, alone)
+
+
+@torch.no_grad()
+def log_softmax(translator: Translator, example: forced.Example) -> torch.Tensor:
+    """Log-probabilities of all tokens at each position of the target, [T, V], with teacher forcing, pair by pair."""
+    batch = collate([example], [0], 1)
+    rows = translator.source_table(batch.source), batch.source_lengths, translator.target_table(batch.target_in)
+    with translator.evaluating():
+        return translator.core(*rows)[0].double().log_softmax(dim=-1)
+
+
+def test_each_token_has_the_probability_of_teacher_forcing(translator: Translator) -> None:
+    pairs = [*PAIRS, UNKNOWN]
+    examples = encode_pairs(translator, pairs)
+    scores = force(translator, examples)
+    for score, example in zip(scores, examples, strict=True):
+        targets = torch.tensor([*example.target, EOS])
+        expected = log_softmax(translator, example).gather(1, targets[:, None])[:, 0]
+        assert score.ids == example.target
+        assert score.log_probabilities == pytest.approx(expected.tolist(), abs=1e-5)
+        assert len(score.tokens(translator.target)) == len(score.log_probabilities)
+    assert scores[-1].ids.count(UNK) == 1
+    assert force(translator, []) == []
+
+
+def test_companions_in_a_batch_change_nothing_but_rounding(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = encode_pairs(translator, [*PAIRS, UNKNOWN])
+    together = [score.log_probabilities for score in force(translator, examples)]
+    monkeypatch.setattr(forced, "EVALUATION_ROWS", 1)
+    alone = [score.log_probabilities for score in force(translator, examples)]
+    for mine, other in zip(together, alone, strict=True):
+        assert mine == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_search_gives_its_hypothesis_the_same_score_but_for_tokens_that_it_never_chooses(
+    translator: Translator, beam_size: int
+) -> None:
+    sources = [source for source, _ in PAIRS[::7]]
+    found = translator.search(sources, SearchOptions(beam_size))
+    encoded = translator.source.encode_all(sources)
+    examples = [forced.Example(source, mine.ids) for source, mine in zip(encoded, found, strict=True)]
+    for mine, score, example in zip(found, force(translator, examples), examples, strict=True):
+        never = log_softmax(translator, example)[:, NEVER_CHOSEN].exp().sum(dim=1)
+        chosen = [value - math.log1p(-p) for value, p in zip(score.log_probabilities, never.tolist(), strict=True)]
+        chosen = chosen[: len(chosen) - mine.is_cut]  # the end of a translation that was cut is not its own
+        assert sum(chosen) / len(chosen) == pytest.approx(mine.score, abs=1e-5)
+
+
+def test_sums_and_perplexities() -> None:
+    scores = [ForcedScore([UNK, 7], [-1.0, -2.0, -3.0]), ForcedScore([], [-2.0])]
+    assert (scores[0].total, scores[0].mean) == (-6.0, -2.0)
+    found = Likelihood.of(scores, ["a b", "c"])
+    assert found == Likelihood(-8.0, 4, 1, 4)
+    assert found.perplexity == found.character_perplexity == pytest.approx(math.e**2)
+    assert Likelihood(-1e6, 10, 0, 0).perplexity == math.inf
+    assert Likelihood(-1e6, 10, 0, 0).character_perplexity == math.inf
+
+
+def test_a_pair_that_is_too_long_is_told(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forced, "MOST_POSITIONS", 200)
+    with pytest.raises(UserError, match=r"pair 2 is too long to be scored: \d+ source tokens times 52 target tokens"):
+        encode_pairs(translator, [PAIRS[0], (PAIRS[0][0], "a " * 51)])

@@ -90,12 +90,13 @@ def tab_to(page: "Page", selector: str, most: int = 40) -> None:
     raise AssertionError(f"{most} times Tab do not reach {selector}")
 
 
-def faults_of_access(page: "Page") -> list[str]:
-    """What axe-core finds, serious or not, each with its places."""
+def faults_of_access(page: "Page", *rules: str) -> list[str]:
+    """What axe-core finds by these rules, or by all, serious or not, each with its places."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-core is missing: pip install 'dist-s2s[browser]'"
     )
-    found = axe.Axe().run(page).response["violations"]
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    found = axe.Axe().run(page, options=options).response["violations"]
     return [f"{each['impact']}: {each['help']}: {[node['target'] for node in each['nodes']]}" for each in found]
 
 

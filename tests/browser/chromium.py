@@ -77,8 +77,8 @@ def visit(
         yield page
     finally:
         context.close()
-    assert faults == []
-    assert bool(met) == (accepted is not None)
+    assert not faults, "\n".join(faults)
+    assert bool(met) == (accepted is not None), f"nothing begins with {accepted}"
 
 
 def tab_to(page: "Page", selector: str, most: int = 40) -> None:

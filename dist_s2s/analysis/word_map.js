@@ -46,6 +46,7 @@ function showMap(root) {
   }
 
   function showNeighbours(number) {
+    const walks = answer.contains(document.activeElement);  // from button to button, of which the old ones go
     found = new Set([number, ...neighbours[number]]);
     answer.textContent = words[number] + ", closest here by cosine: ";
     for (const other of neighbours[number]) {
@@ -55,6 +56,7 @@ function showMap(root) {
       button.addEventListener("click", () => showNeighbours(other));
       answer.append(button, " ");
     }
+    if (walks) answer.querySelector("button").focus();
     draw();
   }
 

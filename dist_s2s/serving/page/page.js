@@ -22,18 +22,19 @@ async function ask(path, options) {
   return answer;
 }
 
-// Show what `work` makes of a form, or its error; the form's button waits meanwhile.
+// Show what `work` makes of a form, or its error; the form's button waits meanwhile. It is not disabled, since the
+// keyboard's focus would leave it.
 async function submit(form, error, work) {
   const button = form.querySelector("button[type=submit]");
-  if (button.disabled) return;
-  button.disabled = true;
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = "true";
   error.textContent = "";
   try {
     await work();
   } catch (problem) {
     error.textContent = problem.message;
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 }
 
@@ -99,11 +100,13 @@ async function translate() {
 async function neighbours() {
   const { value } = byId("word");
   const found = byId("found");
-  found.replaceChildren();
+  const walks = found.contains(document.activeElement); // from word to word, of which the old ones go
   const answer = await ask(`/neighbours?${new URLSearchParams({ word: value, side: byId("side").value })}`);
+  found.replaceChildren();
   if (answer.note) found.append(element("p", { class: "hint" }, answer.note));
   const items = answer.neighbours.map((each) => element("li", {}, word(each.word, answer.side), score(each.score)));
   found.append(element("ol", { "aria-label": `words closest to ${answer.word}, with their cosine` }, ...items));
+  if (walks) found.querySelector("button")?.focus();
 }
 
 byId("translate").addEventListener("submit", (event) => {

@@ -194,7 +194,7 @@ def test_what_a_run_looks_at_is_a_dictionary(saved_run: Path, tmp_path: Path) ->
 
 def test_words_of_several_pieces_are_their_means(folder: Path) -> None:
     texts = ["der hundehalter und der hund", "die halterung hält den halter", "ein hund und eine hündin"] * 4
-    side = TextSide.build(SideSettings("bpe", max_size=60), texts)
+    side = TextSide.build(SideSettings("bpe", max_size=40, byte_fallback=False), texts)
     tokens = list(side.vocabulary.tokens)
     rows = random_rows((len(tokens), D), seed=3)
     table = vectors._make_table(len(tokens), D, ALONE)

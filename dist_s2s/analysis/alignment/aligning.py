@@ -50,7 +50,8 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
             f"the vectors of {source.name} have {source.rows.dim} numbers, but those of {target.name} have "
             f"{target.rows.dim}; they must be of one length"
         )
-    attended = _attended(settings, ranks, say)
+    run = settings.attention
+    attended = {} if run is None else attended_words(run, settings.parallel, ranks, say)
     entries = ranks.together(lambda: read_dictionaries(source, target, settings))
     words = [*((entry.source, entry.target) for each in entries.values() for entry in each), *mutual_best(attended)]
     source = with_pieces(source, [word for word, _ in words], ranks, say)
@@ -100,16 +101,6 @@ def _learn(
     say(f"self-learning begins with {len(start):,} pairs")
     self_learning = learning.SelfLearning(settings.learning_words, settings.patience, settings.seed)
     return {f"self-learnt from {settings.start}": learning.self_learn(source, target, start, self_learning, say)}
-
-
-def _attended(settings: Settings, ranks: Ranks, say: Say) -> WordPairs:
-    """Return what the attention of a run ties to each other, if there is one to ask (collective)."""
-    if settings.attention is None:
-        return {}
-    say(f"{settings.attention} reads sentences and looks which words go together")
-    found, sentences = attended_words(settings.attention, settings.parallel, ranks)
-    say(f"{len(found):,} pairs of words were looked at more than once in {sentences:,} sentences")
-    return found
 
 
 def _normalize(side: WordVectors, say: Say) -> Normalization:

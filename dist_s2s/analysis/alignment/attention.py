@@ -1,7 +1,7 @@
 """A dictionary from what a translator looks at, without any dictionary."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dist_s2s.analysis.training_counts import training_pairs
@@ -15,8 +15,8 @@ _LEAST_COUNT = 2  # what a model looked at once may be chance
 WordPairs = dict[tuple[str, str], float]
 
 
-def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks) -> tuple[WordPairs, int]:
-    """Return how closely a translator's attention ties words to each other, and of how many sentences (collective).
+def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks, say: Callable[[str], None]) -> WordPairs:
+    """Return how closely a translator's attention ties words to each other (collective).
 
     The translator reads sentences and their references. Each word of a reference counts once with the source word that
     it looks at most. The score of two words is Dice's coefficient, 2 c(s, t) / (c(s) + c(t)), as in Melamed 2000.
@@ -25,6 +25,7 @@ def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks) -> tuple[W
         run_dir: a run that has attention.
         parallel: pairs of sentences, as `evaluate` reads them; None: those that the run was trained on. If they are
             more than 50,000, that many of them, evenly spaced.
+        say: shows the user how it goes.
 
     Raises:
         UserError: on every rank, if there is no such run, it has no attention, or the sentences are not there.
@@ -37,7 +38,10 @@ def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks) -> tuple[W
     pairs = ranks.together(read)
     count = min(len(pairs), _MOST_SENTENCES)
     pairs = [pairs[number * len(pairs) // count] for number in range(count)]
-    return dice(count_alignments(translator, pairs)), len(pairs)
+    say(f"the translator of {run_dir} looks at the words of {count:,} sentences")
+    found = dice(count_alignments(translator, pairs))
+    say(f"{len(found):,} pairs of words were looked at more than once")
+    return found
 
 
 def dice(counts: Counter[tuple[str, str]]) -> WordPairs:

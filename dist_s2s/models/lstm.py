@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
+from dist_s2s.models.output import apply_output
 
 
 class LSTMEncoderDecoder(nn.Module):
@@ -67,4 +68,4 @@ class LSTMEncoderDecoder(nn.Module):
     def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Return outputs [B, X] after one more target token, and the state after it."""
         attentional_BH, state = self.decoder.step(embedded_BE, state, encoding)
-        return self.output(attentional_BH), state
+        return apply_output(self.output, attentional_BH), state

@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         outputs, cells = [], []
         for layer, lstm in enumerate(self.layers):
             before = (state.hidden_LBH[layer], state.cell_LBH[layer])
-            output_BH, cell_BH = torch.lstm_cell(hidden_BX, before, *lstm.all_weights[0])
+            output_BH, cell_BH = torch.lstm_cell(hidden_BX, before, *lstm.parameters())
             outputs.append(output_BH)
             cells.append(cell_BH)
             hidden_BX = self.dropout(output_BH) + (hidden_BX if layer else 0)
@@ -111,4 +111,6 @@ class Decoder(nn.Module):
 
     def _attend(self, hidden_BTH: Tensor, encoding: Encoding) -> Tensor:
         context_BTH = self.attention(hidden_BTH, encoding)
-        return self.dropout(torch.tanh(self.combine(torch.cat((context_BTH, hidden_BTH), dim=-1))))
+        joined_BTX = torch.cat((context_BTH, hidden_BTH), dim=-1)
+        attentional_BTH: Tensor = self.dropout(torch.tanh(self.combine(joined_BTX)))
+        return attentional_BTH

@@ -18,7 +18,8 @@ class Encoding(NamedTuple):
 
     def select(self, rows_N: Tensor) -> "Encoding":
         """Return the encoding of the sentences ``rows_N``, int64 [N], in that order."""
-        return Encoding(*(None if each is None else each.index_select(0, rows_N) for each in self))
+        memory, mask, summary = (each.index_select(0, rows_N) for each in self[:3])
+        return Encoding(memory, mask, summary, None if self.keys_BSH is None else self.keys_BSH.index_select(0, rows_N))
 
 
 class Encoder(nn.Module):

@@ -66,7 +66,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=number_from_zero,
         default=0.005,
         metavar="SECONDS",
-        help="how long a sentence waits for others to be translated with (default: 0.005)",
+        help="how long a sentence waits for others to be translated with, and again while others come (default: 0.005)",
     )
     return parser
 

@@ -22,6 +22,12 @@ class GlobalAttention(nn.Module):
         super().__init__()
         self.key = nn.Linear(hidden_size, hidden_size, bias=False) if kind == "general" else nn.Identity()
 
+    def prepare(self, encoding: Encoding) -> Encoding:
+        """Return the encoding with its keys, which no step then works out again; those of ``dot`` are the memory."""
+        if isinstance(self.key, nn.Identity):
+            return encoding
+        return encoding._replace(keys_BSH=self.key(encoding.memory_BSH))
+
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]."""
         return self._look(query_BTH, encoding, _weighted_sum)
@@ -31,7 +37,7 @@ class GlobalAttention(nn.Module):
         return self._look(query_BTH, encoding, _weights)
 
     def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
-        key_BHS = self.key(encoding.memory_BSH).transpose(1, 2)
+        key_BHS = _keys(self.key, encoding).transpose(1, 2)
         return _in_parts(query_BTH, encoding.mask_BS.numel(), lambda part: give(part @ key_BHS, encoding))
 
 
@@ -44,6 +50,10 @@ class AdditiveAttention(nn.Module):
         self.key = nn.Linear(hidden_size, hidden_size, bias=False)
         self.score = nn.Linear(hidden_size, 1, bias=False)
 
+    def prepare(self, encoding: Encoding) -> Encoding:
+        """Return the encoding with its keys, which no step then works out again."""
+        return encoding._replace(keys_BSH=self.key(encoding.memory_BSH))
+
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]; takes memory for B·T·S·H values where there are gradients."""
         return self._look(query_BTH, encoding, _weighted_sum)
@@ -53,7 +63,7 @@ class AdditiveAttention(nn.Module):
         return self._look(query_BTH, encoding, _weights)
 
     def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
-        key_B1SH = self.key(encoding.memory_BSH)[:, None]
+        key_B1SH = _keys(self.key, encoding)[:, None]
 
         def look(part_BtH: Tensor) -> Tensor:
             query_Bt1H = self.query(part_BtH)[:, :, None]
@@ -66,18 +76,27 @@ class AdditiveAttention(nn.Module):
 class ContextVector(nn.Module):
     """No attention: every state sees the encoder's last states (Cho et al. 2014), whatever the sentence's length."""
 
+    def prepare(self, encoding: Encoding) -> Encoding:
+        """Return the encoding: there are no keys."""
+        return encoding
+
     def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
         """Return contexts, [B, T, H]."""
         return encoding.summary_BH[:, None].expand(-1, query_BTH.shape[1], -1)
 
 
-def make_attention(name: AttentionName, hidden_size: int) -> nn.Module:
+def make_attention(name: AttentionName, hidden_size: int) -> GlobalAttention | AdditiveAttention | ContextVector:
     """Return the attention module of that name."""
     if name == "none":
         return ContextVector()
     if name == "additive":
         return AdditiveAttention(hidden_size)
     return GlobalAttention(hidden_size, name)
+
+
+def _keys(key: nn.Module, encoding: Encoding) -> Tensor:
+    keys_BSH: Tensor = key(encoding.memory_BSH) if encoding.keys_BSH is None else encoding.keys_BSH
+    return keys_BSH
 
 
 def _in_parts(query_BTH: Tensor, numbers: int, look: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,10 +14,12 @@ class Encoding(NamedTuple):
     memory_BSH: Tensor
     mask_BS: Tensor  # bool, True at real tokens
     summary_BH: Tensor  # last states of both directions of the top layer
+    keys_BSH: Tensor | None = None  # what attention compares states with; None: it is made of the memory
 
     def select(self, rows_N: Tensor) -> "Encoding":
         """Return the encoding of the sentences ``rows_N``, int64 [N], in that order."""
-        return Encoding(self.memory_BSH[rows_N], self.mask_BS[rows_N], self.summary_BH[rows_N])
+        memory, mask, summary = (each.index_select(0, rows_N) for each in self[:3])
+        return Encoding(memory, mask, summary, None if self.keys_BSH is None else self.keys_BSH.index_select(0, rows_N))
 
 
 class Encoder(nn.Module):

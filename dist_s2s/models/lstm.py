@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
+from dist_s2s.models.output import apply_output
 
 
 class LSTMEncoderDecoder(nn.Module):
@@ -38,8 +39,8 @@ class LSTMEncoderDecoder(nn.Module):
 
         apply_output: if not, these are the attentional states [B, T, H], for a loss that applies the layer in chunks.
         """
-        encoding = self.encoder(source_BSE, source_lengths_B)
-        attentional_BTH, _ = self.decoder(target_BTE, self.decoder.initial_state(encoding), encoding)
+        encoding, state = self.encode(source_BSE, source_lengths_B)
+        attentional_BTH, _ = self.decoder(target_BTE, state, encoding)
         outputs_BTX: Tensor = self.output(attentional_BTH) if apply_output else attentional_BTH
         return outputs_BTX
 
@@ -61,10 +62,10 @@ class LSTMEncoderDecoder(nn.Module):
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
         """Return the source as the decoder sees it, and the decoder's state before the first target token."""
-        encoding = self.encoder(source_BSE, source_lengths_B)
+        encoding = self.decoder.attention.prepare(self.encoder(source_BSE, source_lengths_B))
         return encoding, self.decoder.initial_state(encoding)
 
     def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Return outputs [B, X] after one more target token, and the state after it."""
-        attentional_B1H, state = self.decoder(embedded_BE[:, None], state, encoding)
-        return self.output(attentional_B1H[:, 0]), state
+        attentional_BH, state = self.decoder.step(embedded_BE, state, encoding)
+        return apply_output(self.output, attentional_BH), state

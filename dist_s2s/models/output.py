@@ -3,8 +3,24 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+
+_CLASSES_AT_A_TIME = 1024
+
+
+def apply_output(layer: nn.Module, states_NH: Tensor) -> Tensor:
+    """Return ``layer(states_NH)``, [N, X], for a search.
+
+    An nn.Linear is applied to 1,024 classes at a time: with the few states of a step, a CPU multiplies up to 1.5 times
+    as fast if what it reads of the weights stays in its cache.
+    """
+    if type(layer) is not nn.Linear or states_NH.device.type != "cpu" or layer.out_features <= _CLASSES_AT_A_TIME:
+        outputs_NX: Tensor = layer(states_NH)
+        return outputs_NX
+    weights = layer.weight.split(_CLASSES_AT_A_TIME)
+    biases = [None] * len(weights) if layer.bias is None else layer.bias.split(_CLASSES_AT_A_TIME)
+    return torch.cat([linear(states_NH, *part) for part in zip(weights, biases, strict=True)], dim=-1)
 
 
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:

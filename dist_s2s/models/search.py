@@ -9,12 +9,12 @@ call them equally often.
   are fewer than k, the other columns have log-probability -inf; their ids are ignored.
 
 So the caller also supplies ``all_finished``, which turns this rank's "I have finished" into the same answer on all
-ranks; the search goes on until it is True, on finished sentences too.
+ranks; the search goes on until it is True. Hypotheses that have ended cost nothing: a step computes a row for each of
+the others alone, and a rank that has finished goes on with a single row, which counts for nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -23,9 +23,7 @@ from torch import Tensor
 from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, S source positions, T target positions so far, E embedding_dim, X the model's outputs,
-# K beam_size, C = K candidates of each hypothesis, N = B·K (greedy: N = B).
-
-_MOST_KEPT = 0.75  # a batch shrinks when a quarter of its sentences have been found, as that copies the rest
+# K beam_size, C = K candidates of each hypothesis, N hypotheses that go on, of all sentences: at most B·K.
 
 Embed = Callable[[Tensor], Tensor]
 BestTokens = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -47,7 +45,6 @@ class Hypothesis:
     is_cut: bool = False
 
 
-@torch.no_grad()
 def greedy_search(
     model: EncoderDecoder[EncodingT, StateT],
     source_BSE: Tensor,
@@ -59,23 +56,11 @@ def greedy_search(
     max_lengths_B: Tensor,
     all_finished: Agreement = bool,
 ) -> list[Hypothesis]:
-    """Take the likeliest token at each step, until ``end_id`` or a sentence's maximum length."""
-    encoding, state = model.encode(source_BSE, source_lengths_B)
-    tokens_B = torch.full_like(source_lengths_B, start_id)
-    finished_B = max_lengths_B < 1
-    scores_B = torch.zeros_like(max_lengths_B, dtype=torch.float64)
-    lengths_B = torch.zeros_like(max_lengths_B)
-    chosen: list[Tensor] = []
-    while not all_finished(bool(finished_B.all())):
-        outputs_BX, state = model.step(embed(tokens_B), state, encoding)
-        log_probabilities_B1, ids_B1 = best_tokens(outputs_BX, 1)
-        tokens_B = ids_B1[:, 0].masked_fill(finished_B, end_id)
-        scores_B += log_probabilities_B1[:, 0].masked_fill(finished_B, 0.0)
-        lengths_B += ~finished_B
-        chosen.append(tokens_B)
-        finished_B = finished_B | (tokens_B == end_id) | (len(chosen) >= max_lengths_B)
-    history_BT = torch.stack(chosen, 1) if chosen else tokens_B.new_empty(len(tokens_B), 0)
-    return _hypotheses(history_BT, scores_B / lengths_B.clamp(min=1), end_id, max_lengths_B)
+    """Take the likeliest token at each step, until ``end_id`` or a sentence's maximum length: a beam of one."""
+    found = beam_search(
+        model, source_BSE, source_lengths_B, embed, best_tokens, start_id, end_id, max_lengths_B, 1, all_finished
+    )
+    return [hypothesis for [hypothesis] in found]
 
 
 @torch.no_grad()
@@ -97,104 +82,117 @@ def beam_search(
     all of its beam is finished. A hypothesis that reaches the maximum length counts as finished.
     """
     encoding, state = model.encode(source_BSE, source_lengths_B)
-    numbers_B, limits_B = torch.arange(len(max_lengths_B), device=max_lengths_B.device), max_lengths_B
-    rows_BK = numbers_B[:, None].expand(-1, beam_size)
-    encoding, state = encoding.select(rows_BK.flatten()), state.select(rows_BK.flatten())
-    beam, tokens_N = _first_beam(limits_B, beam_size), torch.full_like(rows_BK.flatten(), start_id)
-    found: dict[int, list[Hypothesis]] = {}
-    while not all_finished(bool(beam.finished_BK.all())):
-        outputs_NX, state = model.step(embed(tokens_N), state, encoding)
-        log_probabilities_NC, ids_NC = best_tokens(outputs_NX, beam_size)
-        beam, parents_BK = _grow(beam, log_probabilities_NC, ids_NC, end_id, limits_B)
-        begins_B1 = torch.arange(0, len(tokens_N), beam_size, device=tokens_N.device)[:, None]
-        rows_BK, left_B = begins_B1 + parents_BK, ~beam.finished_BK.all(dim=1)
-        if 0 < left_B.sum() <= _MOST_KEPT * len(left_B):  # a rank that has finished still needs rows to go on with
-            done_B = ~left_B
-            found |= _ranked(numbers_B[done_B], beam.select(done_B), end_id, limits_B[done_B])
-            numbers_B, limits_B, rows_BK = numbers_B[left_B], limits_B[left_B], rows_BK[left_B]
-            beam = beam.select(left_B)
-            encoding = encoding.select(rows_BK.flatten())  # a hypothesis and its parent have the same source
-        state, tokens_N = state.select(rows_BK.flatten()), beam.history_BKT[:, :, -1].flatten()
-    found |= _ranked(numbers_B, beam, end_id, limits_B)
-    return [found[number] for number in range(len(max_lengths_B))]
+    beam, steps = _first_beam(max_lengths_B, beam_size), list[_Step]()
+    sentences_N = torch.arange(len(max_lengths_B), device=max_lengths_B.device)  # of the rows of encoding and state
+    rows_BK = sentences_N[:, None].expand(-1, beam_size)  # where the state before each hypothesis' last token is
+    tokens_BK = torch.full_like(rows_BK, start_id)
+    while not all_finished(not bool(beam.goes_on_BK.any())):
+        hypotheses_N = _computed(beam)
+        rows_N, sentences_before_N = rows_BK.flatten()[hypotheses_N], sentences_N
+        sentences_N = hypotheses_N // beam_size
+        state = state.select(rows_N)
+        if not torch.equal(sentences_N, sentences_before_N):  # or else the encoding need not be copied
+            encoding = encoding.select(rows_N)
+        outputs_NX, state = model.step(embed(tokens_BK.flatten()[hypotheses_N]), state, encoding)
+        candidates = _spread(*best_tokens(outputs_NX, beam_size), hypotheses_N, beam.goes_on_BK)
+        beam, step = _grow(beam, *candidates, end_id, len(steps) + 1 >= max_lengths_B)
+        steps.append(step)
+        tokens_BK, rows_M = step.tokens_BK, hypotheses_N.new_zeros(beam.goes_on_BK.numel())
+        rows_M[hypotheses_N] = torch.arange(len(hypotheses_N), device=hypotheses_N.device)
+        rows_BK = rows_M.view_as(tokens_BK).gather(1, step.parents_BK)
+    return _ranked(beam, steps, end_id, max_lengths_B)
 
 
 class _Beam(NamedTuple):
     """K hypotheses of each sentence. Those that do not exist, where tokens are too few, have score -inf."""
 
-    history_BKT: Tensor  # int64 tokens, end_id from the end on
-    scores_BK: Tensor  # sum of log-probabilities
-    lengths_BK: Tensor  # int64 number of tokens, the first end_id among them
-    finished_BK: Tensor  # bool
+    scores_BK: Tensor  # float64 sum of log-probabilities
+    lengths_BK: Tensor  # int64 number of tokens, the end among them
+    goes_on_BK: Tensor  # bool, True for those that exist and have not finished
 
-    def select(self, chosen_B: Tensor) -> "_Beam":
-        """Return the hypotheses of the sentences that are True in ``chosen_B``, bool [B]."""
-        return _Beam(*(values[chosen_B] for values in self))
+
+class _Step(NamedTuple):
+    """What a step has made of each beam: the last token of its hypotheses, and which of the beam before they continue.
+
+    Finished ones are continued by end_id, for nothing.
+    """
+
+    tokens_BK: Tensor
+    parents_BK: Tensor
 
 
 def _first_beam(max_lengths_B: Tensor, beam_size: int) -> _Beam:
-    history_BKT = max_lengths_B.new_empty(len(max_lengths_B), beam_size, 0, dtype=torch.int64)
-    scores_BK = torch.full(history_BKT.shape[:2], float("-inf"), device=max_lengths_B.device)
-    scores_BK[:, 0] = 0.0  # the K copies are equal before the first token: only one may branch
-    finished_BK = (max_lengths_B < 1)[:, None].expand_as(scores_BK)
-    return _Beam(history_BKT, scores_BK, torch.zeros_like(scores_BK, dtype=torch.int64), finished_BK)
+    shape = (len(max_lengths_B), beam_size)
+    scores_BK = torch.full(shape, -torch.inf, dtype=torch.float64, device=max_lengths_B.device)
+    scores_BK[:, 0] = 0.0  # before the first token there is one hypothesis
+    goes_on_BK = (scores_BK == 0) & (max_lengths_B > 0)[:, None]
+    return _Beam(scores_BK, torch.zeros_like(scores_BK, dtype=torch.int64), goes_on_BK)
 
 
-def _grow(
-    beam: _Beam, log_probabilities_NC: Tensor, ids_NC: Tensor, end_id: int, max_lengths_B: Tensor
-) -> tuple[_Beam, Tensor]:
-    """Return the K best of a sentence's K·C continuations, and which hypothesis, [B, K], each of them continues.
+def _computed(beam: _Beam) -> Tensor:
+    """Return the numbers, within B·K, of the hypotheses that go on; of a rank that has finished that of any one."""
+    hypotheses_N = beam.goes_on_BK.flatten().nonzero()[:, 0]
+    return hypotheses_N if len(hypotheses_N) else hypotheses_N.new_zeros(1)
+
+
+def _spread(
+    log_probabilities_NC: Tensor, ids_NC: Tensor, hypotheses_N: Tensor, goes_on_BK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and ids of the candidates of all hypotheses, [B, K, C] each.
+
+    One that has finished has a single candidate, whose id means nothing, with log-probability 0.
+    """
+    shape = (*goes_on_BK.shape, ids_NC.shape[1])
+    steps_BKC = torch.full(shape, -torch.inf, dtype=torch.float64, device=ids_NC.device)
+    ids_BKC = ids_NC.new_zeros(shape)
+    steps_BKC.flatten(0, 1)[hypotheses_N] = log_probabilities_NC.double()
+    ids_BKC.flatten(0, 1)[hypotheses_N] = ids_NC
+    frozen_C = torch.full_like(steps_BKC[0, 0], -torch.inf)
+    frozen_C[0] = 0.0
+    return torch.where(goes_on_BK[:, :, None], steps_BKC, frozen_C), ids_BKC
+
+
+def _grow(beam: _Beam, steps_BKC: Tensor, ids_BKC: Tensor, end_id: int, at_limit_B: Tensor) -> tuple[_Beam, _Step]:
+    """Return the K best of a sentence's K·C continuations.
 
     The continuations of one hypothesis have one length, so its K likeliest tokens are all that can be among the best.
     """
-    size, beam_size = beam.scores_BK.shape
-    frozen_C = log_probabilities_NC.new_full((beam_size,), float("-inf"))
-    frozen_C[0] = 0.0  # a finished hypothesis has one continuation: another end_id, for nothing
-    finished_BK1 = beam.finished_BK[:, :, None]
-    steps_BKC = torch.where(finished_BK1, frozen_C, log_probabilities_NC.reshape(size, beam_size, beam_size))
-    ids_BKC = ids_NC.reshape(size, beam_size, beam_size).masked_fill(finished_BK1 | steps_BKC.isneginf(), end_id)
     sums_BKC = beam.scores_BK[:, :, None] + steps_BKC
-    grown_BK = beam.lengths_BK + ~beam.finished_BK
-    means_BKC = sums_BKC / grown_BK[:, :, None].clamp(min=1)
-    best_BK = means_BKC.flatten(1).topk(beam_size, dim=1).indices
-    parents_BK = best_BK // beam_size
-    tokens_BK = ids_BKC.flatten(1).gather(1, best_BK)
-    history_BKT = beam.history_BKT.gather(1, parents_BK[:, :, None].expand_as(beam.history_BKT))
-    history_BKT = torch.cat((history_BKT, tokens_BK[:, :, None]), dim=2)
-    at_limit_B1 = (history_BKT.shape[2] >= max_lengths_B)[:, None]
-    grown = _Beam(
-        history_BKT,
-        sums_BKC.flatten(1).gather(1, best_BK),
-        grown_BK.gather(1, parents_BK),
-        beam.finished_BK.gather(1, parents_BK) | (tokens_BK == end_id) | at_limit_B1,
-    )
-    return grown, parents_BK
+    lengths_BK = beam.lengths_BK + beam.goes_on_BK
+    means_BKC = sums_BKC / lengths_BK[:, :, None].clamp(min=1)
+    best_BK = means_BKC.flatten(1).topk(beam.scores_BK.shape[1], dim=1).indices
+    parents_BK = best_BK // ids_BKC.shape[2]
+    is_end_BKC = ~beam.goes_on_BK[:, :, None] | steps_BKC.isneginf()
+    tokens_BK = ids_BKC.masked_fill(is_end_BKC, end_id).flatten(1).gather(1, best_BK)
+    goes_on_BK = beam.goes_on_BK.gather(1, parents_BK) & (tokens_BK != end_id) & ~at_limit_B[:, None]
+    scores_BK = sums_BKC.flatten(1).gather(1, best_BK)
+    return _Beam(scores_BK, lengths_BK.gather(1, parents_BK), goes_on_BK), _Step(tokens_BK, parents_BK)
 
 
-def _ranked(numbers_B: Tensor, beam: _Beam, end_id: int, max_lengths_B: Tensor) -> dict[int, list[Hypothesis]]:
-    """Return the hypotheses of each sentence by its number, the best first; those that do not exist are left out."""
+def _ranked(beam: _Beam, steps: Sequence[_Step], end_id: int, max_lengths_B: Tensor) -> list[list[Hypothesis]]:
+    """Return the hypotheses of each sentence, the best first; those that do not exist are left out."""
     means_BK = beam.scores_BK / beam.lengths_BK.clamp(min=1)
-    scores_BK, order_BK = means_BK.sort(dim=1, descending=True, stable=True)
-    history_BKT = beam.history_BKT.gather(1, order_BK[:, :, None].expand_as(beam.history_BKT))
-    beam_size = beam.scores_BK.shape[1]
-    limits_N = max_lengths_B.repeat_interleave(beam_size)
-    hypotheses = iter(_hypotheses(history_BKT.flatten(0, 1), scores_BK.flatten(), end_id, limits_N))
-    return {
-        number: [
-            each for place, each in enumerate(islice(hypotheses, beam_size)) if not place or each.score > -torch.inf
+    scores_BK, places_BK = means_BK.sort(dim=1, descending=True, stable=True)
+    tokens_TBK = list[Tensor]()
+    for step in reversed(steps):
+        tokens_TBK.append(step.tokens_BK.gather(1, places_BK))
+        places_BK = step.parents_BK.gather(1, places_BK)
+    empty_BK0 = places_BK.new_empty(*places_BK.shape, 0)
+    tokens_BKT = torch.stack(tokens_TBK[::-1], dim=2) if tokens_TBK else empty_BK0
+    return [
+        [
+            _hypothesis(ids, score, limit, end_id)
+            for place, (ids, score) in enumerate(zip(tokens_KT, scores_K, strict=True))
+            if not place or score > -torch.inf
         ]
-        for number in numbers_B.tolist()
-    }
+        for tokens_KT, scores_K, limit in zip(
+            tokens_BKT.tolist(), scores_BK.tolist(), max_lengths_B.tolist(), strict=True
+        )
+    ]
 
 
-def _hypotheses(tokens_BT: Tensor, scores_B: Tensor, end_id: int, max_lengths_B: Tensor) -> list[Hypothesis]:
-    """Cut each row at its ``end_id`` or its maximum length."""
-    found = []
-    rows = zip(tokens_BT.tolist(), scores_B.tolist(), max_lengths_B.tolist(), strict=True)
-    for row, score, limit in rows:
-        ids = row[:limit]
-        ends = end_id in ids
-        if ends:
-            ids = ids[: ids.index(end_id)]
-        found.append(Hypothesis(ids, score, is_cut=limit > 0 and not ends))
-    return found
+def _hypothesis(tokens: list[int], score: float, limit: int, end_id: int) -> Hypothesis:
+    """Cut the tokens at ``end_id`` or the maximum length."""
+    ids = tokens[:limit]
+    ends = end_id in ids
+    return Hypothesis(ids[: ids.index(end_id)] if ends else ids, score, is_cut=limit > 0 and not ends)

@@ -18,6 +18,8 @@ from dist_s2s.serving.metrics import Metrics
 from dist_s2s.serving.requests import NeighboursRequest, Refusal, TranslateRequest
 from dist_s2s.serving.turns import IDLE_SECONDS, Question, Turns
 
+_MOST_WINDOWS = 4  # that a sentence waits for others
+
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
@@ -36,8 +38,10 @@ class _Waiting:
 class Batcher:
     """All that waits, in the order in which it came.
 
-    The oldest sentence waits ``limits.batch_window`` seconds for others; those of its beam size are then translated
-    together. Sentences of a request need not stay together, so a large one does not hold up the small.
+    The oldest sentence waits ``limits.batch_window`` seconds for others, and as long again while others come, up to
+    four times; those of its beam size are then translated together. So clients that are answered together, and then
+    ask again, stay together, although their requests come one after the other. Sentences of a request need not stay
+    together, so a large one does not hold up the small.
 
     Args:
         turns: of the first rank.
@@ -107,9 +111,19 @@ class Batcher:
             except TimeoutError:
                 await self._answer([])
                 continue
-            if self._waiting[0].beam_size is not None and len(self._waiting) < self._limits.max_batch:
-                await asyncio.sleep(self._limits.batch_window)
+            if self._waiting[0].beam_size is not None:
+                await self._others()
             await self._answer(self._take())
+
+    async def _others(self) -> None:
+        """Wait for others that may come."""
+        for _ in range(_MOST_WINDOWS):
+            before = len(self._waiting)
+            if before >= self._limits.max_batch:
+                break
+            await asyncio.sleep(self._limits.batch_window)
+            if len(self._waiting) == before:
+                break
 
     def _take(self) -> list[_Waiting]:
         """Take the oldest and what is asked together with it; those whose asker has gone are dropped."""

@@ -14,7 +14,8 @@ class Limits:
         max_beam_size: of a request.
         max_waiting: sentences of all requests that wait to be translated.
         max_batch: sentences that are translated together.
-        batch_window: seconds that the first sentence of a batch waits for others.
+        batch_window: seconds that the first sentence of a batch waits for others, and again while others come, up to
+            four times.
     """
 
     max_body: int = 1 << 18

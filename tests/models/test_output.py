@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from dist_s2s.models import best_of_logits
+from dist_s2s.models.output import apply_output
 
 V, FORBIDDEN = 131, [0, 7, 130]
 
@@ -69,3 +71,16 @@ def test_no_rows_and_nothing_forbidden() -> None:
 def test_something_must_be_allowed() -> None:
     with pytest.raises(ValueError, match="forbidden holds all 3 ids of the vocabulary; at least one must be allowed"):
         best_of_logits(torch.zeros(2, 3), 1, [2, 0, 1])
+
+
+@pytest.mark.parametrize("num_classes", [1, 1024, 1025, 2500])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_an_output_layer_in_parts_is_the_whole_one(num_classes: int, has_bias: bool) -> None:
+    layer = nn.Linear(3, num_classes, bias=has_bias).double()
+    states = torch.randn(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(apply_output(layer, states), layer(states), rtol=0, atol=1e-14)
+
+
+def test_another_output_layer_is_applied_as_it_is() -> None:
+    states = torch.randn(2, 3)
+    assert apply_output(nn.Identity(), states) is states

@@ -69,6 +69,22 @@ def test_sentences_of_one_beam_size_are_translated_together() -> None:
     assert fifth == {"word": "f"}
 
 
+def test_a_batch_waits_as_long_as_others_come_but_not_for_ever() -> None:
+    turns, window = Recorder(), 0.03
+
+    async def work(batcher: Batcher) -> None:
+        tasks = []
+        for text in "abcdefghijkl":  # one every 20 ms
+            tasks.append(asyncio.create_task(batcher.translate(of(text))))
+            await asyncio.sleep(2 * window / 3)
+        await asyncio.gather(*tasks)
+
+    run(work, turns, batch_window=window)
+    asked = [question["sentences"] for question in turns.asked]
+    assert [text for sentences in asked for text in sentences] == list("abcdefghijkl")
+    assert 2 < len(asked[0]) < 12
+
+
 def test_a_batch_has_a_largest_size() -> None:
     turns = Recorder()
     run(lambda batcher: batcher.translate(of("abcdefg")), turns, max_batch=3)

@@ -1,0 +1,125 @@
+"""How many sentences and target tokens per second does search find, greedily and with a beam, in one process?
+
+    python benchmarks/search_bench.py
+    python benchmarks/search_bench.py --run runs/multi30k --input test.de --beam_sizes 1 5
+
+Without --run the model has the size of configs/tatoeba-zh-en.yaml and random weights: its translations never end before
+the longest length, --words, which is that of the sources too. With it, the lines of --input, or the first columns of a
+TSV, are translated in the batches of `dist-s2s translate`, from text on; --words and the sizes count for nothing.
+
+Beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are those of
+all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.figures import print_table, write_results
+from dist_s2s.distributed import joined_ranks
+from dist_s2s.distributed.ranks import Ranks
+from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
+from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.text.vocabulary import EOS, SOS, SPECIALS
+from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.output.start import NEVER_CHOSEN
+from dist_s2s.translation.search_options import SearchOptions
+
+Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
+    with joined_ranks(options.threads) as ranks:
+        find = _random_model(options) if options.run is None else _run(options, ranks)
+        turns = [{size: _measure(find, size) for size in options.beam_sizes} for _ in range(options.turns + 1)][1:]
+        threads = torch.get_num_threads()
+    figures = {
+        str(size): {name: statistics.median(turn[size][name] for turn in turns) for name in turns[0][size]}
+        for size in options.beam_sizes
+    }
+    rows = [
+        [size, f"{of['sentences'] / of['seconds']:,.1f}", f"{of['tokens'] / of['seconds']:,.0f}"]
+        + [f"{of[name]:,.2f}" for name in ("seconds", "cpu_seconds")]
+        for size, of in figures.items()
+    ]
+    headings = ("beam", "sentences/s", "tokens/s", "seconds", "CPU seconds")
+    print_table(f"search, {threads} threads", (), headings, rows)
+    settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "input")}
+    write_results(options.json, {"settings": settings, "threads": threads, "beam_sizes": figures})
+    return 0
+
+
+def _measure(find: Find, beam_size: int) -> dict[str, float]:
+    started, cpu_started = time.perf_counter(), time.process_time()
+    found = find(beam_size)
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+        "sentences": len(found),
+        "tokens": sum(len(each.ids) + (not each.is_cut) for each in found),  # the end is one
+    }
+
+
+def _random_model(options: argparse.Namespace) -> Find:
+    torch.manual_seed(0)
+    size, dim, words = options.num_embeddings, options.embedding_dim, options.words
+    output = nn.Linear(options.hidden_size, size)
+    model = LSTMEncoderDecoder(output, dim, options.hidden_size).eval()
+    table = DistributedEmbedding(size, dim)
+    with torch.no_grad():
+        output.bias[EOS] = -1e4
+    batches = torch.randint(len(SPECIALS), size, (options.sentences, words)).split(options.batch_size)
+
+    def find(beam_size: int) -> list[Hypothesis]:
+        found = list[Hypothesis]()
+        for ids in batches:
+            lengths = torch.full((len(ids),), words)
+            with torch.no_grad():
+                source = table(ids)
+            best_tokens = partial(best_of_logits, forbidden=NEVER_CHOSEN)
+            beams = beam_search(model, source, lengths, table, best_tokens, SOS, EOS, lengths, beam_size)
+            found += [best for best, *_ in beams]
+        return found
+
+    return find
+
+
+def _run(options: argparse.Namespace, ranks: Ranks) -> Find:
+    translator = load_translator(options.run, ranks)
+    text = options.input.read_text(encoding="utf-8")
+    sentences = [line.partition("\t")[0] for line in text.splitlines()][: options.sentences]
+    return lambda beam_size: translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--run", type=Path, help="a run to translate with; else a model of random weights")
+    parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
+    parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
+    parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
+    parser.add_argument("--batch_size", type=positive, default=64, help="sentences that are translated together")
+    parser.add_argument("--words", type=positive, default=12, help="of each source and translation")
+    parser.add_argument("--num_embeddings", type=positive, default=6284)
+    parser.add_argument("--embedding_dim", type=positive, default=256)
+    parser.add_argument("--hidden_size", type=positive, default=512)
+    parser.add_argument("--threads", type=positive, help="default: all cores")
+    parser.add_argument("--turns", type=positive, default=5)
+    add_outputs(parser)
+    options = parser.parse_args(arguments)
+    if (options.run is None) != (options.input is None):
+        parser.error("--run and --input go together")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

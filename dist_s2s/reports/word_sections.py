@@ -13,26 +13,32 @@ from dist_s2s.analysis.evolution_table import HEADINGS, evolution_rows
 from dist_s2s.analysis.word_map import map_words
 from dist_s2s.reports.blocks import Block, Heat, Lines, Map, Missing, Note, Section, Table
 from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, vectors_file
+from dist_s2s.translation.translator import Translator
 
 _MAPPED, _COMPARED, _MOVING = 300, 12, 8
 _MOST_POINTS = 200
+_HOW = "no vectors were recorded; to see how words move, train with --training.record_vectors_every 100, say"
 
 
-def words_section(run_dir: Path, chosen: Sequence[str]) -> Section:
-    """Return for each side a map of its most frequent words, and the cosines of some.
+def words_section(translator: Translator | str, checkpoint: Path | None, chosen: Sequence[str]) -> Section:
+    """Return for each side a map of its most frequent words, and the cosines of some (collective).
 
     Args:
-        run_dir: of the run.
+        translator: of the run, or why there is none.
+        checkpoint: that its weights are of; None if there is none.
         chosen: words to compare, each on the sides that know it; none for frequent ones.
 
     Raises:
-        UserError: neither side knows a chosen word.
+        UserError: on every rank, if neither side knows a chosen word.
     """
+    if isinstance(translator, str) or checkpoint is None:
+        reason = translator if isinstance(translator, str) else "there is no checkpoint"
+        return Section("words", "Words", [Missing(reason)])
     blocks: list[Block] = []
     unknown: dict[str, list[UserError]] = {}
     for name in SIDES:
         try:
-            saved = SavedSide.open(run_dir, name)
+            saved = SavedSide.of_translator(translator, checkpoint, name)
             found = map_words(saved, [], _MAPPED, "pca", counted=False)
         except UserError as error:
             blocks.append(Missing(f"{name} words: {error}"))
@@ -89,7 +95,7 @@ def evolution_section(run_dir: Path) -> Section:
         if len(records.steps):
             blocks += _movement(records, name)
     if not blocks:
-        blocks.append(Missing("no vectors were recorded: train with training.record_vectors_every"))
+        blocks.append(Missing(_HOW))
     return Section("evolution", "How vectors moved", blocks)
 
 

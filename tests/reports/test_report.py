@@ -191,10 +191,15 @@ def test_recorded_words_are_shown(tmp_path: Path) -> None:
     rows[:, 1] = np.nan
     words = (RecordedWord("猫", 4), RecordedWord("none", 5))
     RecordedVectors(words, np.arange(300), rows).save(vectors_file(tmp_path, "source"))
-    drift, table = evolution_section(tmp_path).blocks
+    drift, norms, near, table = evolution_section(tmp_path).blocks
     assert isinstance(drift, blocks.Lines)
     assert list(drift.lines) == ["猫"]
     assert drift.lines["猫"][-1] == (299, pytest.approx(np.linalg.norm(rows[299, 0] - rows[0, 0]), rel=1e-6))
+    assert isinstance(norms, blocks.Lines)
+    assert norms.lines["猫"][-1] == (299, pytest.approx(np.linalg.norm(rows[299, 0]), rel=1e-6))
+    assert isinstance(near, blocks.Table)
+    assert near.headings == ("word", "step 0", "step 75", "step 150", "step 224", "step 299")
+    assert near.rows[0] == ["猫", *[""] * 5]  # the other word is never there
     assert isinstance(table, blocks.Table)
     assert [row[0] for row in table.rows] == ["猫", "none"]
 

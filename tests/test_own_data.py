@@ -29,7 +29,8 @@ def test_files_are_enough(tmp_path: Path) -> None:
     config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
     assert config["data"]["train"] == config["data"]["test"] == str(tmp_path / "run.corpus")
     assert (config["model"]["hidden_size"], config["data"]["batch_tokens"]) == (16, 300)
-    again = run("dist_s2s.train", *arguments, "--training.max_steps=4")
+    assert f"report of the run in {run_dir / 'report.html'}" in finished.output
+    again = run("dist_s2s.train", *arguments, "--training.max_steps=4", "--training.report=false")
     assert "going on from" in again.output
     assert "finished at step 4" in again.output
     finished = run("dist_s2s.train", tmp_path / "run.corpus", *SMALL, f"--run_dir={tmp_path / 'other'}", status=2)
@@ -43,7 +44,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     run_dir = f"--run_dir={tmp_path / 'run'}"
     finished = run("dist_s2s.train", pairs, *SMALL, run_dir, status=2)
     assert "has 3 columns: say which two are source and target, as in --columns 1,2" in finished.errors[0]
-    finished = run("dist_s2s.train", pairs, *SMALL, run_dir, "--columns", "3,2")
+    finished = run("dist_s2s.train", pairs, *SMALL, run_dir, "--columns", "3,2", "--training.report=false")
     assert "data.target_tokenizer = characters" in finished.output
 
 

@@ -17,7 +17,12 @@ def test_a_shipped_configuration_trains_without_bfloat16(config: Path, corpus: P
     few = tmp_path / "few.tsv"  # to translate, which takes longest where nothing is learnt yet
     few.write_text("".join(corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
     data = [f"--data.train={corpus}", f"--data.valid={few}", f"--data.test={few}"]
-    limits = ["--training.max_steps=2", "--training.warmup_steps=1", "--data.min_frequency=1"]
+    limits = [
+        "--training.max_steps=2",
+        "--training.report=false",
+        "--training.warmup_steps=1",
+        "--data.min_frequency=1",
+    ]
     arguments = [f"--config={config}", *data, *limits, f"--run_dir={tmp_path / 'run'}"]
     shown = run("dist_s2s.train", *arguments, ranks=2, environment=LOWER).output
     assert "fp32, 2 ranks on cpu" in shown

@@ -18,6 +18,7 @@ from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.load import read_run
+from dist_s2s.translation.translator import Translator
 
 Answer = dict[str, Any]
 
@@ -50,6 +51,20 @@ class SavedSide:
         count = len(side.vocabulary)
         free = read_manifest(run.checkpoint)["tables"][table]["num_embeddings"] - count
         return cls(run.checkpoint, run.config, name, side, TableRows.of_checkpoint(run.checkpoint, table, count), free)
+
+    @classmethod
+    def of_translator(cls, translator: Translator, checkpoint: Path, name: str) -> "SavedSide":
+        """Return a side of a translator with the rows of its ranks, which must all look at them together.
+
+        Args:
+            translator: with the weights of the checkpoint.
+            checkpoint: the run's.
+            name: "source" or "target".
+        """
+        side, table = getattr(translator, name), translator.tables[f"{name}_table"]
+        count = len(side.vocabulary)
+        rows = TableRows.of_table(table, count)
+        return cls(checkpoint, translator.config, name, side, rows, table.num_embeddings - count)
 
     @property
     def run_dir(self) -> Path:

@@ -1,5 +1,7 @@
 """A table of how recorded vectors have moved."""
 
+from dataclasses import replace
+
 import numpy as np
 from rich.table import Table
 
@@ -23,6 +25,10 @@ def evolution_table(records: RecordedVectors, title: str) -> Table:
 
 def evolution_rows(records: RecordedVectors) -> list[list[str]]:
     """Return for each word its drift, its norms, and its nearest recorded words at first and at last."""
+    if len(records.steps):  # look only at those in which some word is there for the first or the last time
+        is_absent = np.any(np.isnan(records.rows), axis=2)
+        ends = np.unique([is_absent.argmin(axis=0), len(records.steps) - 1 - is_absent[::-1].argmin(axis=0)])
+        records = replace(records, steps=records.steps[ends], rows=records.rows[ends])
     figures = [norms(records.rows), drift_from_first(records.rows), cosine_to_first(records.rows)]
     near, _ = nearest(records.rows, _NEIGHBOURS)
     rows = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def find_errors(
         rows: source, reference and translation of each pair.
         counts: from ``word_counts``.
     """
-    cut_source, cut_target = partial(words_of, side=source), partial(words_of, side=target)
+    cut_source, cut_target = (cache(partial(words_of, side=side)) for side in (source, target))  # each is cut again
     lengths = by_length(rows, cut_source, cut_target, scorer)
     return {
         "sentences": len(rows),

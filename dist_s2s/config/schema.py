@@ -105,6 +105,7 @@ RESUMABLE_KEYS = frozenset(
         "training.trace",
         "training.record_vectors_every",
         "training.record_words",
+        "training.report",
         "training.resume",
         "training.resume_with_other_data",
         "training.threads_per_rank",

@@ -72,6 +72,9 @@ class TrainingConfig(Section):
         description="the words that are recorded; none named: frequent ones, rare ones, and those of the validation "
         "samples",
     )
+    report: bool = Field(
+        default=True, description="write report.html at the end, if the extra `analysis` is there; see docs/analysis.md"
+    )
     init_from: OptionalPath = Field(
         default=None, description="a run or one of its checkpoints, whose weights this run begins with: fine-tuning"
     )

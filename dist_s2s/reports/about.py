@@ -15,7 +15,7 @@ from dist_s2s.reports.blocks import Block, Code, Facts, Missing, Note, Section, 
 from dist_s2s.text.corpus import data_files, describe, is_prepared, load_pairs
 from dist_s2s.translation.translator import Translator
 
-_MOST_BYTES = 64 << 20  # of a file whose pairs are counted
+_MOST_BYTES = 64 << 20  # of data that are read to be counted
 _SPLITS: dict[str, Literal["train", "valid", "test"]] = {
     "data.train": "train",
     "data.valid": "valid",
@@ -115,6 +115,11 @@ def card_section(
     return Section("card", "Model card", [Facts(rows)])
 
 
+def is_large(name: str) -> bool:
+    """Tell whether data are too large to be read for a report; UserError or OSError if they are not there."""
+    return name != "phrasebook" and sum(path.stat().st_size for path in data_files(name)) > _MOST_BYTES
+
+
 def _parameters(translator: Translator) -> int:
     tables = translator.tables.values()
     return sum(each.numel() for each in translator.core.parameters()) + sum(
@@ -130,7 +135,7 @@ def _pairs(config: Config, key: str, described: Mapping[str, Any]) -> str:
     try:
         if is_prepared(name):
             return f"{read_manifest(Path(name))['report']['pairs'][split]:,}"
-        if name != "phrasebook" and sum(path.stat().st_size for path in data_files(name)) > _MOST_BYTES:
+        if is_large(name):
             return "not counted"
         return f"{len(load_pairs(name, split, config.data.columns, config.data.skip_bad_lines)):,}"
     except (UserError, OSError):

@@ -53,7 +53,7 @@ def draw_bars(chart: Bars) -> str:
             axes.bar(places, values, width, color=_CURVES[number % COLOURS])
         every = -(-len(chart.names) // 12)
         ticks = range(0, len(chart.names), every)
-        is_long = sum(len(chart.names[place]) for place in ticks) > 40
+        is_long = len(ticks) * max(len(chart.names[place]) for place in ticks) > 55  # letters fit side by side
         axes.set_xticks(ticks, [chart.names[place] for place in ticks], rotation=30 if is_long else 0)
         axes.set_ylabel(chart.y)
         return _as_svg(figure, _alternative(chart.title, describe_bars(chart)))

@@ -45,14 +45,15 @@ class MetricsReader:
             raise UserError(f"{self._path} cannot be read: {error.strerror}") from None
         complete = complete[: complete.rfind(b"\n") + 1]
         self._position += len(complete)
-        return [line for text in complete.splitlines() if (line := self._parsed(text)) is not None], is_other
+        lines = [parse_line(text) for text in complete.splitlines()]
+        self.damaged += lines.count(None)
+        return [line for line in lines if line is not None], is_other
 
-    def _parsed(self, text: bytes) -> dict[str, Any] | None:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):  # of JSON, or of UTF-8
-            line = None
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            return line
-        self.damaged += 1
+
+def parse_line(text: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None if it is no JSON object with a step."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # of JSON, or of UTF-8
         return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

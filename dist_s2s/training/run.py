@@ -11,6 +11,7 @@ from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
 from dist_s2s.preparation.prepared import adopt
+from dist_s2s.reports.at_end import see_at_end, write_at_end
 from dist_s2s.storage.checkpoint import load_weights, text_directory
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_directory import checkpoint_to_resume, claim, has_other_data
@@ -63,7 +64,9 @@ class Start:
 def run_training(
     config: Config, verbose: bool = False, listeners: Sequence[Listener] = (), inputs: Sequence[str] = ()
 ) -> None:
-    """Read the data, train, score the best checkpoint on the test data, and write summary.json (collective).
+    """Read the data, train, score the best checkpoint on the test data, and write summary.json and report.html.
+
+    Collective.
 
     Args:
         config: the run's.
@@ -97,6 +100,9 @@ def run_training(
         log.start_trackers(config.model_dump(mode="json"), trainer.progress)
         fit(trainer, start.data, log, listeners)
         log.write_summary(finish(config, trainer, start.data, log))
+        seen = see_at_end(translator, log.say) if config.training.report else None
+    if seen is not None and ranks.is_first:  # the others are free by now
+        write_at_end(translator, seen, log.say)
 
 
 def prepare(config: Config, ranks: Ranks, lock: RunLock) -> Start:

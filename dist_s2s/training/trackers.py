@@ -16,7 +16,7 @@ from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import naming, write_durably
-from dist_s2s.storage.metrics import METRICS
+from dist_s2s.storage.metrics import METRICS, parse_line
 from dist_s2s.training import schedule
 from dist_s2s.training.events import ChunkBegin, Event, OtherValidation, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
@@ -55,6 +55,7 @@ class RunLog:
         )
         self._task = self._bar.add_task("starting", total=1.0, epoch=1)
         self._last_line = time.monotonic()
+        self._has_trackers = False  # of which one that has failed to start cannot finish
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -62,8 +63,11 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
-        for tracker in self.accelerator.trackers:  # end_training would also leave the process group
-            tracker.finish()
+        for tracker in self.accelerator.trackers if self._has_trackers else ():
+            try:
+                tracker.finish()  # accelerate's end_training would also leave the process group
+            except Exception as error:  # of whatever kind; what the run has to keep, it has kept
+                self.say(f"warning: the tracker {tracker.name} could not finish: {type(error).__name__}: {error}")
 
     def __call__(self, event: Event) -> None:
         """Write and show what an event is about (collective)."""
@@ -117,11 +121,15 @@ class RunLog:
 
         def drop_later_lines() -> None:
             if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if line.endswith("}") and not _comes_again(json.loads(line), progress)]
-                write_durably(path, "".join(line + "\n" for line in kept))
+                kept = [
+                    line + b"\n"
+                    for line in path.read_bytes().splitlines()
+                    if (found := parse_line(line)) is not None and not _comes_again(found, progress)
+                ]
+                write_durably(path, b"".join(kept))
 
         self._write(lambda: self._tell_trackers(lambda: self.accelerator.init_trackers("dist_s2s", _flat(config))))
+        self._has_trackers = True
         self._write(drop_later_lines)
 
     def say(self, text: str) -> None:

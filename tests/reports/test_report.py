@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from dist_s2s import UserError
 from dist_s2s.analysis.word_map import WordMap
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.reports import blocks
+from dist_s2s.reports.at_end import see_at_end, write_at_end
 from dist_s2s.reports.blocks import Missing, Report, Section
 from dist_s2s.reports.charts import describe_bars, describe_lines
 from dist_s2s.reports.collecting import collect
@@ -24,6 +27,7 @@ from dist_s2s.reports.scores import read_translations, scores_section
 from dist_s2s.reports.word_sections import evolution_section, words_section
 from dist_s2s.reports.writing import page_of, write_report
 from dist_s2s.storage.recorded_vectors import RecordedVectors, RecordedWord, vectors_file
+from dist_s2s.translation.load import best_checkpoint, load_translator
 from tests.commands import run
 from tests.reports.test_watch import append, figures, report
 
@@ -64,7 +68,9 @@ def missing(section: Section) -> list[str]:
 def test_the_page_has_everything_and_needs_nothing(saved_run: Path, alone: Ranks, tmp_path: Path) -> None:
     found = collect(saved_run, [saved_run], ["cat", "猫"], alone)
     assert {section.anchor: missing(section) for section in found.sections if missing(section)} == {
-        "evolution": ["no vectors were recorded: train with training.record_vectors_every"]
+        "evolution": [
+            "no vectors were recorded; to see how words move, train with --training.record_vectors_every 100, say"
+        ]
     }
     size = write_report(found, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -76,9 +82,10 @@ def test_the_page_has_everything_and_needs_nothing(saved_run: Path, alone: Ranks
     assert policy is not None
     assert policy.startswith("default-src 'none'; ")
     images = [each for each in elements.named("svg") if "viewbox" in each]
-    assert len(images) == 7  # loss, scores, speed; parts of a step; rows and waiting of ranks; errors by length
+    # Loss, scores, speed; parts of a step; rows and waiting of ranks; errors by length, and by frequency.
+    assert len(images) == 8
     assert all(each["role"] == "img" and each["aria-label"] for each in images)
-    assert len(elements.named("figure")) == 7
+    assert len(elements.named("figure")) == 8
     assert len(elements.named("input")) == 2  # a search for each map
     anchors = {each["id"] for each in elements.named("section")}
     assert {str(each["href"])[1:] for each in elements.named("a")} == anchors
@@ -184,10 +191,15 @@ def test_recorded_words_are_shown(tmp_path: Path) -> None:
     rows[:, 1] = np.nan
     words = (RecordedWord("猫", 4), RecordedWord("none", 5))
     RecordedVectors(words, np.arange(300), rows).save(vectors_file(tmp_path, "source"))
-    drift, table = evolution_section(tmp_path).blocks
+    drift, norms, near, table = evolution_section(tmp_path).blocks
     assert isinstance(drift, blocks.Lines)
     assert list(drift.lines) == ["猫"]
     assert drift.lines["猫"][-1] == (299, pytest.approx(np.linalg.norm(rows[299, 0] - rows[0, 0]), rel=1e-6))
+    assert isinstance(norms, blocks.Lines)
+    assert norms.lines["猫"][-1] == (299, pytest.approx(np.linalg.norm(rows[299, 0]), rel=1e-6))
+    assert isinstance(near, blocks.Table)
+    assert near.headings == ("word", "step 0", "step 75", "step 150", "step 224", "step 299")
+    assert near.rows[0] == ["猫", *[""] * 5]  # the other word is never there
     assert isinstance(table, blocks.Table)
     assert [row[0] for row in table.rows] == ["猫", "none"]
 
@@ -200,9 +212,44 @@ def test_the_command(saved_run: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_a_word_that_no_side_knows_is_told(saved_run: Path) -> None:
+def test_a_word_that_no_side_knows_is_told(saved_run: Path, alone: Ranks) -> None:
     with pytest.raises(UserError, match="'zebra' is not in the source vocabulary"):
-        words_section(saved_run, ["cat", "zebra"])
+        words_section(load_translator(saved_run, alone), best_checkpoint(saved_run), ["cat", "zebra"])
+
+
+def test_a_report_that_fails_is_a_line(
+    saved_run: Path, alone: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(saved_run, tmp_path / "a run")
+    said: list[str] = []
+    translator = load_translator(tmp_path / "a run", alone)
+    translator.config = translator.config.model_copy(update={"run_dir": tmp_path / "a run"})
+
+    def attempt() -> str:
+        seen = see_at_end(translator, said.append)
+        if seen is not None:
+            write_at_end(translator, seen, said.append)
+        return said.pop()
+
+    page = tmp_path / "a run" / "report.html"
+    later = f"To write it later: dist-s2s report --run '{tmp_path}/a run'"
+    page.mkdir()
+    assert attempt().startswith(f"warning: no report.html was written: {page} cannot be written: ")
+    page.rmdir()
+    assert attempt().startswith(f"report of the run in {page} (")
+    for target, error, reason in (
+        ("writing.write_output", UserError("disk full"), "disk full"),
+        ("at_end.see", ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero"),
+        ("at_end.choose", KeyError("a"), "KeyError: 'a'"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"dist_s2s.reports.{target}", Mock(side_effect=error))
+            assert (
+                attempt() == f"warning: no report.html was written: {reason}; the report.html there is older. {later}"
+            )
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "jinja2", None)
+        assert "a report needs the extra \"analysis\": pip install 'dist-s2s[analysis]'" in attempt()
 
 
 def test_a_damaged_summary_is_told(saved_run: Path, alone: Ranks, tmp_path: Path) -> None:

@@ -61,9 +61,27 @@ def test_a_tracker_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
             use()
 
 
+def test_a_tracker_that_cannot_finish_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(Tracker, "finish", fail)
+    monkeypatch.setattr(Tracker, "name", "mine", raising=False)
+    for started in (False, True):
+        log, _ = make_log(tmp_path)
+        with log:
+            if started:
+                log.start_trackers({}, Progress())
+        said = "warning: the tracker mine could not finish: RuntimeError: no network\n"
+        assert capsys.readouterr().out == (said if started else "")  # one that has not started has nothing to finish
+
+
 def test_metrics_go_to_the_file_and_to_the_tracker(tmp_path: Path) -> None:
     log, tracker = make_log(tmp_path)
     with log:
+        log.start_trackers({}, Progress())
         log.metrics(3, {"loss": 1.5})
         log.metrics(4, {"loss": 1.25})
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -101,7 +119,8 @@ def test_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         log.metrics(step, {"loss": 1.0})
     file = tmp_path / "metrics.jsonl"
-    file.write_text(file.read_text(encoding="utf-8") + '{"step": 4, "lo', encoding="utf-8")  # killed while writing
+    # Damaged on the disk, and killed while writing.
+    file.write_bytes(b'{"step" 2}\n\xff}\n[1]\n' + file.read_bytes() + b'{"step": 4, "lo')
     log.start_trackers({}, Progress(step=2))
     log.metrics(3, {"loss": 2.0})
     assert [json.loads(line)["step"] for line in file.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]

@@ -34,8 +34,16 @@ from dist_s2s.storage.durable_files import (
     write_checked_json,
     write_durably,
 )
-from dist_s2s.storage.table_rows import load_rows, shard_file
-from dist_s2s.storage.training_state import TrainingState, load_optimizer, replicated_tensors, saved_state, scalars
+from dist_s2s.storage.table_rows import AVERAGE, KNOWN, load_rows, shard_file
+from dist_s2s.storage.training_state import (
+    TrainingState,
+    load_average,
+    load_optimizer,
+    model_tensors,
+    replicated_tensors,
+    saved_state,
+    scalars,
+)
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of the manifest itself
@@ -71,7 +79,7 @@ def save_checkpoint(
     def write() -> dict[str, str]:
         sums = {}
         for name, table in state.tables.items():
-            rows = row_state(state.table_optimizer, table.weight)
+            rows = {**row_state(state.table_optimizer, table.weight), **_average_of_rows(state, table)}
             file = shard_file(name, ranks.rank, ranks.world_size)
             sums[file] = _save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
@@ -92,6 +100,7 @@ def save_checkpoint(
                 "progress": progress,
                 "tables": {name: _describe(table) for name, table in state.tables.items()},
                 "scalars": scalars(state),
+                "average": _describe_average(state),
                 "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
             }
             write_checked_json(partial / MANIFEST, manifest)
@@ -166,9 +175,9 @@ def text_directory(checkpoint: Path) -> Path:
 
 
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-    """Load the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    """Load the model alone, averaged if the run keeps an average. Calls no collectives. Raises UserError for a file that is missing or damaged."""
     manifest = read_manifest(checkpoint)
-    _load_core(checkpoint, core, core_tensors(checkpoint, manifest))
+    _load_core(checkpoint, core, model_tensors(core_tensors(checkpoint, manifest), averaged=True))
     for name, table in tables.items():
         load_rows(checkpoint, manifest, name, table, only_weight=True)
 
@@ -177,21 +186,26 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
     """Load the model and its optimizers, on any number of ranks; return the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
     tensors = core_tensors(checkpoint, manifest)
-    _load_core(checkpoint, state.core, tensors)
+    _load_core(checkpoint, state.core, model_tensors(tensors, averaged=False))
     core_state = saved_state("core_optimizer", tensors, manifest["scalars"])
     load_optimizer(state.core_optimizer, core_state)
     table_state = saved_state("table_optimizer", tensors, manifest["scalars"])
+    averages = {}
     for number, (name, table) in enumerate(state.tables.items()):
-        rows = load_rows(checkpoint, manifest, name, table, only_weight=False)
+        rows = load_rows(checkpoint, manifest, name, table, only_weight=False, averaged=False)
+        if AVERAGE in rows:
+            averages[name] = rows.pop(AVERAGE), rows.pop(KNOWN)
         if rows:
             table_state.setdefault(number, {}).update(rows)
     load_optimizer(state.table_optimizer, table_state)
+    if state.average is not None and manifest.get("average"):
+        load_average(state, tensors, averages, manifest["average"]["updates"])
     return manifest
 
 
 def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) -> None:
     try:
-        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+        core.load_state_dict(tensors)
     except RuntimeError as error:
         reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"{checkpoint} holds another model: {reasons}") from None
@@ -201,6 +215,22 @@ def core_tensors(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor
     """Return the tensors of the replicated part, see ``replicated_tensors``. Raises UserError for a damaged file."""
     check_sha256(checkpoint / "core.safetensors", manifest["sha256"].get("core.safetensors"))
     return load_file(checkpoint / "core.safetensors")
+
+
+def _average_of_rows(state: TrainingState, table: DistributedEmbedding) -> dict[str, Tensor]:
+    """Return the average of this rank's rows of a table, which may lag behind, and what it knows; or nothing."""
+    average, weight = state.average, table.weight
+    if average is None or weight not in average.known:
+        return {}
+    return {AVERAGE: average.averages[weight], KNOWN: average.known[weight]}
+
+
+def _describe_average(state: TrainingState) -> dict[str, float] | None:
+    """Return what the averages of rows catch up by; None if there are none yet."""
+    average = state.average
+    if average is None or not average.averages:
+        return None
+    return {"decay": average.decay.decay, "updates": average.updates}
 
 
 def _describe(table: DistributedEmbedding) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SOURCES = {
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
         (
-            *("train", "prepare", "translate", "evaluate", "probe", "serve"),
+            *("train", "prepare", "translate", "evaluate", "average", "probe", "serve"),
             *("embeddings", "align", "evolution", "export", "watch", "report", "estimate"),
         ),
         ("cli",),

@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": "turn files of sentence pairs into a filtered corpus that training reads from the disk",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run on a test file: BLEU and chrF",
+    "average": "average the weights of a run's checkpoints into a run that translates better",
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
@@ -25,7 +26,7 @@ COMMANDS = {
     "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "probe", "align", "serve")
+ON_RANKS = ("train", "translate", "evaluate", "average", "probe", "align", "serve")
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """An exponential moving average of all weights, which follows only those rows of tables that change.
 
-The dense formula, after each update t = 1, 2, … of the weights w, is ``average += (1 - d_t) · (w - average)``. The decay
-``d_t = min(decay, (1 + t) / (10 + t))`` grows with t, as in TensorFlow's ExponentialMovingAverage and Marian, lest the
-first weights count for long.
+The dense formula, after each update t = 1, 2, … of the weights w, is ``average += (1 - d_t) · (w - average)``. The
+decay ``d_t = min(decay, (1 + t) / (10 + t))`` grows with t, as in TensorFlow's ExponentialMovingAverage and in Marian,
+lest the first weights count for long.
 
 A pass over a table of which a step changes few rows would cost more than the step. A row that keeps its value w from
-update s to update t moves by the dense formula to ``w + (average - w) · d_(s+1) · … · d_t``, and the product has a closed
-form. So with each row goes the number of the last update that its average knows of, and the average catches up before
-the row changes, and before it is used: exactly what the dense formula gives, but for rounding.
+update s to update t moves by the dense formula to ``w + (average - w) · d_(s+1) · … · d_t``, and the product has a
+closed form. So with each row goes the number of the last update that its average knows of, and the average catches up
+before the row changes, and before it is used: exactly what the dense formula gives, but for rounding.
 """
 
 import math

@@ -61,6 +61,11 @@ def load_rows(
         file = checkpoint / shard_file(name, owner, old.num_shards)
         check_sha256(file, manifest["sha256"].get(file.name))
         with safe_open(file, framework="pt") as shard:
+            keys = shard.keys()
+            if only_weight:
+                keys = ["weight"]
+            elif averaged:
+                keys = [key for key in keys if key not in (AVERAGE, KNOWN)]
             for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
                 stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
                 ids = old.ids(owner, start, stop)
@@ -69,9 +74,7 @@ def load_rows(
                 mine = (ids >= 0) & (places >= 0) & (places < end - first)
                 if not mine.any():
                     continue
-                for key in shard.keys():
-                    if key != "weight" and (only_weight or (averaged and key in (AVERAGE, KNOWN))):
-                        continue
+                for key in keys:
                     if key == "weight" and averaged:
                         block = _averaged(shard, slice(start, stop), manifest)
                     else:
@@ -91,15 +94,15 @@ def read_rows(checkpoint: Path, manifest: dict[str, Any], name: str, ids: range)
     """
     partition = _partition(manifest, name)
     with ExitStack() as stack:
-        shards = []
-        for owner in range(partition.num_shards):
+        shards = {}
+        for owner in _owners(partition, ids):
             file = checkpoint / shard_file(name, owner, partition.num_shards)
             check_sha256(file, manifest["sha256"].get(file.name))
-            shards.append(stack.enter_context(safe_open(file, framework="pt")))
+            shards[owner] = stack.enter_context(safe_open(file, framework="pt"))
         for start in range(ids.start, ids.stop, _ROWS_AT_A_TIME):
             block = torch.arange(start, min(start + _ROWS_AT_A_TIME, ids.stop))
             parts, places = [], []
-            for owner, shard in enumerate(shards):
+            for owner, shard in shards.items():
                 rows = partition.positions(block) - partition.offset(owner)
                 mine = ((rows >= 0) & (rows < partition.shard_size(owner))).nonzero()[:, 0]
                 if len(mine):  # a run of ids is a run of rows on each owner
@@ -109,10 +112,19 @@ def read_rows(checkpoint: Path, manifest: dict[str, Any], name: str, ids: range)
             yield torch.cat(parts)[torch.cat(places).argsort()]
 
 
+def _owners(partition: RowPartition, ids: range) -> list[int]:
+    """Return the owners of successive ids; of a round-robin layout all, which own some unless the ids are very few."""
+    owners = range(partition.num_shards)
+    if partition.layout == "round_robin":
+        return list(owners)
+    return [owner for owner in owners if partition.offset(owner) < ids.stop and partition.offset(owner + 1) > ids.start]
+
+
 def _averaged(shard: Any, rows: slice, manifest: dict[str, Any]) -> Tensor:
     """Return weights [N, D] of an open file: their average, if there is one."""
     weight: Tensor = shard.get_slice("weight")[rows]
-    if AVERAGE not in shard.keys():
+    names = shard.keys()
+    if AVERAGE not in names:
         return weight
     average, known = (shard.get_slice(key)[rows] for key in (AVERAGE, KNOWN))
     kept = Decay(manifest["average"]["decay"]).since(known, manifest["average"]["updates"])

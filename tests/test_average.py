@@ -48,7 +48,7 @@ def test_every_weight_is_the_mean(saved_run: Path, average: Path) -> None:
     assert found.keys() == both[0].keys()
     for name, value in found.items():
         assert torch.equal(value, ((both[0][name].double() + both[1][name].double()) / 2).to(value.dtype))
-        assert name == "target_table" or not torch.equal(both[0][name], both[1][name])
+        assert not torch.equal(both[0][name], both[1][name])
     assert run("dist_s2s.translate", "--run", average, stdin="我看见猫。\n".encode()).output.count("\n") == 1
 
 
@@ -131,7 +131,7 @@ def make_checkpoints(run_dir: Path, progress: Mapping[str, int]) -> None:
     for step in (10, 20, 30, 40, 50):
         path = run_dir / "checkpoints" / f"step-{step}"
         path.mkdir(parents=True)
-        empty = dict.fromkeys(("tables", "scalars", "sha256"), {})
+        empty: dict[str, dict[str, int]] = {key: {} for key in ("tables", "scalars", "sha256")}
         write_checked_json(path / "manifest.json", {"format": 2, "step": step, "progress": progress, **empty})
 
 

@@ -15,7 +15,7 @@ from dist_s2s.training.optimizers import grouped_names
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.translation.load import SavedRun
 
-_BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
+BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
 
 
 def start_from(trainer: Trainer, origin: SavedRun) -> list[str]:
@@ -87,7 +87,7 @@ def _by_word(new: Tensor, old: Tensor, new_ids: Tensor) -> Tensor:
 def _load_core(core: nn.Module, tensors: Mapping[str, Tensor], target_ids: Tensor) -> None:
     own = core.state_dict()
     loaded = model_tensors(tensors, averaged=True)
-    for key in _BY_TARGET_WORD:
+    for key in BY_TARGET_WORD:
         if key in loaded:
             loaded[key] = _by_word(own[key], loaded[key], target_ids)
     core.load_state_dict(loaded)
@@ -104,7 +104,7 @@ def _load_core_optimizer(
     moved = {}
     for number, name in enumerate(here):
         values = state.get(there.index(name), {})  # nothing if it was frozen there
-        if name in _BY_TARGET_WORD:
+        if name in BY_TARGET_WORD:
             fresh = torch.zeros_like(parameters[name])
             values = {
                 key: _by_word(fresh, value, target_ids) if isinstance(value, Tensor) and value.dim() else value

@@ -24,8 +24,8 @@ def begin_new_words(
     """Let the rows of ids that have got another word begin anew, with the optimizers' state of them (collective).
 
     Nothing of a word that has given way is left to the one that takes its id: neither its row in the source or target
-    table, nor its class in the output layer, nor the moments or averages of any of them. All other rows stay as they are, bit by
-    bit.
+    table, nor its class in the output layer, nor the moments or averages of any of them. All other rows stay as they
+    are, bit by bit.
 
     Args:
         translator: whose vocabularies have just been updated.

@@ -32,7 +32,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s.sharded": [
         ("companions",),
         ("output",),
-        ("optim", "clip"),
+        ("optim", "clip", "averaging"),
         ("tables",),
         ("exchange",),
         ("transport",),

@@ -37,7 +37,7 @@ class TrainingState:
 def replicated_tensors(state: TrainingState) -> dict[str, Tensor]:
     """Return the model's tensors, their averages, and what of the optimizers' state is not rows of a shard."""
     tensors = {f"{_MODEL}{key}": value for key, value in state.core.state_dict().items()}
-    averages = {} if state.average is None else state.average.averages
+    averages: Mapping[Tensor, Tensor] = {} if state.average is None else state.average.averages
     for key, parameter in state.core.named_parameters():
         if parameter in averages:
             tensors[f"{_AVERAGE}{key}"] = averages[parameter]
@@ -72,7 +72,7 @@ def load_average(
     """
     assert state.average is not None
     parameters = dict(state.core.named_parameters())
-    averages = {
+    averages: dict[Tensor, Tensor] = {
         parameters[key.removeprefix(_AVERAGE)]: value for key, value in tensors.items() if key.startswith(_AVERAGE)
     }
     weights = {name: state.tables[name].weight for name in rows}

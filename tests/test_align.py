@@ -19,7 +19,8 @@ from dist_s2s.analysis.alignment.aligning import Settings
 from dist_s2s.analysis.alignment.aligning import align as align_sides
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
+from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
 from dist_s2s.text.vectors.writing import write_word2vec

@@ -38,9 +38,9 @@ def replicated_tensors(state: TrainingState) -> dict[str, Tensor]:
     """Return the model's tensors, their averages, and what of the optimizers' state is not rows of a shard."""
     tensors = {f"{_MODEL}{key}": value for key, value in state.core.state_dict().items()}
     averages: Mapping[Tensor, Tensor] = {} if state.average is None else state.average.averages
-    for key, parameter in state.core.named_parameters():
-        if parameter in averages:
-            tensors[f"{_AVERAGE}{key}"] = averages[parameter]
+    for key, weight in state.core.named_parameters():
+        if weight in averages:
+            tensors[f"{_AVERAGE}{key}"] = averages[weight]
     for name, optimizer in state.optimizers.items():
         for number, parameter in enumerate(_parameters(optimizer)):
             in_shards = row_state(optimizer, parameter) if name == "table_optimizer" else {}

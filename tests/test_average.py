@@ -78,6 +78,12 @@ def test_training_begins_with_it_but_does_not_go_on(corpus: Path, average: Path,
     assert f"begins with {average / 'checkpoints' / 'step-2'}" in run("dist_s2s.train", *settings).output
 
 
+def test_a_missing_folder_is_not_made(saved_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no/run cannot be written: No such file or directory"):
+        write_average(saved_run, newest(saved_run, None), tmp_path / "no" / "run", ALONE)
+    assert list(tmp_path.iterdir()) == []
+
+
 def flip_a_bit(run_dir: Path) -> None:
     file = run_dir / "checkpoints" / "step-1" / "source_table-1-of-2.safetensors"
     content = bytearray(file.read_bytes())

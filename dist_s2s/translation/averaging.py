@@ -13,6 +13,7 @@ from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import RowPartition
 from dist_s2s.storage.checkpoint import core_tensors, list_checkpoints, read_manifest, text_directory
+from dist_s2s.storage.durable_files import writable
 from dist_s2s.storage.publishing import publish, save_tensors
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run, write_run_files
@@ -104,7 +105,8 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
     def begin() -> None:
         if ranks.is_first:
             shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-            (partial / "checkpoints").mkdir(parents=True)
+            with writable(output):
+                partial.mkdir()
 
     def finish() -> None:
         if ranks.is_first:

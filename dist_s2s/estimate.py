@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         optimizer=options.optimizer,
         dtype=getattr(torch, options.dtype),
         comm_dtype=options.comm_dtype and getattr(torch, options.comm_dtype),
+        averaged=options.averaged,
     )
     found = compare(problem, None if options.transport == "auto" else options.transport, calibration)
     print(to_text(found, calibration))
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="id i has a probability of about (i + 1)^-skew: 0 uniform, 1 (default) Zipf",
     )
     add("--optimizer", choices=OPTIMIZERS, default="RowWiseAdagrad", help="default: RowWiseAdagrad")
+    add("--averaged", action="store_true", help="a moving average of the rows is kept, see training.ema_decay")
     add("--dtype", choices=("float32", "float64", "bfloat16"), default="float32", help="of the rows; default: float32")
     add("--comm_dtype", choices=("bfloat16", "float16"), help="in which rows and gradients travel, if not in their own")
     add("--transport", choices=("auto", *TRANSPORTS), default="auto", help="auto (default): whichever is faster")

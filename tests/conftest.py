@@ -42,9 +42,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps by two ranks in round-robin layout, for tests that only read it."""
+    """A run of two steps by two ranks in round-robin layout, with two checkpoints, for tests that only read it."""
     run_dir = tmp_path_factory.mktemp("saved") / "run"
     corpus = write_corpus(tmp_path_factory.mktemp("corpus"))
-    settings = options(corpus, run_dir, training__max_steps=2, embedding__layout="round_robin")
+    limits = {"training__max_steps": 2, "training__checkpoint_every": 1}
+    settings = options(corpus, run_dir, embedding__layout="round_robin", **limits)
     run("dist_s2s.train", *settings, ranks=2)
     return run_dir

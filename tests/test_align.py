@@ -20,7 +20,8 @@ from dist_s2s.analysis.alignment.anchors import Settings
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.analysis.rows import TableRows
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.checkpoint import MANIFEST, read_manifest
+from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.vectors.matching import Coverage, Matcher
 from dist_s2s.text.vectors.reading import VectorFile
@@ -221,6 +222,7 @@ def test_a_manifest_that_vanishes_after_all_ranks_have_read_it(
 
     copied = tmp_path / "run"
     shutil.copytree(saved_run, copied)
+    shutil.rmtree(copied / "checkpoints" / "step-1")  # lest it take the place of the one that vanishes
     monkeypatch.setattr(vectors, "read_manifest", read_once)
     opened = WordVectors.open(f"{copied}:target", "source", WORDS, ALONE)
     assert opened.words[opened.reserved :]

@@ -45,6 +45,8 @@ def test_settings_reach_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report("--ids=8192")["distinct_ids_per_rank"] > usual["distinct_ids_per_rank"]
     assert report("--skew=0")["distinct_ids_per_rank"] == pytest.approx(4_096, abs=1)
     assert report("--optimizer=SparseAdam")["memory_per_rank"]["optimizer_state"] == 2 * 4e9
+    assert report("--averaged")["memory_per_rank"]["average"] == 10**9 / 64 * (64 * 4 + 4)
+    assert usual["memory_per_rank"]["average"] == 0
     assert report("--dtype=bfloat16")["memory_per_rank"]["rows"] == 2e9
     assert report("--comm_dtype=bfloat16")["bytes_sent"]["rows"] == usual["bytes_sent"]["rows"] / 2
     one_host = report("--hosts=1", "--transport=shared_memory")
@@ -75,6 +77,10 @@ def test_wrong_arguments_are_told(arguments: list[str], message: str, capsys: py
         (["--skew=nan"], "skew must be at least 0 and finite, but is nan"),
         (["--bandwidth=0"], "bandwidth must be more than 0 bytes per second, but is 0"),
         (["--latency=-1"], "latency must be at least 0 seconds, but is -1e-06"),
+        (
+            ["--averaged", "--dtype=bfloat16"],
+            "an average needs rows in float32 or float64, but they are torch.bfloat16",
+        ),
         (["--hosts=7"], "64 ranks are not a multiple of 7 hosts"),
         (["--transport=shared_memory"], "ranks on 8 hosts do not share memory"),
         (["--calibration=missing.json"], "cannot read the calibration missing.json: No such file"),

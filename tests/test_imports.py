@@ -16,7 +16,7 @@ SOURCES = {
 LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s": [
         (
-            *("train", "prepare", "translate", "evaluate", "score", "probe", "serve"),
+            *("train", "prepare", "translate", "evaluate", "score", "average", "probe", "serve"),
             *("embeddings", "align", "evolution", "export", "watch", "report", "estimate"),
         ),
         ("cli",),
@@ -32,7 +32,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
     "dist_s2s.sharded": [
         ("companions",),
         ("output",),
-        ("optim", "clip"),
+        ("optim", "clip", "averaging"),
         ("tables",),
         ("exchange",),
         ("transport",),

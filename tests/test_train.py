@@ -93,9 +93,8 @@ def validations(run_dir: Path) -> dict[int, float]:
 @pytest.fixture(scope="module")
 def long_options(corpus: Path) -> Callable[[Path], list[str]]:
     """Of a run that is long enough to be stopped in the middle, with dropout; every stop is at a validation."""
-    return lambda run_dir: options(
-        corpus, run_dir, training__max_steps=STEPS, model__dropout=0.3, training__validate_every=5
-    )
+    settings = {"model__dropout": 0.3, "training__validate_every": 5, "training__ema_decay": 0.9}
+    return lambda run_dir: options(corpus, run_dir, training__max_steps=STEPS, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +148,7 @@ def test_starting_a_finished_run_again_changes_nothing(
 def test_run_goes_on_with_another_number_of_ranks(corpus: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     exact = {"training__precision": "fp64", "model__dropout": 0, "training__checkpoint_every": 10}
+    exact["training__ema_decay"] = 0.9
     run("dist_s2s.train", *options(corpus, one, **exact))
     shutil.copytree(one, two)
     shutil.rmtree(two / "checkpoints" / "step-20")
@@ -156,6 +156,8 @@ def test_run_goes_on_with_another_number_of_ranks(corpus: Path, tmp_path: Path) 
     assert read_manifest(two / "checkpoints/step-20")["tables"]["source_table"]["world_size"] == 2
     assert losses(two) == pytest.approx(losses(one), rel=1e-9)
     assert len(losses(two)) == 20
+    assert validations(two) == pytest.approx(validations(one), rel=1e-9)  # of the averages
+    assert len(validations(two)) == 1
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ class TableRows:
 
         def blocks() -> Iterator[tuple[Tensor, Tensor]]:
             start = 0
-            for rows in read_rows(checkpoint, manifest, name, num_rows):
+            for rows in read_rows(checkpoint, manifest, name, range(num_rows)):
                 yield torch.arange(start, start + len(rows)), rows
                 start += len(rows)
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run, or a file of translations, on test pairs, and compare it with others",
     "score": "tell how likely a trained run finds given translations",
+    "average": "average the weights of a run's checkpoints into a run that translates better",
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",
@@ -26,7 +27,7 @@ COMMANDS = {
     "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "score", "probe", "align", "serve")
+ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")
 
 
 def main() -> None:

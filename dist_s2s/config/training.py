@@ -46,6 +46,13 @@ class TrainingConfig(Section):
     nonfinite_gradient: Literal["stop", "skip"] = Field(
         default="stop", description="what all ranks do if any rank's gradient is nan or infinite"
     )
+    ema_decay: OptionalFloat = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="average all weights over the steps, exponentially; validations, the best checkpoint and "
+        "translations then use the averages. 0.999: over about the last 1,000 steps; null: none",
+    )
     validate_every: int = Field(default=250, gt=0, description="steps between validations")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")

@@ -59,7 +59,8 @@ class Cluster:
 class Problem:
     """One table of ``num_embeddings`` rows, of which each rank looks up ``ids`` in a step, drawn by IdDistribution.
 
-    Rows and gradients travel in ``comm_dtype``, by default in their own dtype.
+    Rows and gradients travel in ``comm_dtype``, by default in their own dtype. If ``averaged``, a MovingAverage of the
+    rows is kept.
     """
 
     num_embeddings: int
@@ -72,10 +73,13 @@ class Problem:
     optimizer: str = "RowWiseAdagrad"
     dtype: torch.dtype = torch.float32
     comm_dtype: torch.dtype | None = None
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.skew < math.inf:
             raise UserError(f"skew must be at least 0 and finite, but is {self.skew:g}")
+        if self.averaged and self.dtype.itemsize < torch.float32.itemsize:
+            raise UserError(f"an average needs rows in float32 or float64, but they are {self.dtype}")
         if self.transport == "shared_memory" and self.cluster.hosts > 1:
             raise UserError(
                 f"transport shared_memory is not possible: ranks on {self.cluster.hosts} hosts do not share memory; "

@@ -12,7 +12,7 @@ from dist_s2s.cost.layouts import Choice, reason
 def to_json(found: Sequence[Choice], calibration: Calibration) -> dict[str, Any]:
     """Return the question and all figures of its answer: bytes, seconds, numbers of rows."""
     problem = found[0].problem
-    names = ("num_embeddings", "embedding_dim", "ids", "skew", "optimizer")
+    names = ("num_embeddings", "embedding_dim", "ids", "skew", "optimizer", "averaged")
     return {
         **{name: getattr(problem, name) for name in names},
         **vars(problem.cluster),
@@ -56,7 +56,7 @@ def to_text(found: Sequence[Choice], calibration: Calibration) -> str:
             f"{problem.num_embeddings:,} rows × {problem.embedding_dim} in {_name(problem.dtype)}{travel}",
             f"{cluster.ranks:,} ranks on {where} of {cluster.cores} cores{network if cluster.hosts > 1 else ''}",
             f"a rank's step: {problem.ids:,} ids of skew {problem.skew:g}, {problem.asked.sum():,.0f} distinct; "
-            f"{problem.optimizer}",
+            f"{problem.optimizer}{', and averages of the rows' if problem.averaged else ''}",
             f"calibration: {calibration.cpu}, {calibration.cores} cores, torch {calibration.torch}, {calibration.date}",
             "",
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),

@@ -21,6 +21,7 @@ from dist_s2s.cost.id_traffic import Floats
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Problem
 from dist_s2s.cost.volume import messages, sent_and_received
 
+_COPIES_FOR_AVERAGE = 6  # of an updated row: it is gathered before and after the update, and its average moves twice
 # Of a step: two meetings around the lookup and one in backward; or ids, rows, first messages and gradients.
 EXCHANGES = {"shared_memory": 3, "collective": 4}
 COEFFICIENTS = (
@@ -42,10 +43,11 @@ def amounts(problem: Problem) -> dict[str, float]:
         return max(float(work.max()), float(work.mean()) * cluster.crowding)
 
     own_bytes = problem.ids * (row + gradient) + float(problem.asked.sum()) * gradient
+    averaged = problem.touched * gradient * _COPIES_FOR_AVERAGE * problem.averaged
     found = {
         "step": cluster.crowding,
         "id": busiest(problem.ids + problem.requests),
-        "row_byte": busiest(own_bytes + problem.requests * (gathered + gradient)),
+        "row_byte": busiest(own_bytes + problem.requests * (gathered + gradient) + averaged),
         f"{problem.optimizer} updated_byte": busiest(problem.touched) * gradient,
     }
     if cluster.ranks > 1:

@@ -7,14 +7,16 @@ from dist_s2s.cost.problem import OPTIMIZERS, Problem
 
 _ID_BYTES = 8
 _POSITION_BYTES = 4  # as positions travel, of up to 2³¹ rows
+_KNOWN_BYTES = 4  # the number of the last update that a row's average knows of
 _MAILBOX_PAGE = 1 << 20  # the halves of a mailbox grow by multiples of it
 
 
 def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
     """Return the bytes of the rank that needs the most, itemized.
 
-    ``rows`` and ``optimizer_state`` are exact (the state once every row has been updated), ``mailboxes`` nearly so;
-    ``step``, the tensors that live at once during a step, including the model's rows and gradients, is rough.
+    ``rows``, ``optimizer_state`` and ``average`` are exact (the state once every row has been updated),
+    ``mailboxes`` nearly so; ``step``, the tensors that live at once during a step, including the model's rows and
+    gradients, is rough.
     """
     rows, dim, distinct = problem.partition.shard_size(0), problem.embedding_dim, float(problem.asked.sum())
     whole, per_row = OPTIMIZERS[problem.optimizer]
@@ -27,8 +29,9 @@ def memory(problem: Problem, process_bytes: float) -> dict[str, float]:
     return {
         "rows": rows * dim * problem.dtype.itemsize,
         "optimizer_state": rows * (whole * dim + per_row) * problem.sum_dtype.itemsize,
+        "average": rows * (dim * problem.dtype.itemsize + _KNOWN_BYTES) * problem.averaged,
         "mailboxes": 2 * pages * _MAILBOX_PAGE * problem.in_place,
-        "step": plan + seen + max(backward, (2 + whole) * touched * gradient),
+        "step": plan + seen + max(backward, (2 + whole + problem.averaged) * touched * gradient),
         "process": process_bytes,
     }
 

@@ -3,22 +3,19 @@
     checkpoints/step-500/
         manifest.json                        step, progress, tables, scalars, and each file's SHA-256
         core.safetensors                     the replicated model and its optimizer's state, written by rank 0
-        source_table-0-of-4.safetensors      rank 0's rows, and the rows of its optimizer's state; and so on
+        source_table-0-of-4.safetensors      rank 0's rows, and the rows of its optimizer's state; and so on; both files
+                                             hold the weights' averages too, if the run keeps any
         source_vocabulary.txt, …             both sides' files, if they change while they are trained, as on a stream
 
 A table is loaded on any number of ranks and in either layout: each rank picks its rows out of the old shards.
 """
 
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dist_s2s import UserError
@@ -27,18 +24,23 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.storage.durable_files import (
     check_sha256,
-    naming,
     read_checked_json,
     sha256_of,
-    sync_directory,
     write_checked_json,
     write_durably,
 )
-from dist_s2s.storage.table_rows import load_rows, shard_file
-from dist_s2s.storage.training_state import TrainingState, load_optimizer, replicated_tensors, saved_state, scalars
+from dist_s2s.storage.publishing import FORMAT, MANIFEST, hide, publish, save_tensors
+from dist_s2s.storage.table_rows import AVERAGE, KNOWN, load_rows, shard_file
+from dist_s2s.storage.training_state import (
+    TrainingState,
+    load_average,
+    load_optimizer,
+    model_tensors,
+    replicated_tensors,
+    saved_state,
+    scalars,
+)
 
-MANIFEST = "manifest.json"
-FORMAT = 2  # 1 had no checksum of the manifest itself
 _TENSORS = ".safetensors"
 
 
@@ -50,7 +52,7 @@ def save_checkpoint(
     ranks: Ranks,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write ``checkpoints/step-N`` (collective). Until its last moment the directory has another name.
+    """Write ``checkpoints/step-N``, see ``publish`` (collective).
 
     Args:
         progress: JSON values to be given back on resume.
@@ -59,50 +61,29 @@ def save_checkpoint(
     Raises:
         UserError: on every rank, if any of them cannot write.
     """
-    final = checkpoints / f"step-{step}"
-    partial = checkpoints / f".step-{step}.partial"
 
-    def prepare() -> None:
-        if ranks.is_first:
-            for remains in checkpoints.glob(".step-*"):  # of a run that was killed
-                shutil.rmtree(remains)
-            partial.mkdir(parents=True)
-
-    def write() -> dict[str, str]:
+    def write(folder: Path) -> dict[str, str]:
         sums = {}
         for name, table in state.tables.items():
-            rows = row_state(state.table_optimizer, table.weight)
+            rows = {**row_state(state.table_optimizer, table.weight), **_average_of_rows(state, table)}
             file = shard_file(name, ranks.rank, ranks.world_size)
-            sums[file] = _save_tensors(partial / file, {"weight": table.weight.detach(), **rows})
+            sums[file] = save_tensors(folder / file, {"weight": table.weight.detach(), **rows})
         if ranks.is_first:
-            sums["core.safetensors"] = _save_tensors(partial / "core.safetensors", replicated_tensors(state))
+            sums["core.safetensors"] = save_tensors(folder / "core.safetensors", replicated_tensors(state))
             for name, content in (files or {}).items():
-                write_durably(partial / name, content)
-                sums[name] = sha256_of(partial / name)
+                write_durably(folder / name, content)
+                sums[name] = sha256_of(folder / name)
         return sums
 
-    ranks.together(prepare)
-    sums = ranks.gather_texts(json.dumps(ranks.together(write)))
+    def describe() -> dict[str, Any]:
+        return {
+            "progress": progress,
+            "tables": {name: _describe(table) for name, table in state.tables.items()},
+            "scalars": scalars(state),
+            "average": _describe_average(state),
+        }
 
-    def publish() -> None:
-        if ranks.is_first:
-            manifest = {
-                "format": FORMAT,
-                "step": step,
-                "progress": progress,
-                "tables": {name: _describe(table) for name, table in state.tables.items()},
-                "scalars": scalars(state),
-                "sha256": {file: value for part in sums for file, value in json.loads(part).items()},
-            }
-            write_checked_json(partial / MANIFEST, manifest)
-            older = _hide(final) if final.exists() else None
-            os.replace(partial, final)
-            sync_directory(checkpoints)
-            if older is not None:  # only now that the new one is in its place
-                shutil.rmtree(older)
-
-    ranks.together(publish)
-    return final
+    return publish(checkpoints, step, write, describe, ranks)
 
 
 def save_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
@@ -116,26 +97,9 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file through to the disk; return its SHA-256. Raises UserError if it cannot be written."""
-    try:
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
-    except SafetensorError as error:
-        raise UserError(f"cannot write {path}: {error}") from None
-    with naming(path), open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def remove_checkpoint(checkpoint: Path) -> None:
     """Delete it under another name, so that what is left after a kill is never taken for a checkpoint."""
-    shutil.rmtree(_hide(checkpoint))
-
-
-def _hide(checkpoint: Path) -> Path:
-    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
-    os.replace(checkpoint, hidden)
-    return hidden
+    shutil.rmtree(hide(checkpoint))
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
@@ -166,9 +130,13 @@ def text_directory(checkpoint: Path) -> Path:
 
 
 def load_weights(checkpoint: Path, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> None:
-    """Load the model alone. Calls no collectives. Raises UserError for a file that is missing or damaged."""
+    """Load the model alone, averaged if the run keeps an average. Calls no collectives.
+
+    Raises:
+        UserError: for a file that is missing or damaged.
+    """
     manifest = read_manifest(checkpoint)
-    _load_core(checkpoint, core, core_tensors(checkpoint, manifest))
+    _load_core(checkpoint, core, model_tensors(core_tensors(checkpoint, manifest), averaged=True))
     for name, table in tables.items():
         load_rows(checkpoint, manifest, name, table, only_weight=True)
 
@@ -177,21 +145,26 @@ def load_training_state(checkpoint: Path, state: TrainingState) -> dict[str, Any
     """Load the model and its optimizers, on any number of ranks; return the manifest. Calls no collectives."""
     manifest = read_manifest(checkpoint)
     tensors = core_tensors(checkpoint, manifest)
-    _load_core(checkpoint, state.core, tensors)
+    _load_core(checkpoint, state.core, model_tensors(tensors, averaged=False))
     core_state = saved_state("core_optimizer", tensors, manifest["scalars"])
     load_optimizer(state.core_optimizer, core_state)
     table_state = saved_state("table_optimizer", tensors, manifest["scalars"])
+    averages = {}
     for number, (name, table) in enumerate(state.tables.items()):
-        rows = load_rows(checkpoint, manifest, name, table, only_weight=False)
+        rows = load_rows(checkpoint, manifest, name, table, only_weight=False, averaged=False)
+        if AVERAGE in rows:
+            averages[name] = rows.pop(AVERAGE), rows.pop(KNOWN)
         if rows:
             table_state.setdefault(number, {}).update(rows)
     load_optimizer(state.table_optimizer, table_state)
+    if state.average is not None and manifest.get("average"):
+        load_average(state, tensors, averages, manifest["average"]["updates"])
     return manifest
 
 
 def _load_core(checkpoint: Path, core: nn.Module, tensors: dict[str, Tensor]) -> None:
     try:
-        core.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model.")})
+        core.load_state_dict(tensors)
     except RuntimeError as error:
         reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"{checkpoint} holds another model: {reasons}") from None
@@ -201,6 +174,22 @@ def core_tensors(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Tensor
     """Return the tensors of the replicated part, see ``replicated_tensors``. Raises UserError for a damaged file."""
     check_sha256(checkpoint / "core.safetensors", manifest["sha256"].get("core.safetensors"))
     return load_file(checkpoint / "core.safetensors")
+
+
+def _average_of_rows(state: TrainingState, table: DistributedEmbedding) -> dict[str, Tensor]:
+    """Return the average of this rank's rows of a table, which may lag behind, and what it knows; or nothing."""
+    average, weight = state.average, table.weight
+    if average is None or weight not in average.known:
+        return {}
+    return {AVERAGE: average.averages[weight], KNOWN: average.known[weight]}
+
+
+def _describe_average(state: TrainingState) -> dict[str, float] | None:
+    """Return what the averages of rows catch up by; None if there are none yet."""
+    average = state.average
+    if average is None or not average.averages:
+        return None
+    return {"decay": average.decay.decay, "updates": average.updates}
 
 
 def _describe(table: DistributedEmbedding) -> dict[str, Any]:

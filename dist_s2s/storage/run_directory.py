@@ -32,12 +32,23 @@ def checkpoint_to_resume(config: Config) -> Path | None:
         )
     if resume == "auto":
         found = list_checkpoints(run_dir / "checkpoints")
+        if found:
+            _check_goes_on(found[-1])
         return found[-1] if found else None
     checkpoint = Path(resume).resolve()
-    read_manifest(checkpoint)
+    _check_goes_on(checkpoint)
     if changed := _changes(checkpoint.parent.parent, config):
         raise UserError(f"{checkpoint} belongs to a run of another configuration ({changed}); train with that one")
     return checkpoint
+
+
+def _check_goes_on(checkpoint: Path) -> None:
+    """Raise UserError if it is no checkpoint, or one that lacks what training needs to go on."""
+    if read_manifest(checkpoint).get("averaged"):
+        raise UserError(
+            f"{checkpoint} is an average, without the optimizers' state, so training can't go on from it; begin "
+            f"another run with its weights: --training.init_from {checkpoint.parent.parent}"
+        )
 
 
 def is_checkpoint_of(run_dir: Path, checkpoint: Path) -> bool:

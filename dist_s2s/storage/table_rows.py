@@ -11,8 +11,10 @@ from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
+from dist_s2s.sharded.averaging import Decay, caught_up
 from dist_s2s.storage.durable_files import check_sha256
 
+AVERAGE, KNOWN = "average", "average_updates"  # of rows, if the run keeps an average; see MovingAverage
 _ROWS_AT_A_TIME = 1 << 16
 
 
@@ -29,6 +31,7 @@ def load_rows(
     table: DistributedEmbedding,
     *,
     only_weight: bool,
+    averaged: bool = True,
     new_ids: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Copy this rank's rows into the table, block by block, from whatever shards hold them. Calls no collectives.
@@ -36,11 +39,13 @@ def load_rows(
     Args:
         manifest: that of the checkpoint.
         only_weight: leave the optimizer's state.
+        averaged: take the weights' average, if the run has kept one; False: the weights that are trained, and the
+            average and what it knows as further rows.
         new_ids: where each row of the checkpoint belongs, int64 [its rows], -1 for nowhere; the table may then have
             another number of rows, and those that none belongs to stay as they are. By default all stay in place.
 
     Returns:
-        This rank's rows of the optimizer's state, zeros where there were none.
+        This rank's rows of the optimizer's state and the average, zeros where there were none.
 
     Raises:
         UserError: for a table of another size, or a file that is missing or damaged.
@@ -56,6 +61,11 @@ def load_rows(
         file = checkpoint / shard_file(name, owner, old.num_shards)
         check_sha256(file, manifest["sha256"].get(file.name))
         with safe_open(file, framework="pt") as shard:
+            keys = shard.keys()
+            if only_weight:
+                keys = ["weight"]
+            elif averaged:
+                keys = [key for key in keys if key not in (AVERAGE, KNOWN)]
             for start in range(0, old.shard_size(owner), _ROWS_AT_A_TIME):
                 stop = min(start + _ROWS_AT_A_TIME, old.shard_size(owner))
                 ids = old.ids(owner, start, stop)
@@ -64,8 +74,11 @@ def load_rows(
                 mine = (ids >= 0) & (places >= 0) & (places < end - first)
                 if not mine.any():
                     continue
-                for key in ["weight"] if only_weight else shard.keys():
-                    block = shard.get_slice(key)[start:stop]
+                for key in keys:
+                    if key == "weight" and averaged:
+                        block = _averaged(shard, slice(start, stop), manifest)
+                    else:
+                        block = shard.get_slice(key)[start:stop]
                     if key not in local:
                         local[key] = block.new_zeros(end - first, *block.shape[1:], device=table.weight.device)
                     local[key][places[mine]] = block[mine].to(local[key])  # device and dtype
@@ -73,29 +86,49 @@ def load_rows(
     return local
 
 
-def read_rows(checkpoint: Path, manifest: dict[str, Any], name: str, count: int) -> Iterator[Tensor]:
-    """Yield the rows of the ids 0 … count - 1 in blocks [N, D], as they were saved. Calls no collectives.
+def read_rows(checkpoint: Path, manifest: dict[str, Any], name: str, ids: range) -> Iterator[Tensor]:
+    """Yield the rows of successive ids in blocks [N, D], averaged if the run keeps an average (local).
 
     Raises:
         UserError: if a file is missing or damaged.
     """
     partition = _partition(manifest, name)
     with ExitStack() as stack:
-        shards = []
-        for owner in range(partition.num_shards):
+        shards = {}
+        for owner in _owners(partition, ids):
             file = checkpoint / shard_file(name, owner, partition.num_shards)
             check_sha256(file, manifest["sha256"].get(file.name))
-            shards.append(stack.enter_context(safe_open(file, framework="pt")).get_slice("weight"))
-        for start in range(0, count, _ROWS_AT_A_TIME):
-            ids = torch.arange(start, min(start + _ROWS_AT_A_TIME, count))
+            shards[owner] = stack.enter_context(safe_open(file, framework="pt"))
+        for start in range(ids.start, ids.stop, _ROWS_AT_A_TIME):
+            block = torch.arange(start, min(start + _ROWS_AT_A_TIME, ids.stop))
             parts, places = [], []
-            for owner, shard in enumerate(shards):
-                rows = partition.positions(ids) - partition.offset(owner)
+            for owner, shard in shards.items():
+                rows = partition.positions(block) - partition.offset(owner)
                 mine = ((rows >= 0) & (rows < partition.shard_size(owner))).nonzero()[:, 0]
                 if len(mine):  # a run of ids is a run of rows on each owner
-                    parts.append(shard[int(rows[mine[0]]) : int(rows[mine[-1]]) + 1])
+                    run = slice(int(rows[mine[0]]), int(rows[mine[-1]]) + 1)
+                    parts.append(_averaged(shard, run, manifest))
                     places.append(mine)
             yield torch.cat(parts)[torch.cat(places).argsort()]
+
+
+def _owners(partition: RowPartition, ids: range) -> list[int]:
+    """Return the owners of successive ids; of a round-robin layout all, which own some unless the ids are very few."""
+    owners = range(partition.num_shards)
+    if partition.layout == "round_robin":
+        return list(owners)
+    return [owner for owner in owners if partition.offset(owner) < ids.stop and partition.offset(owner + 1) > ids.start]
+
+
+def _averaged(shard: Any, rows: slice, manifest: dict[str, Any]) -> Tensor:
+    """Return weights [N, D] of an open file: their average, if there is one."""
+    weight: Tensor = shard.get_slice("weight")[rows]
+    names = shard.keys()
+    if AVERAGE not in names:
+        return weight
+    average, known = (shard.get_slice(key)[rows] for key in (AVERAGE, KNOWN))
+    kept = Decay(manifest["average"]["decay"]).since(known, manifest["average"]["updates"])
+    return caught_up(average, weight, kept)
 
 
 def _partition(manifest: dict[str, Any], name: str) -> RowPartition:

@@ -1,6 +1,7 @@
 """What training changes, and how its replicated part is told in tensors and numbers.
 
-The optimizers' state is that of parameter 0, 1, and so on: a tensor "core_optimizer.3.exp_avg", a number "3.step".
+The optimizers' state is that of parameter 0, 1, and so on: a tensor "core_optimizer.3.exp_avg", a number "3.step". The
+average of a parameter of the model has the parameter's name.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded.averaging import MovingAverage
 from dist_s2s.sharded.tables.optimizer_state import row_state
+
+_MODEL, _AVERAGE = "model.", "average."
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class TrainingState:
     core_optimizer: Optimizer
     tables: Mapping[str, DistributedEmbedding]
     table_optimizer: Optimizer  # over the tables' weights, in their order
+    average: MovingAverage | None = None  # of all weights
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -30,8 +35,12 @@ class TrainingState:
 
 
 def replicated_tensors(state: TrainingState) -> dict[str, Tensor]:
-    """Return the model's tensors and those of its optimizers' state that are not rows of a shard."""
-    tensors = {f"model.{key}": value for key, value in state.core.state_dict().items()}
+    """Return the model's tensors, their averages, and what of the optimizers' state is not rows of a shard."""
+    tensors = {f"{_MODEL}{key}": value for key, value in state.core.state_dict().items()}
+    averages: Mapping[Tensor, Tensor] = {} if state.average is None else state.average.averages
+    for key, weight in state.core.named_parameters():
+        if weight in averages:
+            tensors[f"{_AVERAGE}{key}"] = averages[weight]
     for name, optimizer in state.optimizers.items():
         for number, parameter in enumerate(_parameters(optimizer)):
             in_shards = row_state(optimizer, parameter) if name == "table_optimizer" else {}
@@ -39,6 +48,36 @@ def replicated_tensors(state: TrainingState) -> dict[str, Tensor]:
                 if isinstance(value, Tensor) and key not in in_shards:
                     tensors[f"{name}.{number}.{key}"] = value
     return tensors
+
+
+def model_tensors(tensors: Mapping[str, Tensor], *, averaged: bool) -> dict[str, Tensor]:
+    """Return the model's tensors by their names in it, from ``replicated_tensors``.
+
+    Args:
+        averaged: take the average of those that have one.
+    """
+    model = {key.removeprefix(_MODEL): value for key, value in tensors.items() if key.startswith(_MODEL)}
+    return {key: tensors.get(f"{_AVERAGE}{key}", value) for key, value in model.items()} if averaged else model
+
+
+def load_average(
+    state: TrainingState, tensors: Mapping[str, Tensor], rows: Mapping[str, tuple[Tensor, Tensor]], updates: int
+) -> None:
+    """Replace the average.
+
+    Args:
+        tensors: as ``replicated_tensors`` gives them.
+        rows: by name of the table, the average of its rows and the updates that it knows.
+        updates: how many it has followed.
+    """
+    assert state.average is not None
+    parameters = dict(state.core.named_parameters())
+    averages: dict[Tensor, Tensor] = {
+        parameters[key.removeprefix(_AVERAGE)]: value for key, value in tensors.items() if key.startswith(_AVERAGE)
+    }
+    weights = {name: state.tables[name].weight for name in rows}
+    averages |= {weights[name]: average for name, (average, _) in rows.items()}
+    state.average.load(updates, averages, {weights[name]: known for name, (_, known) in rows.items()})
 
 
 def scalars(state: TrainingState) -> dict[str, dict[str, Any]]:

@@ -8,21 +8,22 @@ from torch import Tensor, nn
 
 from dist_s2s.storage.checkpoint import core_tensors, read_manifest
 from dist_s2s.storage.table_rows import load_rows
-from dist_s2s.storage.training_state import load_optimizer, saved_state
+from dist_s2s.storage.training_state import load_optimizer, model_tensors, saved_state
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.training.optimizers import grouped_names
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.translation.load import SavedRun
 
-_BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
+BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
 
 
 def start_from(trainer: Trainer, origin: SavedRun) -> list[str]:
     """Give a new trainer what the origin has learnt (collective); return what to say of it, a line for each thing.
 
-    A row goes to the token of the same spelling, with its optimizer's state; rows of new tokens begin as always. Steps,
-    epochs and the learning rate begin anew; the moments' own counts of steps go on.
+    A row goes to the token of the same spelling, with its optimizer's state; rows of new tokens begin as always.
+    Weights are averages, if the origin keeps any. Steps, epochs and the learning rate begin anew; the moments' own
+    counts of steps go on.
 
     Raises:
         UserError: on every rank, if a file of the checkpoint is damaged.
@@ -85,8 +86,8 @@ def _by_word(new: Tensor, old: Tensor, new_ids: Tensor) -> Tensor:
 
 def _load_core(core: nn.Module, tensors: Mapping[str, Tensor], target_ids: Tensor) -> None:
     own = core.state_dict()
-    loaded = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    for key in _BY_TARGET_WORD:
+    loaded = model_tensors(tensors, averaged=True)
+    for key in BY_TARGET_WORD:
         if key in loaded:
             loaded[key] = _by_word(own[key], loaded[key], target_ids)
     core.load_state_dict(loaded)
@@ -103,7 +104,7 @@ def _load_core_optimizer(
     moved = {}
     for number, name in enumerate(here):
         values = state.get(there.index(name), {})  # nothing if it was frozen there
-        if name in _BY_TARGET_WORD:
+        if name in BY_TARGET_WORD:
             fresh = torch.zeros_like(parameters[name])
             values = {
                 key: _by_word(fresh, value, target_ids) if isinstance(value, Tensor) and value.dim() else value

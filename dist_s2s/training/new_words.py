@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from dist_s2s.sharded.averaging import MovingAverage
 from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.vocabulary_changes import Change
+from dist_s2s.training.fine_tuning import BY_TARGET_WORD
 from dist_s2s.translation.new_rows import Beginning, NewRows, begin_rows
 from dist_s2s.translation.translator import Translator
 
@@ -21,8 +24,8 @@ def begin_new_words(
     """Let the rows of ids that have got another word begin anew, with the optimizers' state of them (collective).
 
     Nothing of a word that has given way is left to the one that takes its id: neither its row in the source or target
-    table, nor its class in the output layer, nor the moments of any of them. All other rows stay as they are, bit by
-    bit.
+    table, nor its class in the output layer, nor the moments or averages of any of them. All other rows stay as they
+    are, bit by bit.
 
     Args:
         translator: whose vocabularies have just been updated.
@@ -38,3 +41,17 @@ def begin_new_words(
     vocabulary = translator.target.vocabulary
     assert isinstance(vocabulary, DynamicVocabulary)
     translator.output.begin_rows(new_target, torch.from_numpy(vocabulary.counts), state)
+    if state.average is not None:
+        _begin_averages(state, state.average, new_source.ids, new_target.ids)
+
+
+def _begin_averages(state: TrainingState, average: MovingAverage, source_ids: Tensor, target_ids: Tensor) -> None:
+    """Let the averages of rows that have begun anew begin with them (local)."""
+    for name, table in state.tables.items():
+        ids = source_ids if name == "source_table" else target_ids
+        places = table.partition.positions(ids) - table.partition.offset(table.rank)
+        mine = (places >= 0) & (places < len(table.weight))
+        average.restart_rows(table.weight, places[mine].to(table.weight.device))
+    for name, parameter in state.core.named_parameters():
+        if name in BY_TARGET_WORD:
+            average.restart_rows(parameter, target_ids.to(parameter.device))

@@ -1,4 +1,4 @@
-"""The optimizers of a run: of the replicated model, and of the tables."""
+"""The optimizers of a run, of the replicated model and of the tables, and the average of all weights."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -10,6 +10,7 @@ from torch.optim import Adam, Optimizer
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.sharded import DistributedEmbedding, RowWiseAdagrad, RowWiseAdam, SparseAdagrad, SparseAdam, SparseSGD
+from dist_s2s.sharded.averaging import MovingAverage
 
 
 def make_table_optimizer(config: Config, tables: Mapping[str, DistributedEmbedding]) -> Optimizer:
@@ -39,6 +40,13 @@ def make_core_optimizer(config: Config, core: nn.Module) -> Optimizer:
         for factor, names in grouped_names(config, parameters).items()
     ]
     return Adam(groups, lr=peak, fused=True)
+
+
+def make_average(config: Config, core: nn.Module, tables: Mapping[str, DistributedEmbedding]) -> MovingAverage | None:
+    """Build the average of all weights that ``training.ema_decay`` asks for."""
+    if config.training.ema_decay is None:
+        return None
+    return MovingAverage(core.parameters(), [table.weight for table in tables.values()], config.training.ema_decay)
 
 
 def grouped_names(config: Config, names: Iterable[str]) -> dict[float, list[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.config.values import as_text
-from dist_s2s.storage.checkpoint import MANIFEST
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.text.mixed import of_epoch
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
-from dist_s2s.training.optimizers import freeze, make_core_optimizer, make_table_optimizer
+from dist_s2s.training.optimizers import freeze, make_average, make_core_optimizer, make_table_optimizer
 from dist_s2s.training.schedule import Progress, learning_rate
 from dist_s2s.training.steps import Step, training_steps
 from dist_s2s.translation.translator import Translator
@@ -51,7 +51,8 @@ class Trainer:
         self.core = accelerator.prepare(translator.core)  # DDP; the tables stay outside
         core_optimizer = make_core_optimizer(config, translator.core)
         table_optimizer = make_table_optimizer(config, translator.tables)
-        self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer)
+        average = make_average(config, translator.core, translator.tables)
+        self.state = TrainingState(translator.core, core_optimizer, translator.tables, table_optimizer, average)
         self.progress = Progress()
         self.listeners: list[Listener] = []
         self.next_steps: Callable[[], Iterator[Step]] = self.steps
@@ -155,8 +156,9 @@ class Trainer:
             groups = [group for optimizer in optimizers for group in optimizer.param_groups]
             for group, peak in zip(groups, self._peaks, strict=True):
                 group["lr"] = learning_rate(peak, progress.step, training.warmup_steps, fraction)
-            for optimizer in optimizers:
-                optimizer.step()
+            with nullcontext() if self.state.average is None else self.state.average.following():
+                for optimizer in optimizers:
+                    optimizer.step()
         for optimizer in optimizers:
             optimizer.zero_grad()
 
@@ -174,6 +176,10 @@ class Trainer:
         """Call every listener with the event."""
         for listener in self.listeners:
             listener(event)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context within which the weights are those that the run is judged by: averages, if it keeps any."""
+        return nullcontext() if self.state.average is None else self.state.average.in_place()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

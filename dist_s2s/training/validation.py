@@ -48,8 +48,9 @@ class Validator:
         trainer, progress = self._trainer, self._trainer.progress
         with trainer.paused(), suppress(_Interrupted):
             after_batch = partial(_after_batch, trainer)
-            loss = validation_loss(trainer.translator, self._corpus, after_batch)
-            found = translate_pairs(trainer.translator, self._pairs, after_batch=after_batch)
+            with trainer.averaged():
+                loss = validation_loss(trainer.translator, self._corpus, after_batch)
+                found = translate_pairs(trainer.translator, self._pairs, after_batch=after_batch)
             scores = trainer.ranks.on_first(lambda: self._scorer.scores(found.rows))
             progress.note_validation(scores["bleu"], scores["chrf"], loss, trainer.config.training.metric)
             trainer.tell(
@@ -94,7 +95,8 @@ class OtherValidator:
         """Translate and score (collective)."""
         if isinstance(event, Validation):
             trainer = self._trainer
-            found = translate_pairs(trainer.translator, self._pairs, after_batch=partial(_after_batch, trainer))
+            with trainer.averaged():
+                found = translate_pairs(trainer.translator, self._pairs, after_batch=partial(_after_batch, trainer))
             scores = trainer.ranks.on_first(lambda: self._scorer.scores(found.rows))
             trainer.tell(OtherValidation(event.step, scores["bleu"], scores["chrf"], scores["signature"]))
 

@@ -48,7 +48,7 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
     tokens = (run.source if side == "source" else run.target).vocabulary.tokens
     checkpoint, table, manifest = run.checkpoint, f"{side}_table", read_manifest(run.checkpoint)
     dim = manifest["tables"][table]["embedding_dim"]
-    rows = (block.float().numpy() for block in read_rows(checkpoint, manifest, table, len(tokens)))
+    rows = (block.float().numpy() for block in read_rows(checkpoint, manifest, table, range(len(tokens))))
     partial = output.with_name(f".{output.name}.partial")
     _remove(partial)
     try:

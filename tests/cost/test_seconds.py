@@ -24,6 +24,7 @@ def total(problem: Problem) -> float:
         {"transport": "collective"},
         {"dtype": torch.float64},
         {"layout": "contiguous"},
+        {"averaged": True},
         {"cluster": replace(HOST, cores=2)},
         {"cluster": replace(HOST, ranks=8, cores=8)},
     ],

@@ -10,6 +10,7 @@ from dist_s2s import sharded
 from dist_s2s.cost.problem import Cluster, Layout, Problem, TransportName
 from dist_s2s.cost.seconds import EXCHANGES
 from dist_s2s.cost.volume import bytes_sent, memory
+from dist_s2s.sharded.averaging import MovingAverage
 from tests.cost.machines import HOST, HOSTS, PROBLEM
 from tests.rank_pool import RankPool
 
@@ -31,11 +32,19 @@ def trained(group: dist.ProcessGroup, problem: Problem) -> dict[str, int]:
     optimizer = getattr(sharded, problem.optimizer)(table.parameters())
     ids = torch.arange(problem.ids) % problem.num_embeddings
     table(ids).sum().backward()
-    optimizer.step()
+    averages = []
+    if problem.averaged:
+        average = MovingAverage([], [table.weight], 0.9)
+        with average.following():
+            optimizer.step()
+        averages = [*average.averages.values(), *average.known.values()]
+    else:
+        optimizer.step()
     state = [value for value in optimizer.state[table.weight].values() if isinstance(value, torch.Tensor)]
     return {
         "rows": table.weight.nbytes,
         "state": sum(value.nbytes for value in state),
+        "average": sum(value.nbytes for value in averages),
         "sent": table.statistics.bytes_sent,
         "exchanges": table.statistics.collectives,
     }
@@ -60,11 +69,14 @@ def test_memory_and_bytes_are_those_of_a_real_table(
     comm_dtype: torch.dtype | None,
 ) -> None:
     # Of so many uniform ids it is certain that all rows are among them.
-    problem = Problem(131, 1_000, 8_000, 0.0, HOST, layout, transport, optimizer, dtype, comm_dtype)
+    averaged = optimizer in ("RowWiseAdagrad", "SparseAdam")
+    problem = Problem(131, 1_000, 8_000, 0.0, HOST, layout, transport, optimizer, dtype, comm_dtype, averaged)
     found = ranks.run(trained, problem)
     expected = memory(problem, process_bytes=0.0)
     assert expected["rows"] == found[0]["rows"] == max(rank["rows"] for rank in found)
     assert expected["optimizer_state"] == found[0]["state"]
+    assert expected["average"] == found[0]["average"]
+    assert averaged == (found[0]["average"] > 0)
 
     assert problem.asked == pytest.approx([33, 33, 33, 32])
     row = 0 if transport == "shared_memory" else 1_000 * (comm_dtype or dtype).itemsize

@@ -13,6 +13,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
+from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.text.batches import collate, global_batches
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
@@ -30,6 +31,7 @@ from tests.rank_worker import second_group
 VOCABULARY = Vocabulary(["<pad>", "<sos>", "<eos>", "<unk>", *(f"w{number}" for number in range(4, 131))])
 STEPS = 30  # more than an epoch
 CORE_RATE, TABLE_RATE = 0.02, 0.1
+DECAY = 0.6  # its average's decay grows up to step 12
 BATCH_TOKENS = 24
 MAX_NORM = 0.38
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "sparse_adam")
@@ -44,11 +46,16 @@ SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "con
 
 @dataclass
 class Result:
-    """What a training run leaves behind on one rank; a table is its rows and their ids."""
+    """What a training run leaves behind on one rank; a table is its rows and their ids.
+
+    The averages are those that a checkpoint gives to translate with.
+    """
 
     losses: list[float]
     tables: dict[str, tuple[Tensor, Tensor]]
     core: dict[str, Tensor]
+    average_tables: dict[str, tuple[Tensor, Tensor]]
+    average_core: dict[str, Tensor]
 
 
 @dataclass
@@ -98,6 +105,7 @@ def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Conf
                 "max_steps": STEPS,
                 "max_epochs": None,
                 "max_norm": MAX_NORM,
+                "ema_decay": DECAY,
                 "precision": "fp64",
                 "log_every": 1,
             },
@@ -135,11 +143,19 @@ def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str
         trainer.listeners += [Meter(trainer), validator, losses, Checkpoints(trainer)]
         trainer.fit()
         assert losses.validations == 1
-        tables = {
-            name: (table.partition.ids(table.rank), table.weight.detach()) for name, table in translator.tables.items()
-        }
-        results.append(Result(losses.values, tables, translator.core.state_dict()))
+        trained = copies(translator)
+        load_weights(config.run_dir / "checkpoints" / f"step-{STEPS}", translator.core, translator.tables)
+        results.append(Result(losses.values, *trained, *copies(translator)))
     return results
+
+
+def copies(translator: Translator) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """A translator's tables and core, as they are now."""
+    tables = {
+        name: (table.partition.ids(table.rank), table.weight.detach().clone())
+        for name, table in translator.tables.items()
+    }
+    return tables, {name: value.clone() for name, value in translator.core.state_dict().items()}
 
 
 class DenseRowWiseAdagrad:
@@ -186,6 +202,7 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
     output_table = tables.get("output_table", tables["target_table"])
     weights = [table.weight for table in tables.values()]
     optimizers = {CORE_RATE: Adam(core.parameters()), TABLE_RATE: plain_optimizer(optimizer, weights)}
+    averages = [value.detach().clone() for value in (*core.parameters(), *weights)]
     losses, norms = [], []
     for step, numbers in enumerate(batch_order(examples)):
         batch = collate(examples, numbers, global_target_tokens=0)
@@ -207,26 +224,38 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
         for peak, each in optimizers.items():
             each.param_groups[0]["lr"] = peak * min(1.0, (step + 1) / 10) * (1 - step / STEPS)
             each.step()
+        decay = min(DECAY, (2 + step) / (11 + step))
+        for average, value in zip(averages, (*core.parameters(), *weights), strict=True):
+            average += (1 - decay) * (value.detach() - average)
         losses.append(loss.item())
         norms.append(norm.item())
     everything = torch.arange(len(VOCABULARY))
     final = {name: (everything, table.weight.detach()) for name, table in tables.items()}
-    return Result(losses, final, core.state_dict()), norms
+    average_core = dict(zip(dict(core.named_parameters()), averages, strict=False))
+    average_tables = zip(tables, averages[len(average_core) :], strict=True)
+    average_final = {name: (everything, average) for name, average in average_tables}
+    return Result(losses, final, core.state_dict(), average_final, average_core), norms
 
 
 def assert_equal(results: list[Result], expected: Result) -> None:
-    """Each rank has the plain loop's losses and core, all ranks together its tables; cores are equal bit for bit."""
+    """Each rank has the plain loop's losses and core, all ranks together its tables; cores are equal bit for bit.
+
+    So have the averages of the weights.
+    """
     close = {"rtol": 0, "atol": 1e-9}
     for result in results:
         torch.testing.assert_close(torch.tensor(result.losses), torch.tensor(expected.losses), **close)
-        for name, value in result.core.items():
-            torch.testing.assert_close(value, expected.core[name], **close)
-            assert torch.equal(value, results[0].core[name])
-    for name, (_, whole) in expected.tables.items():
-        ids = torch.cat([result.tables[name][0] for result in results])
-        rows = torch.cat([result.tables[name][1] for result in results])
-        assert ids.sort().values.tolist() == list(range(len(VOCABULARY)))
-        torch.testing.assert_close(rows, whole[ids], **close)
+        for core in ("core", "average_core"):
+            found, wanted, first = (getattr(each, core) for each in (result, expected, results[0]))
+            torch.testing.assert_close(found, wanted, **close)
+            assert all(map(torch.equal, found.values(), first.values()))
+    for tables in ("tables", "average_tables"):
+        parts = [getattr(result, tables) for result in results]
+        for name, (_, whole) in getattr(expected, tables).items():
+            ids = torch.cat([part[name][0] for part in parts])
+            rows = torch.cat([part[name][1] for part in parts])
+            assert ids.sort().values.tolist() == list(range(len(VOCABULARY)))
+            torch.testing.assert_close(rows, whole[ids], **close)
 
 
 @pytest.fixture(scope="module")

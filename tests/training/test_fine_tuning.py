@@ -76,7 +76,8 @@ def fine_tune(group: dist.ProcessGroup, case: tuple[str, str, str], folder: Path
     lines = start_from(new, SavedRun(checkpoint, config, side_of(OLD), side_of(OLD)))
     moved = snapshot(new)
     new.train()  # the moments fit
-    return snapshot(old), untouched, moved, lines
+    with old.averaged():
+        return snapshot(old), untouched, moved, lines
 
 
 def by_row(snapshots: list[Any], name: str, key: str, layout: str) -> Tensor:

@@ -90,8 +90,20 @@ def train_then_update(group: dist.ProcessGroup, run_dir: Path) -> list[Result]:
         assert source.vocabulary.update(dict(reversed(counts.items()))) == changes
         begin_new_words(translator, trainer.state, changes, changes, beginning)
         results.append(Result(changes, target.vocabulary.to_text(), before, snapshot(trainer)))
+        check_averages(trainer, results[-1])
         translator.source_table(torch.arange(SIZE) if rank == 0 else torch.arange(0))  # the tables still work
     return results
+
+
+def check_averages(trainer: Trainer, result: Result) -> None:
+    """The averages of new rows begin with them; others know of three steps."""
+    with trainer.averaged():
+        averaged = snapshot(trainer)
+    new = torch.tensor([index for index, _, _ in result.changes])
+    for name, (ids, rows) in result.after.items():
+        here = torch.isin(ids, new)
+        assert torch.equal(averaged[name][1][here], rows[here]), name
+    assert any(not torch.equal(averaged[name][1], rows) for name, (_, rows) in result.after.items())
 
 
 def whole(parts: list[Rows]) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ class OneRank:
         self.translator = make_translator(None)
         self.config, self.ranks = SimpleNamespace(training=training), self.translator.ranks
         self.progress, self.interrupted, self.heard = Progress(), False, list[object]()
-        self.paused, self.tell = nullcontext, self.heard.append
+        self.paused, self.averaged, self.tell = nullcontext, nullcontext, self.heard.append
 
     def warnings(self) -> list[str]:
         return [event.warning for event in self.heard if isinstance(event, Validation)]

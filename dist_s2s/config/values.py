@@ -55,6 +55,14 @@ def _list_from_text(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _check_orders(value: object) -> object:
+    """Return lengths from 2,3 or a list of them. Raises ValueError if one is given twice."""
+    value = _list_from_text(value)
+    if isinstance(value, list | tuple) and len(set(map(str, value))) < len(value):
+        raise ValueError(f"must be different lengths, such as 2,3, but is {as_text(tuple(value))}")
+    return value
+
+
 def _rates_from_text(value: object) -> object:
     """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR."""
     if not isinstance(value, str):
@@ -86,6 +94,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
 Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(_list_from_text)]
+Orders = Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], BeforeValidator(_check_orders)]
 Steps = Annotated[str | None, BeforeValidator(_check_steps)]
 Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
 
@@ -101,5 +110,5 @@ def as_text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(value)}]"
+        return f"[{', '.join(map(str, value))}]"
     return str(value)

@@ -56,11 +56,12 @@ def _list_from_text(value: object) -> object:
 
 
 def _check_orders(value: object) -> object:
-    """Return lengths from 2,3 or a list of them. Raises ValueError if one is given twice."""
-    value = _list_from_text(value)
-    if isinstance(value, list | tuple) and len(set(map(str, value))) < len(value):
-        raise ValueError(f"must be different lengths, such as 2,3, but is {as_text(tuple(value))}")
-    return value
+    """Return lengths of n-grams from a list, 2,3 or [2, 3]. Raises ValueError for what is none, or given twice."""
+    listed = _list_from_text(value.strip("[]")) if isinstance(value, str) else value
+    texts = list(map(str, listed)) if isinstance(listed, list | tuple) else [""]
+    if not all(re.fullmatch("[2-8]", text) for text in texts) or len(set(texts)) < len(texts):
+        raise ValueError(f"must be lengths from 2 to 8, each once, such as 2,3, or [] for none, but is {value!r}")
+    return tuple(map(int, texts))
 
 
 def _rates_from_text(value: object) -> object:
@@ -94,7 +95,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
 Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(_list_from_text)]
-Orders = Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], BeforeValidator(_check_orders)]
+Orders = Annotated[tuple[int, ...], BeforeValidator(_check_orders)]
 Steps = Annotated[str | None, BeforeValidator(_check_steps)]
 Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
 

@@ -38,8 +38,8 @@ def check_models_fit(origin: SavedRun, config: Config) -> None:
     there, here = origin.config, config
     pairs = [(f"model.{key}", getattr(there.model, key), getattr(here.model, key)) for key in _MODEL_KEYS]
     if there.embedding.ngrams or here.embedding.ngrams:
-        found = [(getattr(each.embedding, key) for key in _NGRAM_KEYS) for each in (there, here)]
-        pairs += [(f"embedding.{key}", *values) for key, *values in zip(_NGRAM_KEYS, *found, strict=True)]
+        tables = there.embedding, here.embedding
+        pairs += [(f"embedding.{key}", *(getattr(each, key) for each in tables)) for key in _NGRAM_KEYS]
     wrong = [f"{key} is {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
     if wrong:
         raise UserError(f"training.init_from: {origin.checkpoint} has another model:\n" + "\n".join(wrong))

@@ -93,8 +93,9 @@ def validations(run_dir: Path) -> dict[int, float]:
 @pytest.fixture(scope="module")
 def long_options(corpus: Path) -> Callable[[Path], list[str]]:
     """Of a run that is long enough to be stopped in the middle, with dropout; every stop is at a validation."""
-    settings = {"model__dropout": 0.3, "training__validate_every": 5, "training__ema_decay": 0.9}
-    return lambda run_dir: options(corpus, run_dir, training__max_steps=STEPS, **settings)
+    settings = {"training__max_steps": STEPS, "training__validate_every": 5, "training__ema_decay": 0.9}
+    ngrams = {"embedding__ngrams": "2,3", "embedding__ngram_rows": 500, "embedding__ngram_dropout": 0.2}
+    return lambda run_dir: options(corpus, run_dir, model__dropout=0.3, **settings, **ngrams)
 
 
 @pytest.fixture(scope="module")

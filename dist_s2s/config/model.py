@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dist_s2s.config.values import OptionalFloat, OptionalInt, Section, none_from_text
+from dist_s2s.config.values import OptionalFloat, OptionalInt, Orders, Section, none_from_text
 
 AttentionName = Literal["none", "dot", "general", "additive"]
 
@@ -37,7 +37,7 @@ class EmbeddingConfig(Section):
         description="how rows travel; auto: through shared memory if all ranks share it, else by collectives",
     )
     num_embeddings: OptionalInt = Field(
-        default=None, gt=0, description="rows of every table; null: one for each token of its vocabulary"
+        default=None, gt=0, description="rows of every table of tokens; null: one for each token of its vocabulary"
     )
     comm_dtype: Annotated[Literal["bf16", "fp16"] | None, BeforeValidator(none_from_text)] = Field(
         default=None, description="in which rows and gradients travel; null: as they are"
@@ -46,6 +46,13 @@ class EmbeddingConfig(Section):
         default="sparse_adam",
         description="optimizer of the tables; it touches only the rows that a batch used",
     )
+    ngrams: Orders = Field(
+        default=(),
+        description="lengths of n-grams of source tokens that are looked up too, in one hashed table: [2, 3]; []: none",
+    )
+    ngram_rows: int = Field(default=1_000_000, ge=2, description="rows of the n-grams' table")
+    ngram_dim: int = Field(default=64, gt=0, description="numbers in a row of the n-grams' table")
+    ngram_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of n-grams left out in training")
     learning_rate: OptionalFloat = Field(default=None, gt=0, description="of the tables; null: training.learning_rate")
     vectors_learning_rate: OptionalFloat = Field(
         default=None, gt=0, description="of tables that begin with word vectors; null: embedding.learning_rate"

@@ -55,6 +55,15 @@ def _list_from_text(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _check_orders(value: object) -> object:
+    """Return lengths of n-grams from a list, 2,3 or [2, 3]. Raises ValueError for what is none, or given twice."""
+    listed = _list_from_text(value.strip("[]")) if isinstance(value, str) else value
+    texts = list(map(str, listed)) if isinstance(listed, list | tuple) else [""]
+    if not all(re.fullmatch("[2-8]", text) for text in texts) or len(set(texts)) < len(texts):
+        raise ValueError(f"must be lengths from 2 to 8, each once, such as 2,3, or [] for none, but is {value!r}")
+    return tuple(map(int, texts))
+
+
 def _rates_from_text(value: object) -> object:
     """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR."""
     if not isinstance(value, str):
@@ -86,6 +95,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
 Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(_list_from_text)]
+Orders = Annotated[tuple[int, ...], BeforeValidator(_check_orders)]
 Steps = Annotated[str | None, BeforeValidator(_check_steps)]
 Rates = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_rates_from_text)]
 
@@ -101,5 +111,5 @@ def as_text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(value)}]"
+        return f"[{', '.join(map(str, value))}]"
     return str(value)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.encoder import Encoder, Encoding
+from dist_s2s.models.ngram_gate import NgramGate
 from dist_s2s.models.output import apply_output
 
 
@@ -26,11 +27,16 @@ class LSTMEncoderDecoder(nn.Module):
         dropout: float = 0.0,
         attention: AttentionName = "dot",
         input_feeding: bool = False,
+        ngram_dim: int = 0,
+        num_ngrams: int = 0,
+        ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(embedding_dim, hidden_size, num_layers, dropout)
         self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
         self.output = output
+        # Last, so that without n-grams everything before begins with the same numbers.
+        self.ngram_gate = NgramGate(embedding_dim, ngram_dim, num_ngrams, ngram_dropout) if num_ngrams else None
 
     def forward(
         self, source_BSE: Tensor, source_lengths_B: Tensor, target_BTE: Tensor, apply_output: bool = True
@@ -62,6 +68,8 @@ class LSTMEncoderDecoder(nn.Module):
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
         """Return the source as the decoder sees it, and the decoder's state before the first target token."""
+        if self.ngram_gate is not None:
+            source_BSE = self.ngram_gate(source_BSE)
         encoding = self.decoder.attention.prepare(self.encoder(source_BSE, source_lengths_B))
         return encoding, self.decoder.initial_state(encoding)
 

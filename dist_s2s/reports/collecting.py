@@ -12,7 +12,7 @@ from dist_s2s.reports.about import card_section, commands_section, configuration
 from dist_s2s.reports.blocks import Block, Report, Section, Table
 from dist_s2s.reports.course import balance_section, time_section, training_section
 from dist_s2s.reports.history import RunHistory
-from dist_s2s.reports.scores import Run, read_summary, read_translations, scores_section
+from dist_s2s.reports.scores import read_summary, read_translations, scores_section
 from dist_s2s.reports.sentences import Chosen, choose, error_section, sample_section, shown
 from dist_s2s.reports.watching import state_of
 from dist_s2s.reports.word_sections import evolution_section, words_section
@@ -20,6 +20,7 @@ from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import best_checkpoint, load_translator
 from dist_s2s.translation.scoring import Row
+from dist_s2s.translation.significance import System
 from dist_s2s.translation.translator import Translator
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ def see(
 
 
 def assemble(
-    run_dir: Path, others: Sequence[Run], rows: Sequence[Row] | str, translator: Translator | str, seen: Seen
+    run_dir: Path, others: Sequence[System], rows: Sequence[Row] | str, translator: Translator | str, seen: Seen
 ) -> Report:
     """Return the report of a run. Calls no collectives.
 

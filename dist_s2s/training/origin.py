@@ -13,6 +13,7 @@ from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 # What must be the same for the weights to have a place.
 _SIZES = ("kind", "embedding_dim", "hidden_size", "num_layers")
 _MODEL_KEYS = (*_SIZES, "attention", "output", "tie_embeddings", "input_feeding")
+_NGRAM_KEYS = ("ngrams", "ngram_rows", "ngram_dim")
 
 
 def read_origin(path: Path) -> SavedRun:
@@ -34,7 +35,11 @@ def read_origin(path: Path) -> SavedRun:
 
 def check_models_fit(origin: SavedRun, config: Config) -> None:
     """Raise UserError with a line for each setting that gives the origin's weights no place in a run."""
-    pairs = [(key, getattr(origin.config.model, key), getattr(config.model, key)) for key in _MODEL_KEYS]
-    wrong = [f"model.{key} is {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
+    there, here = origin.config, config
+    pairs = [(f"model.{key}", getattr(there.model, key), getattr(here.model, key)) for key in _MODEL_KEYS]
+    if there.embedding.ngrams or here.embedding.ngrams:
+        tables = there.embedding, here.embedding
+        pairs += [(f"embedding.{key}", *(getattr(each, key) for each in tables)) for key in _NGRAM_KEYS]
+    wrong = [f"{key} is {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
     if wrong:
         raise UserError(f"training.init_from: {origin.checkpoint} has another model:\n" + "\n".join(wrong))

@@ -25,10 +25,10 @@ class Step:
     next_position: int
 
     @property
-    def ids(self) -> list[Tensor]:
-        """What is looked up: source and target tokens, and what the loss samples of the output table and its bias."""
+    def target_ids(self) -> list[Tensor]:
+        """What is looked up besides the source: target tokens, and what the loss samples of output table and bias."""
         sampled = [] if self.sample is None else [self.sample.ids] * 2
-        return [self.batch.source, self.batch.target_in, *sampled]
+        return [self.batch.target_in, *sampled]
 
 
 def training_steps(config: Config, corpus: Corpus, translator: Translator, start: Progress) -> Iterator[Step]:

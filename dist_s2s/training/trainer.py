@@ -98,11 +98,12 @@ class Trainer:
             steps: what each step works on; None: ``self.steps()``, which have no end.
         """
         output = self.translator.output
-        tables = [self.translator.source_table, self.translator.target_table, *output.lookup_tables]
+        source_rows = self.translator.source_rows
+        tables = [*source_rows.tables, self.translator.target_table, *output.lookup_tables]
         batches = Lookahead(
             tables,
             steps or self.steps(),
-            lambda step: step.ids,
+            lambda step: [*source_rows.ids(step.batch), *step.target_ids],
             self.ranks.plan_group,
             before_rows=lambda: self.tell(PhaseBegin("lookup")),
         )
@@ -121,9 +122,10 @@ class Trainer:
         """Go forward, backward, and update with this rank's part of a global batch, whose rows have been looked up."""
         progress, batch, output = self.progress, step.batch, self.translator.output
         torch.manual_seed(_dropout_seed(self.config.training.seed, progress.step, self.ranks.rank))
-        source, target, *output_rows = rows
+        source_rows = self.translator.source_rows
+        source, (target, *output_rows) = rows[: len(source_rows.tables)], rows[len(source_rows.tables) :]
         self.tell(PhaseBegin("forward"))
-        states = self.translator.decoder_states(self.core, batch, source, target)
+        states = self.translator.decoder_states(self.core, batch, source_rows.join(source), target)
         self.tell(PhaseBegin("loss"))
         with self.translator.autocast():
             loss = output.training_loss(states, batch.target_out, step.sample, output_rows)

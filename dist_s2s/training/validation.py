@@ -120,14 +120,15 @@ def validation_loss(translator: Translator, corpus: Corpus, after_batch: Callabl
         corpus: the validation data.
         after_batch: called after each batch, on every rank equally often; may call collectives.
     """
-    ranks, total, tokens = translator.ranks, 0.0, 0
+    ranks, source_rows, total, tokens = translator.ranks, translator.source_rows, 0.0, 0
     with translator.evaluating():
         for batch in evaluation_batches(
             corpus, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
         ):
             batch = batch.to(ranks.device)
-            source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
-            states = translator.decoder_states(translator.core, batch, source, target)
+            tables, ids = [*source_rows.tables, translator.target_table], [*source_rows.ids(batch), batch.target_in]
+            *source, target = lookup(tables, ids)
+            states = translator.decoder_states(translator.core, batch, source_rows.join(source), target)
             with translator.autocast():
                 total += translator.output.exact_loss(states, batch.target_out).item()
             tokens += batch.global_target_tokens

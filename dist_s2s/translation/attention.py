@@ -137,7 +137,7 @@ def sentence_vectors(translator: Translator, sentences: Sequence[str], pooling: 
     vectors = torch.zeros(len(sources), translator.config.model.hidden_size, device=ranks.device)
     with translator.evaluating():
         for batch in _batches(translator, ExampleList(Example(source, []) for source in sources)):
-            encoding, _ = translator.core.encode(translator.source_table(batch.source), batch.source_lengths)
+            encoding, _ = translator.core.encode(translator.source_rows(batch), batch.source_lengths)
             pooled = encoding.summary_BH
             if pooling == "mean":
                 masked_BSH = encoding.memory_BSH * encoding.mask_BS[:, :, None]
@@ -160,7 +160,7 @@ def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, 
     with translator.evaluating():
         for batch in _batches(translator, examples):
             weights_BTS = translator.core.attention_weights(
-                translator.source_table(batch.source), batch.source_lengths, translator.target_table(batch.target_in)
+                translator.source_rows(batch), batch.source_lengths, translator.target_table(batch.target_in)
             )
             for number, weights_TS in zip(batch.indices, weights_BTS, strict=False):
                 yield number, _of_words(examples[number], weights_TS, translator.source, translator.target)

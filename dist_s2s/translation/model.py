@@ -12,7 +12,7 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
     Args:
         output: what the model applies to its states.
     """
-    model = config.model
+    model, embedding = config.model, config.embedding
     match model.kind:
         case "lstm":
             return LSTMEncoderDecoder(
@@ -23,4 +23,7 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
                 dropout=model.dropout,
                 attention=model.attention,
                 input_feeding=model.input_feeding,
+                ngram_dim=embedding.ngram_dim,
+                num_ngrams=len(embedding.ngrams),
+                ngram_dropout=embedding.ngram_dropout,
             )

@@ -18,14 +18,18 @@ def parameter_dtype(config: Config) -> torch.dtype:
 
 def make_table(
     config: Config,
-    num_tokens: int,
+    num_rows: int,
     embedding_dim: int,
     ranks: Ranks,
     *,
     padding_idx: int | None = PAD,
     init_std: float = 1.0,
+    own_size: bool = False,
 ) -> DistributedEmbedding:
-    """Build a table of ``embedding.num_embeddings`` rows, or else ``num_tokens`` (collective).
+    """Build a table of ``embedding.num_embeddings`` rows, or else ``num_rows`` (collective).
+
+    Args:
+        own_size: it has ``num_rows`` whatever the others have.
 
     Raises:
         UserError: on every rank, for a transport that cannot be had here.
@@ -33,7 +37,7 @@ def make_table(
     embedding = config.embedding
     try:
         return DistributedEmbedding(
-            embedding.num_embeddings or num_tokens,
+            num_rows if own_size else embedding.num_embeddings or num_rows,
             embedding_dim,
             padding_idx,
             layout=embedding.layout,

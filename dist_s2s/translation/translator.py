@@ -21,6 +21,7 @@ from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
 
 # What a rank works on at a time when it does not train: sentences, and source and target positions with their padding,
@@ -55,12 +56,14 @@ class Translator:
         self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
         self.output = make_output(config, num_classes, self.target_table, ranks)
         self.core = make_model(config, self.output.layer).to(device=ranks.device, dtype=parameter_dtype(config))
+        self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks)
 
     @property
     def tables(self) -> Mapping[str, DistributedEmbedding]:
         """The sharded tables by the name they have in checkpoints; each once, even if it has two uses."""
         own = {"source_table": self.source_table, "target_table": self.target_table}
-        return own | {name: table for name, table in self.output.tables.items() if table is not self.target_table}
+        output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
+        return own | output | self.source_rows.named_tables
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -77,7 +80,7 @@ class Translator:
 
         Args:
             model: ``self.core``, or what wraps it.
-            source_BSE, target_BTE: the rows of the batch's tokens.
+            source_BSE, target_BTE: what ``source_rows`` returns, and the rows of the batch's target tokens.
         """
         with self.autocast():
             states: Tensor = model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
@@ -171,7 +174,7 @@ class Translator:
         search = _greedy if options.beam_size == 1 else partial(beam_search, beam_size=options.beam_size)
         return search(
             self.core,
-            self.source_table(batch.source),
+            self.source_rows(batch),
             batch.source_lengths,
             embed=self.target_table,
             best_tokens=self.output.best_tokens,

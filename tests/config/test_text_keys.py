@@ -48,12 +48,25 @@ def test_tags_from_the_command_line_and_from_a_file(tmp_path: Path) -> None:
             "^data.source_vocabulary_size is 6, of which 6 are special tokens and data.tags; give at least 7$",
         ),
         ({"data.bpe_dropout": "0.1"}, "needs data.source_tokenizer or data.target_tokenizer bpe, but they are char"),
+        ({"embedding.ngrams": "2,2"}, "^embedding.ngrams: must be lengths from 2 to 8, each once, .* but is '2,2'"),
+        ({"embedding.ngrams": "1,2"}, "from 2 to 8"),
+        ({"embedding.ngrams": "3.0"}, "from 2 to 8"),
+        ({"embedding.ngrams": "2 9"}, "from 2 to 8"),
+        ({"embedding.ngram_rows": "1"}, "embedding.ngram_rows must be at least 2, but is 1"),
         ({"data.normalization": "nfd"}, "data.normalization must be one of none, NFC or NFKC, but is 'nfd'"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(overrides: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(None, overrides)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("2,3", (2, 3)), ("[3, 2]", (3, 2)), ("8", (8,)), ("[]", ())])
+def test_lengths_of_ngrams(given: str, kept: tuple[int, ...], tmp_path: Path) -> None:
+    config = load_config(None, {"embedding.ngrams": given})
+    assert config.embedding.ngrams == kept
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "config.yaml", {}) == config
 
 
 @pytest.mark.parametrize(("given", "kept"), [("10:15", "10:15"), ("7", "7:7"), ("null", None)])

@@ -1,6 +1,7 @@
 """The project's first test: training gives the same losses and tables at every world size, and without any sharding."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
+from dist_s2s.models import Hypothesis
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.text.batches import collate, global_batches
 from dist_s2s.text.corpus import Example, ExampleList
@@ -24,7 +26,9 @@ from dist_s2s.training.events import Event, Report, Validation
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator
+from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
+from tests.ngram_reference import plain_ngram_ids
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 
@@ -39,8 +43,10 @@ LAYOUTS = ("contiguous", "round_robin")
 # Neither optimizer nor output layer knows the layout: each has one of the two, in turn.
 RUNS = [(optimizer, layout, "replicated") for optimizer, layout in zip(OPTIMIZERS, LAYOUTS * 2, strict=True)]
 RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
+RUNS += [("sparse_adam", "round_robin", "ngrams")]  # with a replicated output layer, and n-grams that share rows
 # On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
-RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], RUNS[5], RUNS[6]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
+RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], *RUNS[5:]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
+SENTENCES = ["w5 w6 w7", "w9", "w5 w6 w80 w81 nothing", "", "w30 w31 w32 w33"]
 SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
 
 
@@ -51,6 +57,7 @@ class Result:
     The averages are those that a checkpoint gives to translate with.
     """
 
+    found: list[list[Hypothesis]]
     losses: list[float]
     tables: dict[str, tuple[Tensor, Tensor]]
     core: dict[str, Tensor]
@@ -94,11 +101,19 @@ def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Conf
                 "embedding_dim": 8,
                 "hidden_size": 8,
                 "dropout": 0.0,
-                "output": "sharded" if output == "tied" else output,
+                "output": {"tied": "sharded", "ngrams": "replicated"}.get(output, output),
                 "output_samples": 40,
                 "tie_embeddings": output == "tied",
             },
-            "embedding": {"optimizer": optimizer, "layout": layout, "learning_rate": TABLE_RATE},
+            "embedding": {
+                "optimizer": optimizer,
+                "layout": layout,
+                "learning_rate": TABLE_RATE,
+                "ngrams": [2, 3] if output == "ngrams" else [],
+                "ngram_rows": len(VOCABULARY),
+                "ngram_dim": 5,
+                "ngram_dropout": 0.0,
+            },
             "training": {
                 "learning_rate": CORE_RATE,
                 "warmup_steps": 10,
@@ -144,8 +159,9 @@ def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str
         trainer.fit()
         assert losses.validations == 1
         trained = copies(translator)
+        found = translator.search_n_best(SENTENCES, 3, SearchOptions.of(config, beam_size=3))
         load_weights(config.run_dir / "checkpoints" / f"step-{STEPS}", translator.core, translator.tables)
-        results.append(Result(losses.values, *trained, *copies(translator)))
+        results.append(Result(found, losses.values, *trained, *copies(translator)))
     return results
 
 
@@ -209,8 +225,11 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
         for parameter in [*core.parameters(), *weights]:
             parameter.grad = None
         source, target = tables["source_table"](batch.source), tables["target_table"](batch.target_in)
+        if output == "ngrams":
+            ids = plain_ngram_ids(batch.source.tolist(), VOCABULARY.tokens, (2, 3), len(VOCABULARY))
+            source = torch.cat((source, tables["ngram_table"](torch.tensor(ids)).flatten(2)), dim=-1)
         logits = core(source, batch.source_lengths, target)
-        if output != "replicated":
+        if output in ("sharded", "tied"):
             logits = F.linear(logits, output_table.weight, tables["output_bias"].weight[:, 0])
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_out.flatten(), ignore_index=0, label_smoothing=0.1)
         loss.backward()
@@ -231,20 +250,25 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
         norms.append(norm.item())
     everything = torch.arange(len(VOCABULARY))
     final = {name: (everything, table.weight.detach()) for name, table in tables.items()}
+    for name, (_, rows) in final.items():
+        start.tables[name].weight.data.copy_(rows)
+    found = start.search_n_best(SENTENCES, 3, SearchOptions.of(config, beam_size=3))
     average_core = dict(zip(dict(core.named_parameters()), averages, strict=False))
     average_tables = zip(tables, averages[len(average_core) :], strict=True)
     average_final = {name: (everything, average) for name, average in average_tables}
-    return Result(losses, final, core.state_dict(), average_final, average_core), norms
+    return Result(found, losses, final, core.state_dict(), average_final, average_core), norms
 
 
 def assert_equal(results: list[Result], expected: Result) -> None:
-    """Each rank has the plain loop's losses and core, all ranks together its tables; cores are equal bit for bit.
+    """Each rank has the plain loop's losses, core and hypotheses, all ranks together its tables; cores are equal.
 
     So have the averages of the weights.
     """
     close = {"rtol": 0, "atol": 1e-9}
     for result in results:
         torch.testing.assert_close(torch.tensor(result.losses), torch.tensor(expected.losses), **close)
+        for mine, theirs in zip(chain(*result.found), chain(*expected.found), strict=True):
+            assert (mine.ids, mine.score) == (theirs.ids, pytest.approx(theirs.score, rel=0, abs=1e-9))
         for core in ("core", "average_core"):
             found, wanted, first = (getattr(each, core) for each in (result, expected, results[0]))
             torch.testing.assert_close(found, wanted, **close)

@@ -33,7 +33,7 @@ from tests.training.test_equality import DataParallel, make_config, make_example
 
 OLD = [f"w{number}" for number in range(4, 131)]
 NEW = {"source": [*OLD[::-2], "a", "b"], "target": ["c", *OLD[5:], *OLD[:3], "d"]}  # permuted, fewer and more
-CASES = [("sparse_adam", "contiguous", "replicated"), ("rowwise_adam", "round_robin", "sharded")]
+CASES = [("sparse_adam", "contiguous", "ngrams"), ("rowwise_adam", "round_robin", "sharded")]
 
 
 def side_of(tokens: list[str]) -> TextSide:
@@ -102,8 +102,9 @@ def test_rows_and_moments_go_by_word(ranks: RankPool, tmp_path: Path, case: tupl
             ),
         )
         for key, value in moved[0][name].items():
-            if not is_rows and not is_output:
+            if not is_rows and not is_output:  # n-grams' rows among them, which go by spelling: all stay in place
                 assert torch.equal(value, old[0][name][key]), (name, key)
+                assert torch.equal(moved[1][name][key], old[1][name][key]), (name, key)
                 continue
             tokens = [*SPECIALS, *NEW["source" if name == "source_table" else "target"]]
             if is_rows:
@@ -131,6 +132,13 @@ def test_another_model_is_refused_with_a_line_for_each_difference(tmp_path: Path
     assert str(error.value).splitlines()[1:] == [
         "model.hidden_size is 256 there, 64 here",
         "model.attention is dot there, none here",
+    ]
+    here = Config.model_validate({"embedding": {"ngrams": [3], "ngram_dim": 8}})
+    with pytest.raises(UserError) as error:
+        check_models_fit(SavedRun(tmp_path, there, side_of([]), side_of([])), here)
+    assert str(error.value).splitlines()[1:] == [
+        "embedding.ngrams is [] there, [3] here",
+        "embedding.ngram_dim is 64 there, 8 here",
     ]
 
 

@@ -81,7 +81,8 @@ def measured(group: dist.ProcessGroup, run_dir: Path) -> tuple[list[Report], lis
     steps = [step for _, step in zip(range(STEPS), trainer.steps(), strict=False)]
     trainer.fit()
     world_size = dist.get_world_size(group)
-    asked = [(sum(owners(ids, world_size) for ids in step.ids), sum(ids.numel() for ids in step.ids)) for step in steps]
+    looked_up = [[step.batch.source, *step.target_ids] for step in steps]
+    asked = [(sum(owners(ids, world_size) for ids in step), sum(ids.numel() for ids in step)) for step in looked_up]
     return [report for report in heard if isinstance(report, Report)], asked, said
 
 

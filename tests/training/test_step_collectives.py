@@ -38,11 +38,11 @@ def count_collectives(group: dist.ProcessGroup, output: str, transport: str, run
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("output", ["replicated", "sampled"])
+@pytest.mark.parametrize("output", ["ngrams", "sampled"])
 def test_a_step_waits_for_one_exchange_forward_and_one_backward(
     output: str, transport: str, ranks: RankPool, tmp_path: Path
 ) -> None:
-    """For both tables, and for a sampled output layer's two besides; and one for the gradients' norm.
+    """For both tables, that of n-grams or a sampled output layer's two besides; and one for the gradients' norm.
 
     Forward takes two all_to_alls, that it begins and the rows; backward, the norm and what is told about the next batch
     in the background, whether there is one and its ids, fit a first message here. In shared memory forward has a second

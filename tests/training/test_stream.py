@@ -42,6 +42,9 @@ def arguments(stream: Path, corpus: Path, run_dir: Path, **overrides: object) ->
         "training__record_vectors_every": 2,
         "training__precision": "fp64",
         "model__dropout": 0.0,
+        "embedding__ngrams": 2,
+        "embedding__ngram_rows": 97,
+        "embedding__ngram_dropout": 0.0,
     }
     return options(corpus, run_dir, **(values | overrides))
 

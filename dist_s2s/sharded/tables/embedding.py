@@ -193,6 +193,9 @@ class DistributedEmbedding(ShardModule):
         """Set the local rows from ``first_row`` on to their initial values, in blocks that fit the cache (local)."""
         if self.weight.is_meta:
             return
+        if self.init_std == 0:
+            self.weight[first_row:].zero_()
+            return
         block = max(1, _INITIALIZE_ELEMENTS // self.embedding_dim)
         for start in range(first_row, len(self.weight), block):
             self.initialize_rows(torch.arange(start, min(start + block, len(self.weight))))

@@ -114,7 +114,7 @@ def _make_trainer(settings: dict[str, Any], rows: int, ranks: Ranks, group: dist
     vocabulary = Vocabulary([*SPECIALS, *(f"w{number}" for number in range(words - len(SPECIALS)))])
     side = TextSide(WhitespaceTokenizer(), vocabulary)
     examples = ExampleList(zipf_examples(words, config.training.seed))
-    return Trainer(config, examples, Translator(config, side, side, ranks), _DataParallel(group))  # type: ignore[arg-type]
+    return Trainer(config, examples, Translator(config, side, side, ranks), _DataParallel(group))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

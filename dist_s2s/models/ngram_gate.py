@@ -34,4 +34,5 @@ class NgramGate(nn.Module):
             ngrams_BSX = (ngrams_BSOD * kept_BSO1).flatten(2)
         match_BS1 = (self.token_norm(tokens_BSE) * self.key_norm(self.key(ngrams_BSX))).sum(-1, keepdim=True)
         gate_BS1 = torch.sigmoid(match_BS1 / self._embedding_dim**0.5)
-        return tokens_BSE + (gate_BS1 * self.value(ngrams_BSX)).to(tokens_BSE.dtype)
+        read_BSE: Tensor = gate_BS1 * self.value(ngrams_BSX)
+        return tokens_BSE + read_BSE.to(tokens_BSE.dtype)

@@ -25,6 +25,7 @@ NEW = [(source.replace("猫", "龙"), target.replace("cat", "dragon")) for sourc
 SUBJECTS = [OLD[:CHUNK], OLD[-CHUNK:], (NEW * 2)[:CHUNK], NEW, OLD[:16]]
 STREAM = "".join(f"{source}\t{target}\n" for pairs in SUBJECTS for source, target in pairs)
 LINES = STREAM.splitlines(keepends=True)
+NGRAMS = {"embedding__ngrams": 2, "embedding__ngram_rows": 97}
 
 
 def arguments(stream: Path, corpus: Path, run_dir: Path, **overrides: object) -> list[str]:
@@ -42,9 +43,8 @@ def arguments(stream: Path, corpus: Path, run_dir: Path, **overrides: object) ->
         "training__record_vectors_every": 2,
         "training__precision": "fp64",
         "model__dropout": 0.0,
-        "embedding__ngrams": 2,
-        "embedding__ngram_rows": 97,
         "embedding__ngram_dropout": 0.0,
+        **NGRAMS,
     }
     return options(corpus, run_dir, **(values | overrides))
 
@@ -205,7 +205,7 @@ def test_its_words_are_exported_and_begin_another_run(two_ranks: Path, corpus: P
     words = vocabulary(best).tokens
     assert finished.output.startswith(f"{len(words)} vectors of 12 numbers from {best} ")
     assert [line.split()[0] for line in output.read_text(encoding="utf-8").splitlines()[1:]] == list(words)
-    settings = options(corpus, tmp_path / "run", training__init_from=two_ranks, training__max_steps=1)
+    settings = options(corpus, tmp_path / "run", training__init_from=two_ranks, training__max_steps=1, **NGRAMS)
     finished = run("dist_s2s.train", *settings)
     assert f"begins with {best}" in finished.output
 

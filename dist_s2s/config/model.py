@@ -16,7 +16,19 @@ class ModelConfig(Section):
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
     hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of activations zeroed in training")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of hidden units zeroed in training")
+    embedding_dropout: OptionalFloat = Field(
+        default=None, ge=0, lt=1, description="share of the numbers of embeddings zeroed in training; null: dropout"
+    )
+    source_word_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of source words whose embeddings are zeroed whole in training"
+    )
+    target_word_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="the same of the target words that the decoder reads"
+    )
+    variational_dropout: bool = Field(
+        default=False, description="dropout zeroes the same units at all positions of a sentence"
+    )
     attention: AttentionName = Field(
         default="dot", description="how the decoder looks at the source; none: the context vector alone"
     )

@@ -1,11 +1,13 @@
 """LSTM decoder with attention."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.models.attention import AttentionName, make_attention
+from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingDropout, drop
 from dist_s2s.models.encoder import Encoding
 
 # Shapes: B sentences, T target positions, E embedding_dim, H hidden_size, L layers.
@@ -35,7 +37,7 @@ class Decoder(nn.Module):
         embedding_dim: int,
         hidden_size: int,
         num_layers: int,
-        dropout: float,
+        dropout: DropoutRates,
         attention: AttentionName,
         input_feeding: bool,
     ) -> None:
@@ -46,7 +48,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.attention = make_attention(attention, hidden_size)
         self.combine = nn.Linear(2 * hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.embedding_dropout = EmbeddingDropout(dropout)
+        self.dropout = Dropout(dropout.hidden, dropout.variational)
         self.input_feeding = input_feeding
 
     def initial_state(self, encoding: Encoding) -> DecoderState:
@@ -61,17 +64,27 @@ class Decoder(nn.Module):
 
         embedded_BTE: rows of the target table for SOS and the tokens so far (teacher forcing: the reference's tokens).
         """
-        embedded_BTE = self.dropout(embedded_BTE)
+        masks = self._masks(embedded_BTE)
+        embedded_BTE = self.embedding_dropout(embedded_BTE)
         if not self.input_feeding:
-            return self._advance(embedded_BTE, state, encoding)
+            return self._advance(embedded_BTE, state, encoding, masks)
         attentional = []
-        for embedded_BE in embedded_BTE.unbind(1):
+        for position, embedded_BE in enumerate(embedded_BTE.unbind(1)):
             fed_BE = torch.cat((embedded_BE, state.attentional_BH.to(embedded_BE.dtype)), dim=-1)
-            step_B1H, state = self._advance(fed_BE[:, None], state, encoding)
+            step_masks = [_at(mask, position) for mask in masks]
+            step_B1H, state = self._advance(fed_BE[:, None], state, encoding, step_masks)
             attentional.append(step_B1H)
         return torch.cat(attentional, dim=1), state
 
-    def _advance(self, input_BTX: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
+    def _masks(self, embedded_BTE: Tensor) -> list[Tensor | None]:
+        """Return what is dropped of each layer's output, and of the attentional states."""
+        size, positions, _ = embedded_BTE.shape
+        units = self.combine.out_features
+        return [self.dropout.mask((size, positions, units), embedded_BTE) for _ in range(len(self.layers) + 1)]
+
+    def _advance(
+        self, input_BTX: Tensor, state: DecoderState, encoding: Encoding, masks: Sequence[Tensor | None]
+    ) -> tuple[Tensor, DecoderState]:
         hidden, cells, outputs = input_BTX, [], []
         for layer, lstm in enumerate(self.layers):
             start = (
@@ -81,7 +94,12 @@ class Decoder(nn.Module):
             output_BTH, (last_1BH, cell_1BH) = lstm(hidden, start)
             outputs.append(last_1BH)
             cells.append(cell_1BH)
-            hidden = self.dropout(output_BTH) + (hidden if layer else 0)
+            hidden = drop(output_BTH, masks[layer]) + (hidden if layer else 0)
         context_BTH = self.attention(hidden, encoding)
-        attentional_BTH = self.dropout(torch.tanh(self.combine(torch.cat((context_BTH, hidden), dim=-1))))
+        attentional_BTH = drop(torch.tanh(self.combine(torch.cat((context_BTH, hidden), dim=-1))), masks[-1])
         return attentional_BTH, DecoderState(torch.cat(outputs), torch.cat(cells), attentional_BTH[:, -1])
+
+
+def _at(mask_BTH: Tensor | None, position: int) -> Tensor | None:
+    """Return the mask of one position; a variational mask has one for all."""
+    return mask_BTH if mask_BTH is None or mask_BTH.shape[1] == 1 else mask_BTH[:, position : position + 1]

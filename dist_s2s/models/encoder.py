@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingDropout
+
 # Shapes: B sentences, S source positions, E embedding_dim, H hidden_size.
 
 
@@ -27,21 +29,22 @@ class Encoder(nn.Module):
     padding its batch has; that needs no packed sequences, which cost three times as much in bf16 on a CPU.
     """
 
-    def __init__(self, embedding_dim: int, hidden_size: int, num_layers: int, dropout: float) -> None:
+    def __init__(self, embedding_dim: int, hidden_size: int, num_layers: int, dropout: DropoutRates) -> None:
         super().__init__()
         if hidden_size % 2:
             raise ValueError(f"hidden_size must be even for two directions, but is {hidden_size}")
         sizes = [embedding_dim] + [hidden_size] * (num_layers - 1)
         self.forward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
         self.backward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.embedding_dropout = EmbeddingDropout(dropout)
+        self.dropout = Dropout(dropout.hidden, dropout.variational)
 
     def forward(self, embedded_BSE: Tensor, lengths_B: Tensor) -> Encoding:
         """Encode rows of the source table; lengths_B: int64 number of real tokens, at least 1 each."""
         steps_S = torch.arange(embedded_BSE.shape[1], device=embedded_BSE.device)
         mask_BS = steps_S < lengths_B[:, None]
         reversal_BS = torch.where(mask_BS, lengths_B[:, None] - 1 - steps_S, steps_S)
-        hidden = self.dropout(embedded_BSE)
+        hidden = self.embedding_dropout(embedded_BSE)
         for layer, (forward_lstm, backward_lstm) in enumerate(
             zip(self.forward_layers, self.backward_layers, strict=True)
         ):

@@ -1,10 +1,13 @@
 """The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
+from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder, Encoding
 
 
@@ -25,10 +28,17 @@ class LSTMEncoderDecoder(nn.Module):
         dropout: float = 0.0,
         attention: AttentionName = "dot",
         input_feeding: bool = False,
+        *,
+        embedding_dropout: float | None = None,
+        source_word_dropout: float = 0.0,
+        target_word_dropout: float = 0.0,
+        variational_dropout: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, dropout)
-        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
+        source = DropoutRates(dropout, embedding_dropout, source_word_dropout, variational_dropout)
+        target = replace(source, words=target_word_dropout)
+        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, source)
+        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, target, attention, input_feeding)
         self.output = output
 
     def forward(

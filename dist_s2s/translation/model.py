@@ -23,4 +23,8 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
                 dropout=model.dropout,
                 attention=model.attention,
                 input_feeding=model.input_feeding,
+                embedding_dropout=model.embedding_dropout,
+                source_word_dropout=model.source_word_dropout,
+                target_word_dropout=model.target_word_dropout,
+                variational_dropout=model.variational_dropout,
             )

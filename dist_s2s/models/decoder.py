@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dist_s2s.models.attention import AttentionName, make_attention
-from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingDropout, drop
-from dist_s2s.models.encoder import Encoding
+from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingInput, drop
+from dist_s2s.models.encoder import Encoding, make_norms
 
-# Shapes: B sentences, T target positions, E embedding_dim, H hidden_size, L layers.
+# Shapes: B sentences, T target positions, E embedding_dim, H hidden_size, of attentional states readout_size, L layers.
 
 
 class DecoderState(NamedTuple):
@@ -30,6 +30,9 @@ class Decoder(nn.Module):
 
     Attention is computed after the whole target has passed the LSTM, in one matrix product. With ``input_feeding``
     (Luong et al. 2015) each step also reads the attentional state before it, so the target is walked through in steps.
+
+    readout_size: numbers of an attentional state; None: hidden_size.
+    scale: what embeddings are multiplied by.
     """
 
     def __init__(
@@ -40,16 +43,21 @@ class Decoder(nn.Module):
         dropout: DropoutRates,
         attention: AttentionName,
         input_feeding: bool,
+        layer_norm: bool = False,
+        readout_size: int | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        input_size = embedding_dim + (hidden_size if input_feeding else 0)
+        readout_size = readout_size or hidden_size
+        input_size = embedding_dim + (readout_size if input_feeding else 0)
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
         self.bridge = nn.Linear(hidden_size, num_layers * hidden_size)
         self.layers = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.attention = make_attention(attention, hidden_size)
-        self.combine = nn.Linear(2 * hidden_size, hidden_size)
-        self.embedding_dropout = EmbeddingDropout(dropout)
+        self.combine = nn.Linear(2 * hidden_size, readout_size)
+        self.input = EmbeddingInput(dropout, scale)
         self.dropout = Dropout(dropout.hidden, dropout.variational)
+        self.norms = make_norms(layer_norm, hidden_size, num_layers)
         self.input_feeding = input_feeding
 
     def initial_state(self, encoding: Encoding) -> DecoderState:
@@ -57,7 +65,8 @@ class Decoder(nn.Module):
         summary_BH = encoding.summary_BH
         hidden_BLH = torch.tanh(self.bridge(summary_BH)).view(len(summary_BH), len(self.layers), -1)
         hidden_LBH = hidden_BLH.transpose(0, 1).contiguous()
-        return DecoderState(hidden_LBH, torch.zeros_like(hidden_LBH), torch.zeros_like(summary_BH))
+        attentional_BH = summary_BH.new_zeros(len(summary_BH), self.combine.out_features)
+        return DecoderState(hidden_LBH, torch.zeros_like(hidden_LBH), attentional_BH)
 
     def forward(self, embedded_BTE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Return attentional states, [B, T, H], of T ≥ 1 target positions after ``state``, and the state after them.
@@ -65,7 +74,7 @@ class Decoder(nn.Module):
         embedded_BTE: rows of the target table for SOS and the tokens so far (teacher forcing: the reference's tokens).
         """
         masks = self._masks(embedded_BTE)
-        embedded_BTE = self.embedding_dropout(embedded_BTE)
+        embedded_BTE = self.input(embedded_BTE)
         if not self.input_feeding:
             return self._advance(embedded_BTE, state, encoding, masks)
         attentional = []
@@ -79,8 +88,8 @@ class Decoder(nn.Module):
     def _masks(self, embedded_BTE: Tensor) -> list[Tensor | None]:
         """Return what is dropped of each layer's output, and of the attentional states."""
         size, positions, _ = embedded_BTE.shape
-        units = self.combine.out_features
-        return [self.dropout.mask((size, positions, units), embedded_BTE) for _ in range(len(self.layers) + 1)]
+        units = [self.bridge.in_features] * len(self.layers) + [self.combine.out_features]
+        return [self.dropout.mask((size, positions, each), embedded_BTE) for each in units]
 
     def _advance(
         self, input_BTX: Tensor, state: DecoderState, encoding: Encoding, masks: Sequence[Tensor | None]
@@ -94,7 +103,7 @@ class Decoder(nn.Module):
             output_BTH, (last_1BH, cell_1BH) = lstm(hidden, start)
             outputs.append(last_1BH)
             cells.append(cell_1BH)
-            hidden = drop(output_BTH, masks[layer]) + (hidden if layer else 0)
+            hidden = self.norms[layer](drop(output_BTH, masks[layer]) + (hidden if layer else 0))
         context_BTH = self.attention(hidden, encoding)
         attentional_BTH = drop(torch.tanh(self.combine(torch.cat((context_BTH, hidden), dim=-1))), masks[-1])
         return attentional_BTH, DecoderState(torch.cat(outputs), torch.cat(cells), attentional_BTH[:, -1])

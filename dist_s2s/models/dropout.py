@@ -1,4 +1,4 @@
-"""Dropout of hidden units, of embeddings and of whole words."""
+"""What becomes of embeddings and hidden units on their way: dropout, of whole words too."""
 
 import math
 from dataclasses import dataclass
@@ -52,16 +52,19 @@ class Dropout(nn.Module):
         return drop(hidden_BTX, self.mask((size, positions, units), hidden_BTX))
 
 
-class EmbeddingDropout(nn.Module):
-    """Drop numbers of embeddings, and the embeddings of whole words at each of their positions by itself."""
+class EmbeddingInput(nn.Module):
+    """Scale embeddings; drop numbers of them, and whole words, each position by itself."""
 
-    def __init__(self, rates: DropoutRates) -> None:
+    def __init__(self, rates: DropoutRates, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.numbers = Dropout(rates.hidden if rates.embedding is None else rates.embedding, rates.variational)
         self.words = Dropout(rates.words)
 
     def forward(self, embedded_BTX: Tensor) -> Tensor:
-        """Drop what the rates say of [B, T, X]."""
+        """Return what the first layer reads, [B, T, X]."""
+        if self.scale != 1:
+            embedded_BTX = embedded_BTX * self.scale
         size, positions, _ = embedded_BTX.shape
         return drop(self.numbers(embedded_BTX), self.words.mask((size, positions, 1), embedded_BTX))
 

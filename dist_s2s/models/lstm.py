@@ -16,6 +16,8 @@ class LSTMEncoderDecoder(nn.Module):
 
     output: maps attentional states [..., H] to outputs [..., X]: nn.Linear(H, V) to logits of V tokens, X = V. With
         nn.Identity() the outputs are the states themselves, X = H, for an output table that lives outside the model.
+    readout_size: H of the attentional states; None: hidden_size.
+    The other settings are those of ``ModelConfig``.
     Shapes: B sentences, S and T source and target positions, E embedding_dim, H hidden_size.
     """
 
@@ -33,12 +35,28 @@ class LSTMEncoderDecoder(nn.Module):
         source_word_dropout: float = 0.0,
         target_word_dropout: float = 0.0,
         variational_dropout: bool = False,
+        encoder_layers: int | None = None,
+        decoder_layers: int | None = None,
+        layer_norm: bool = False,
+        readout_size: int | None = None,
+        embedding_scale: float = 1.0,
     ) -> None:
         super().__init__()
         source = DropoutRates(dropout, embedding_dropout, source_word_dropout, variational_dropout)
         target = replace(source, words=target_word_dropout)
-        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, source)
-        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, target, attention, input_feeding)
+        encoder_layers, decoder_layers = encoder_layers or num_layers, decoder_layers or num_layers
+        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale)
+        self.decoder = Decoder(
+            embedding_dim,
+            hidden_size,
+            decoder_layers,
+            target,
+            attention,
+            input_feeding,
+            layer_norm,
+            readout_size,
+            embedding_scale,
+        )
         self.output = output
 
     def forward(

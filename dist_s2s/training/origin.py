@@ -11,8 +11,9 @@ from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 
 # What must be the same for the weights to have a place.
-_SIZES = ("kind", "embedding_dim", "hidden_size", "num_layers")
-_MODEL_KEYS = (*_SIZES, "attention", "output", "tie_embeddings", "input_feeding")
+_SIZES = ("kind", "embedding_dim", "hidden_size", "encoder_layers", "decoder_layers")
+_KINDS = ("attention", "output", "layer_norm", "tie_embeddings", "tie_source", "scale_embeddings", "input_feeding")
+_MEANINGS = {"encoder_layers": "encoder_depth", "decoder_layers": "decoder_depth"}  # where null stands for another key
 
 
 def read_origin(path: Path) -> SavedRun:
@@ -34,7 +35,11 @@ def read_origin(path: Path) -> SavedRun:
 
 def check_models_fit(origin: SavedRun, config: Config) -> None:
     """Raise UserError with a line for each setting that gives the origin's weights no place in a run."""
-    pairs = [(key, getattr(origin.config.model, key), getattr(config.model, key)) for key in _MODEL_KEYS]
+    there, here = origin.config.model, config.model
+    names = [(key, _MEANINGS.get(key, key)) for key in (*_SIZES, *_KINDS)]
+    pairs = [(key, getattr(there, name), getattr(here, name)) for key, name in names]
+    if all(old == new for _, old, new in pairs):  # otherwise it follows from the others
+        pairs = [("readout_size", there.readout_dim, here.readout_dim)]
     wrong = [f"model.{key} is {as_text(old)} there, {as_text(new)} here" for key, old, new in pairs if old != new]
     if wrong:
         raise UserError(f"training.init_from: {origin.checkpoint} has another model:\n" + "\n".join(wrong))

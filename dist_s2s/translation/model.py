@@ -27,4 +27,9 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
                 source_word_dropout=model.source_word_dropout,
                 target_word_dropout=model.target_word_dropout,
                 variational_dropout=model.variational_dropout,
+                encoder_layers=model.encoder_layers,
+                decoder_layers=model.decoder_layers,
+                layer_norm=model.layer_norm,
+                readout_size=model.readout_dim,
+                embedding_scale=model.embedding_dim**0.5 if model.scale_embeddings else 1.0,
             )

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.models.decoder import Decoder
-from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingDropout
+from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingInput
 from dist_s2s.models.encoder import Encoder, Encoding
 
 B, T, X = 40, 30, 50
@@ -61,7 +61,7 @@ def test_variational_dropout_is_the_same_at_all_positions_of_a_sentence() -> Non
 
 def test_words_are_dropped_whole_each_position_by_itself() -> None:
     torch.manual_seed(1)
-    dropped = EmbeddingDropout(DropoutRates(hidden=0.9, embedding=0.0, words=0.25, variational=True))(units())
+    dropped = EmbeddingInput(DropoutRates(hidden=0.9, embedding=0.0, words=0.25, variational=True))(units())
     gone_BT = (dropped == 0).all(dim=2)
     assert gone_BT.double().mean().item() == pytest.approx(0.25, abs=0.05)
     assert gone_BT.any(dim=0).all()  # not the same positions in all sentences
@@ -71,7 +71,7 @@ def test_words_are_dropped_whole_each_position_by_itself() -> None:
 def test_embeddings_take_the_rate_of_hidden_units_unless_they_have_one() -> None:
     torch.manual_seed(1)
     for rates, share in ((DropoutRates(0.5), 0.5), (DropoutRates(0.5, embedding=0.1), 0.1)):
-        dropped = EmbeddingDropout(rates)(units())
+        dropped = EmbeddingInput(rates)(units())
         assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=0.02)
 
 
@@ -102,7 +102,7 @@ def test_a_dropped_source_word_leaves_no_trace() -> None:
     torch.manual_seed(2)
     memory = encoder(embedded, lengths).memory_BSH
     torch.manual_seed(2)
-    gone = encoder.embedding_dropout(torch.ones(B, T, 6)) == 0
+    gone = encoder.input(torch.ones(B, T, 6)) == 0
     torch.manual_seed(2)
     changed = encoder(torch.where(gone, embedded + 1, embedded), lengths).memory_BSH
     assert gone.any()

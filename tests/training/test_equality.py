@@ -37,8 +37,16 @@ LAYOUTS = ("contiguous", "round_robin")
 # Neither optimizer nor output layer knows the layout: each has one of the two, in turn.
 RUNS = [(optimizer, layout, "replicated") for optimizer, layout in zip(OPTIMIZERS, LAYOUTS * 2, strict=True)]
 RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
+RUNS += [("sparse_adam", "round_robin", "one_table")]
+ONE_TABLE = {  # for source, target and output; and a deeper model with another readout
+    "tie_source": True,
+    "scale_embeddings": True,
+    "embedding_dim": 6,
+    "encoder_layers": 2,
+    "layer_norm": True,
+}
 # On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
-RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], RUNS[5], RUNS[6]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
+RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], RUNS[5], RUNS[6], RUNS[7]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
 SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
 
 
@@ -82,15 +90,21 @@ def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Conf
     return Config.model_validate(
         {
             "run_dir": run_dir,
-            "data": {"batch_tokens": BATCH_TOKENS, "source_tokenizer": "whitespace", "target_tokenizer": "whitespace"},
+            "data": {
+                "batch_tokens": BATCH_TOKENS,
+                "source_tokenizer": "whitespace",
+                "target_tokenizer": "whitespace",
+                "joint_vocabulary": output == "one_table",
+            },
             "model": {
                 "embedding_dim": 8,
                 "hidden_size": 8,
                 "dropout": 0.0,
-                "output": "sharded" if output == "tied" else output,
+                "output": "sharded" if output in ("tied", "one_table") else output,
                 "output_samples": 40,
-                "tie_embeddings": output == "tied",
-            },
+                "tie_embeddings": output in ("tied", "one_table"),
+            }
+            | (ONE_TABLE if output == "one_table" else {}),
             "embedding": {"optimizer": optimizer, "layout": layout, "learning_rate": TABLE_RATE},
             "training": {
                 "learning_rate": CORE_RATE,
@@ -191,7 +205,8 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
         batch = collate(examples, numbers, global_target_tokens=0)
         for parameter in [*core.parameters(), *weights]:
             parameter.grad = None
-        source, target = tables["source_table"](batch.source), tables["target_table"](batch.target_in)
+        source_table = tables.get("source_table", tables["target_table"])
+        source, target = source_table(batch.source), tables["target_table"](batch.target_in)
         logits = core(source, batch.source_lengths, target)
         if output != "replicated":
             logits = F.linear(logits, output_table.weight, tables["output_bias"].weight[:, 0])

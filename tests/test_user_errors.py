@@ -94,9 +94,9 @@ def test_tables_smaller_than_a_vocabulary(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_tied_tables_of_different_width(corpus: Path, tmp_path: Path) -> None:
-    sizes = {"model__tie_embeddings": "true", "model__embedding_dim": 8, "model__hidden_size": 16}
+    sizes = {"model__tie_embeddings": "true", "model__embedding_dim": 8, "model__readout_size": 16}
     said = error_of("dist_s2s.train", *options(corpus, tmp_path / "run", **sizes))
-    assert said == "model.tie_embeddings needs model.embedding_dim = model.hidden_size, but they are 8 and 16"
+    assert said == "model.tie_embeddings needs model.readout_size = model.embedding_dim, or null, but they are 16 and 8"
 
 
 def test_run_directory_of_another_configuration(trained: Path, corpus: Path) -> None:

@@ -45,7 +45,7 @@ def make_jobs(options: argparse.Namespace, size: int, python: str, skipped: list
             segment(python, options.data, pieces, size)
             examples, sizes = file_examples(pieces, size)
     if config.model.output == "auto":
-        output = choose_output(sizes[1], config.model.hidden_size, options.ranks)
+        output = choose_output(sizes[1], config.model.readout_dim, options.ranks)
         config = config.model_copy(update={"model": config.model.model_copy(update={"output": output})})
     peers = [Contender("joeynmt", threads) for threads in options.peer_threads] if options.peers else _DDP
     room = MEMORY_SHARE * available()
@@ -125,7 +125,7 @@ def predicted_bytes(kind: str, config: Config, ranks: int, vocabulary_sizes: tup
     """
     model = config.model
     sources, targets = vocabulary_sizes
-    inputs, output = 4 * model.embedding_dim * (sources + targets), 4 * (model.hidden_size + 1) * targets
+    inputs, output = 4 * model.embedding_dim * (sources + targets), 4 * (model.readout_dim + 1) * targets
     copies_of_output = 3 if model.output == "sampled" else 4
     logits = 0 if model.output == "sampled" else 3 * 4 * targets * config.data.batch_tokens
     match kind:

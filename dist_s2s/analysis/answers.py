@@ -14,7 +14,7 @@ from dist_s2s.analysis.rows import TableRows
 from dist_s2s.analysis.statistics import describe
 from dist_s2s.analysis.words import Word, find_word, word_vectors
 from dist_s2s.config import Config
-from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.checkpoint import read_manifest, table_of_side
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.load import read_run
@@ -46,10 +46,12 @@ class SavedSide:
         Raises:
             UserError: if there is no run, no checkpoint, or a file of either is damaged.
         """
-        run, table = read_run(run_dir), f"{name}_table"
+        run = read_run(run_dir)
+        manifest = read_manifest(run.checkpoint)
+        table = table_of_side(manifest, name)
         side = run.source if name == "source" else run.target
         count = len(side.vocabulary)
-        free = read_manifest(run.checkpoint)["tables"][table]["num_embeddings"] - count
+        free = manifest["tables"][table]["num_embeddings"] - count
         return cls(run.checkpoint, run.config, name, side, TableRows.of_checkpoint(run.checkpoint, table, count), free)
 
     @classmethod

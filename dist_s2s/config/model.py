@@ -16,7 +16,28 @@ class ModelConfig(Section):
     embedding_dim: int = Field(default=128, gt=0, description="numbers in an embedding row")
     hidden_size: int = Field(default=256, gt=0, multiple_of=2, description="units of the decoder LSTM; even")
     num_layers: int = Field(default=1, ge=1, description="LSTM layers of the encoder and of the decoder")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of activations zeroed in training")
+    encoder_layers: OptionalInt = Field(default=None, ge=1, description="those of the encoder; null: num_layers")
+    decoder_layers: OptionalInt = Field(default=None, ge=1, description="those of the decoder; null: num_layers")
+    layer_norm: bool = Field(default=False, description="normalise what each LSTM layer gives to the next")
+    readout_size: OptionalInt = Field(
+        default=None,
+        gt=0,
+        description="numbers of the state that the output layer reads; null: hidden_size, or with tie_embeddings "
+        "embedding_dim",
+    )
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of hidden units zeroed in training")
+    embedding_dropout: OptionalFloat = Field(
+        default=None, ge=0, lt=1, description="share of the numbers of embeddings zeroed in training; null: dropout"
+    )
+    source_word_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of source words whose embeddings are zeroed whole in training"
+    )
+    target_word_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="the same of the target words that the decoder reads"
+    )
+    variational_dropout: bool = Field(
+        default=False, description="dropout zeroes the same units at all positions of a sentence"
+    )
     attention: AttentionName = Field(
         default="dot", description="how the decoder looks at the source; none: the context vector alone"
     )
@@ -25,7 +46,26 @@ class ModelConfig(Section):
     )
     output_samples: int = Field(default=4096, ge=1, description="candidates of a step; for output: sampled")
     tie_embeddings: bool = Field(default=False, description="target table and output layer are one sharded table")
+    tie_source: bool = Field(default=False, description="source and target table are one; needs data.joint_vocabulary")
+    scale_embeddings: bool = Field(
+        default=False, description="multiply rows by the root of embedding_dim on their way in; for tie_embeddings"
+    )
     input_feeding: bool = Field(default=False, description="feed the attention output into the next decoder step")
+
+    @property
+    def encoder_depth(self) -> int:
+        """LSTM layers of the encoder."""
+        return self.encoder_layers or self.num_layers
+
+    @property
+    def decoder_depth(self) -> int:
+        """LSTM layers of the decoder."""
+        return self.decoder_layers or self.num_layers
+
+    @property
+    def readout_dim(self) -> int:
+        """Numbers of the state that the output layer reads."""
+        return self.readout_size or (self.embedding_dim if self.tie_embeddings else self.hidden_size)
 
 
 class EmbeddingConfig(Section):

@@ -49,13 +49,20 @@ class Config(Section):
     @model_validator(mode="after")
     def _ties(self) -> Self:
         model = self.model
-        if model.tie_embeddings and model.embedding_dim != model.hidden_size:
+        if model.tie_embeddings and model.readout_dim != model.embedding_dim:
             raise ValueError(
-                "model.tie_embeddings needs model.embedding_dim = model.hidden_size, but they are "
-                f"{model.embedding_dim} and {model.hidden_size}"
+                "model.tie_embeddings needs model.readout_size = model.embedding_dim, or null, but they are "
+                f"{model.readout_size} and {model.embedding_dim}"
             )
         if model.tie_embeddings and model.output == "replicated":
             raise ValueError("model.tie_embeddings needs model.output sharded or sampled, but it is replicated")
+        if model.tie_source and not self.data.joint_vocabulary:
+            raise ValueError("model.tie_source needs data.joint_vocabulary: one table has the rows of one vocabulary")
+        if model.tie_source and self.data.source_vectors is not None:
+            raise ValueError(
+                "with model.tie_source there is no source table to begin with data.source_vectors; give them as "
+                "data.target_vectors"
+            )
         return self
 
     @model_validator(mode="after")

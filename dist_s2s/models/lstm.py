@@ -1,10 +1,13 @@
 """The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
 from dist_s2s.models.decoder import Decoder, DecoderState
+from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder, Encoding
 from dist_s2s.models.ngram_gate import NgramGate
 from dist_s2s.models.output import apply_output
@@ -15,6 +18,8 @@ class LSTMEncoderDecoder(nn.Module):
 
     output: maps attentional states [..., H] to outputs [..., X]: nn.Linear(H, V) to logits of V tokens, X = V. With
         nn.Identity() the outputs are the states themselves, X = H, for an output table that lives outside the model.
+    readout_size: H of the attentional states; None: hidden_size.
+    The other settings are those of ``ModelConfig``.
     Shapes: B sentences, S and T source and target positions, E embedding_dim, H hidden_size.
     """
 
@@ -27,13 +32,36 @@ class LSTMEncoderDecoder(nn.Module):
         dropout: float = 0.0,
         attention: AttentionName = "dot",
         input_feeding: bool = False,
+        *,
+        embedding_dropout: float | None = None,
+        source_word_dropout: float = 0.0,
+        target_word_dropout: float = 0.0,
+        variational_dropout: bool = False,
+        encoder_layers: int | None = None,
+        decoder_layers: int | None = None,
+        layer_norm: bool = False,
+        readout_size: int | None = None,
+        embedding_scale: float = 1.0,
         ngram_dim: int = 0,
         num_ngrams: int = 0,
         ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(embedding_dim, hidden_size, num_layers, dropout)
-        self.decoder = Decoder(embedding_dim, hidden_size, num_layers, dropout, attention, input_feeding)
+        source = DropoutRates(dropout, embedding_dropout, source_word_dropout, variational_dropout)
+        target = replace(source, words=target_word_dropout)
+        encoder_layers, decoder_layers = encoder_layers or num_layers, decoder_layers or num_layers
+        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale)
+        self.decoder = Decoder(
+            embedding_dim,
+            hidden_size,
+            decoder_layers,
+            target,
+            attention,
+            input_feeding,
+            layer_norm,
+            readout_size,
+            embedding_scale,
+        )
         self.output = output
         # Last, so that without n-grams everything before begins with the same numbers.
         self.ngram_gate = NgramGate(embedding_dim, ngram_dim, num_ngrams, ngram_dropout) if num_ngrams else None

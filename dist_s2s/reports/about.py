@@ -92,7 +92,8 @@ def card_section(
         scores: results in words.
     """
     model, data = config.model, config.data
-    layers = f"{model.num_layers} layer{'s' * (model.num_layers != 1)} of {model.hidden_size}"
+    depths = sorted({model.encoder_depth, model.decoder_depth}, reverse=True)
+    layers = f"{' and '.join(map(str, depths))} layer{'s' * (depths != [1])} of {model.hidden_size}"
     kind = f"{model.kind.upper()} encoder-decoder, {layers}, embeddings of {model.embedding_dim}"
     attention = "no attention" if model.attention == "none" else f"{model.attention} attention"
     size = "not known without a checkpoint" if isinstance(translator, str) else f"{_parameters(translator):,}"

@@ -116,6 +116,12 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
+def table_of_side(manifest: Mapping[str, Any], side: str) -> str:
+    """Return the name of the table that has the rows of "source" or "target": of both, if a run has one for both."""
+    name = f"{side}_table"
+    return name if name in manifest["tables"] else "target_table"
+
+
 def text_directory(checkpoint: Path) -> Path:
     """Return where the text files that belong to a checkpoint are: there, if it has its own, or else with its run.
 

@@ -11,8 +11,9 @@ from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 
 # What must be the same for the weights to have a place.
-_SIZES = ("kind", "embedding_dim", "hidden_size", "num_layers")
-_MODEL_KEYS = (*_SIZES, "attention", "output", "tie_embeddings", "input_feeding")
+_SIZES = ("kind", "embedding_dim", "hidden_size", "encoder_layers", "decoder_layers")
+_KINDS = ("attention", "output", "layer_norm", "tie_embeddings", "tie_source", "scale_embeddings", "input_feeding")
+_MEANINGS = {"encoder_layers": "encoder_depth", "decoder_layers": "decoder_depth"}  # where null stands for another key
 _NGRAM_KEYS = ("ngrams", "ngram_rows", "ngram_dim")
 
 
@@ -36,7 +37,10 @@ def read_origin(path: Path) -> SavedRun:
 def check_models_fit(origin: SavedRun, config: Config) -> None:
     """Raise UserError with a line for each setting that gives the origin's weights no place in a run."""
     there, here = origin.config, config
-    pairs = [(f"model.{key}", getattr(there.model, key), getattr(here.model, key)) for key in _MODEL_KEYS]
+    names = [(key, _MEANINGS.get(key, key)) for key in (*_SIZES, *_KINDS)]
+    pairs = [(f"model.{key}", getattr(there.model, name), getattr(here.model, name)) for key, name in names]
+    if all(old == new for _, old, new in pairs):  # otherwise it follows from the others
+        pairs = [("model.readout_size", there.model.readout_dim, here.model.readout_dim)]
     if there.embedding.ngrams or here.embedding.ngrams:
         tables = there.embedding, here.embedding
         pairs += [(f"embedding.{key}", *(getattr(each, key) for each in tables)) for key in _NGRAM_KEYS]

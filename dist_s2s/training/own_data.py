@@ -85,9 +85,10 @@ def _expectation(config: Config, corpus: Path, world_size: int) -> str:
         core = make_model(config, nn.Identity())
     model, tokens = config.model, config.data.batch_tokens / world_size
     own = sum(parameter.numel() for parameter in core.parameters())
-    shared = (len(source.vocabulary) + len(target.vocabulary)) * model.embedding_dim
-    shared += len(target.vocabulary) * (model.hidden_size + 1)  # the output layer, if it is sharded
-    numbers = 4 * (own + shared / world_size) + _NUMBERS_PER_TOKEN * tokens * model.hidden_size * model.num_layers
+    inputs = len(target.vocabulary) + (0 if model.tie_source else len(source.vocabulary))
+    outputs = len(target.vocabulary) * (1 if model.tie_embeddings else model.readout_dim + 1)  # if they are sharded
+    shared, layers = inputs * model.embedding_dim + outputs, (model.encoder_depth + model.decoder_depth) / 2
+    numbers = 4 * (own + shared / world_size) + _NUMBERS_PER_TOKEN * tokens * model.hidden_size * layers
     limits = [(getattr(config.training, f"max_{unit}"), unit) for unit in ("minutes", "steps", "epochs")]
     ends = " or ".join(f"{limit:g} {unit}" for limit, unit in limits if limit is not None)
     return f"estimated: {(_PROCESS_BYTES + 4 * numbers) / 2**20:,.0f} MiB in each of {world_size} processes, for {ends}"

@@ -54,7 +54,7 @@ def settle_output(
     elif output == "auto" and checkpoint is not None:
         output = config_of(checkpoint).model.output
     elif output == "auto":
-        output = choose_output(data.target.vocabulary.num_ids, model.hidden_size, world_size, tied=model.tie_embeddings)
+        output = choose_output(data.target.vocabulary.num_ids, model.readout_dim, world_size, tied=model.tie_embeddings)
     config = config.model_copy(update={"model": model.model_copy(update={"output": output})})
     if origin is not None:
         check_models_fit(origin, config)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dist_s2s import UserError
-from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.checkpoint import read_manifest, table_of_side
 from dist_s2s.storage.durable_files import writable
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
@@ -46,7 +46,8 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
         raise UserError(f"{output} exists; give another --output")
     run = read_run(run_dir)
     tokens = (run.source if side == "source" else run.target).vocabulary.tokens
-    checkpoint, table, manifest = run.checkpoint, f"{side}_table", read_manifest(run.checkpoint)
+    checkpoint, manifest = run.checkpoint, read_manifest(run.checkpoint)
+    table = table_of_side(manifest, side)
     dim = manifest["tables"][table]["embedding_dim"]
     rows = (block.float().numpy() for block in read_rows(checkpoint, manifest, table, range(len(tokens))))
     partial = output.with_name(f".{output.name}.partial")

@@ -51,9 +51,12 @@ class Translator:
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
-        self.source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
-        tied_std = model.hidden_size**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
+        source_table = None
+        if not model.tie_source:
+            source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
+        tied_std = model.embedding_dim**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
         self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
+        self.source_table = self.target_table if source_table is None else source_table
         self.output = make_output(config, num_classes, self.target_table, ranks)
         self.core = make_model(config, self.output.layer).to(device=ranks.device, dtype=parameter_dtype(config))
         self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks)
@@ -62,6 +65,8 @@ class Translator:
     def tables(self) -> Mapping[str, DistributedEmbedding]:
         """The sharded tables by the name they have in checkpoints; each once, even if it has two uses."""
         own = {"source_table": self.source_table, "target_table": self.target_table}
+        if self.source_table is self.target_table:
+            del own["source_table"]
         output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
         return own | output | self.source_rows.named_tables
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from dist_s2s import UserError
 from dist_s2s.config import KEYS, RESUMABLE_KEYS, Config, differences, load_config
 
 
@@ -86,3 +87,32 @@ def test_a_configuration_from_before_model_kind_means_an_lstm(tmp_path: Path) ->
     file.write_text(Config().to_yaml().replace("  kind: lstm\n", ""), encoding="utf-8")
     assert "kind" not in file.read_text(encoding="utf-8")
     assert load_config(file, {}) == Config()
+
+
+def test_sizes_that_follow_from_others() -> None:
+    model = Config().model
+    assert (model.encoder_depth, model.decoder_depth, model.readout_dim) == (1, 1, 256)
+    changes = {"model.num_layers": "3", "model.decoder_layers": "1", "model.tie_embeddings": "true"}
+    model = load_config(None, changes).model
+    assert (model.encoder_depth, model.decoder_depth, model.readout_dim) == (3, 1, 128)
+    assert load_config(None, {"model.readout_size": "64"}).model.readout_dim == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.tie_source": "true"}, "model.tie_source needs data.joint_vocabulary"),
+        (
+            {"model.tie_embeddings": "true", "model.readout_size": "256"},
+            "model.tie_embeddings needs model.readout_size = model.embedding_dim, or null, but they are 256 and 128",
+        ),
+        (
+            {"model.tie_source": "true", "data.joint_vocabulary": "true", "data.source_vectors": "a.vec"}
+            | {f"data.{side}_tokenizer": "words" for side in ("source", "target")},
+            "with model.tie_source there is no source table to begin with data.source_vectors",
+        ),
+    ],
+)
+def test_ties_that_cannot_be(changes: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_config(None, changes)

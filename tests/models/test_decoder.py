@@ -4,6 +4,7 @@ from torch import Tensor
 
 from dist_s2s.models.attention import AttentionName
 from dist_s2s.models.decoder import Decoder
+from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoding
 
 B, T, S, E, H = 3, 5, 4, 6, 8
@@ -11,7 +12,7 @@ B, T, S, E, H = 3, 5, 4, 6, 8
 
 def make_decoder(num_layers: int, attention: AttentionName = "dot", input_feeding: bool = False) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(E, H, num_layers, 0.0, attention, input_feeding).double()
+    return Decoder(E, H, num_layers, DropoutRates(), attention, input_feeding).double()
 
 
 def make_inputs() -> tuple[Tensor, Encoding]:

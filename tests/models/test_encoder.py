@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder
 
 LENGTHS = torch.tensor([3, 7, 1, 5])
@@ -15,7 +16,7 @@ def embedded(seed: int = 1) -> Tensor:
 
 def make_encoder(num_layers: int, dropout: float = 0.0) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(embedding_dim=6, hidden_size=8, num_layers=num_layers, dropout=dropout).double()
+    return Encoder(embedding_dim=6, hidden_size=8, num_layers=num_layers, dropout=DropoutRates(dropout)).double()
 
 
 def as_torch_lstm(encoder: Encoder) -> nn.LSTM:
@@ -61,7 +62,7 @@ def test_second_layer_adds_to_the_first() -> None:
     for layers in (encoder.forward_layers, encoder.backward_layers):
         for parameter in layers[1].parameters():
             nn.init.zeros_(parameter)  # then its output is zero
-    first = Encoder(embedding_dim=6, hidden_size=8, num_layers=1, dropout=0.0).double()
+    first = Encoder(embedding_dim=6, hidden_size=8, num_layers=1, dropout=DropoutRates()).double()
     first.load_state_dict({key: value for key, value in encoder.state_dict().items() if "layers.0." in key})
     memory, _, summary, _ = encoder(embedded(), LENGTHS)
     torch.testing.assert_close(memory, first(embedded(), LENGTHS).memory_BSH, rtol=0, atol=1e-12)
@@ -80,4 +81,4 @@ def test_dropout_is_for_training_only() -> None:
 
 def test_hidden_size_must_be_even() -> None:
     with pytest.raises(ValueError, match="hidden_size must be even for two directions, but is 7"):
-        Encoder(embedding_dim=6, hidden_size=7, num_layers=1, dropout=0.0)
+        Encoder(embedding_dim=6, hidden_size=7, num_layers=1, dropout=DropoutRates())

@@ -52,6 +52,39 @@ def test_outputs_of_steps_are_those_of_forward(attention: AttentionName, input_f
     torch.testing.assert_close(torch.stack(steps, dim=1), model(source, LENGTHS, target), rtol=0, atol=1e-12)
 
 
+@with_and_without_feeding
+def test_deep_normalised_models_of_other_sizes(input_feeding: bool) -> None:
+    """A sentence's outputs depend neither on its batch nor on whether they are taken step by step."""
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 3, "decoder_layers": 2, "readout_size": 5, "embedding_scale": 2.0, "layer_norm": True}
+    model = LSTMEncoderDecoder(nn.Linear(5, V), E, H, input_feeding=input_feeding, **sizes).double()
+    assert (len(model.encoder.forward_layers), len(model.decoder.layers)) == (3, 2)
+    source, target = make_inputs()
+    together = model(source, LENGTHS, target)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, some = slice(row, row + 1), 2 + row
+        encoding, state = model.encode(source[alone, :length], LENGTHS[alone])
+        for position in range(some):
+            outputs, state = model.step(target[alone, position], state, encoding)
+            torch.testing.assert_close(together[alone, position], outputs, rtol=0, atol=1e-12)
+    unscaled = LSTMEncoderDecoder(
+        nn.Linear(5, V), E, H, input_feeding=input_feeding, **sizes | {"embedding_scale": 1.0}
+    )
+    unscaled.double().load_state_dict(model.state_dict())
+    torch.testing.assert_close(unscaled(2 * source, LENGTHS, 2 * target), together, rtol=0, atol=1e-12)
+
+
+def test_a_model_without_options_has_the_parameters_it_always_had() -> None:
+    """So that checkpoints from before there were options can be read."""
+    lstm = [f"{kind}_{half}_l0" for kind in ("weight", "bias") for half in ("ih", "hh")]
+    layers = [f"encoder.{way}_layers.0" for way in ("forward", "backward")] + ["decoder.layers.0"]
+    expected = {f"{layer}.{name}" for layer in layers for name in lstm}
+    expected |= {
+        f"{part}.{name}" for part in ("decoder.bridge", "decoder.combine", "output") for name in ("weight", "bias")
+    }
+    assert make_model("dot").state_dict().keys() == expected
+
+
 @pytest.mark.parametrize("attention", ["dot", "general", "additive"])
 @with_and_without_feeding
 def test_attention_weights_are_those_of_the_steps(attention: AttentionName, input_feeding: bool) -> None:

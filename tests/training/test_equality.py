@@ -44,6 +44,14 @@ LAYOUTS = ("contiguous", "round_robin")
 RUNS = [(optimizer, layout, "replicated") for optimizer, layout in zip(OPTIMIZERS, LAYOUTS * 2, strict=True)]
 RUNS += [("sgd", "round_robin", "sharded"), ("sparse_adam", "contiguous", "sharded"), ("adagrad", "contiguous", "tied")]
 RUNS += [("sparse_adam", "round_robin", "ngrams")]  # with a replicated output layer, and n-grams that share rows
+RUNS += [("sparse_adam", "round_robin", "one_table")]
+ONE_TABLE = {  # for source, target and output; and a deeper model with another readout
+    "tie_source": True,
+    "scale_embeddings": True,
+    "embedding_dim": 6,
+    "encoder_layers": 2,
+    "layer_norm": True,
+}
 # On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
 RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], *RUNS[5:]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
 SENTENCES = ["w5 w6 w7", "w9", "w5 w6 w80 w81 nothing", "", "w30 w31 w32 w33"]
@@ -96,15 +104,21 @@ def make_config(optimizer: str, layout: str, output: str, run_dir: Path) -> Conf
     return Config.model_validate(
         {
             "run_dir": run_dir,
-            "data": {"batch_tokens": BATCH_TOKENS, "source_tokenizer": "whitespace", "target_tokenizer": "whitespace"},
+            "data": {
+                "batch_tokens": BATCH_TOKENS,
+                "source_tokenizer": "whitespace",
+                "target_tokenizer": "whitespace",
+                "joint_vocabulary": output == "one_table",
+            },
             "model": {
                 "embedding_dim": 8,
                 "hidden_size": 8,
                 "dropout": 0.0,
-                "output": {"tied": "sharded", "ngrams": "replicated"}.get(output, output),
+                "output": {"tied": "sharded", "one_table": "sharded", "ngrams": "replicated"}.get(output, output),
                 "output_samples": 40,
-                "tie_embeddings": output == "tied",
-            },
+                "tie_embeddings": output in ("tied", "one_table"),
+            }
+            | (ONE_TABLE if output == "one_table" else {}),
             "embedding": {
                 "optimizer": optimizer,
                 "layout": layout,
@@ -224,12 +238,13 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
         batch = collate(examples, numbers, global_target_tokens=0)
         for parameter in [*core.parameters(), *weights]:
             parameter.grad = None
-        source, target = tables["source_table"](batch.source), tables["target_table"](batch.target_in)
+        source_table = tables.get("source_table", tables["target_table"])
+        source, target = source_table(batch.source), tables["target_table"](batch.target_in)
         if output == "ngrams":
             ids = plain_ngram_ids(batch.source.tolist(), VOCABULARY.tokens, (2, 3), len(VOCABULARY))
             source = torch.cat((source, tables["ngram_table"](torch.tensor(ids)).flatten(2)), dim=-1)
         logits = core(source, batch.source_lengths, target)
-        if output in ("sharded", "tied"):
+        if output in ("sharded", "tied", "one_table"):
             logits = F.linear(logits, output_table.weight, tables["output_bias"].weight[:, 0])
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_out.flatten(), ignore_index=0, label_smoothing=0.1)
         loss.backward()

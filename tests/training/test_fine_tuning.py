@@ -142,6 +142,21 @@ def test_another_model_is_refused_with_a_line_for_each_difference(tmp_path: Path
     ]
 
 
+def test_null_and_what_it_stands_for_are_the_same_model(tmp_path: Path) -> None:
+    there = Config.model_validate({"model": {"num_layers": 2, "hidden_size": 64}})
+    same = {"num_layers": 3, "encoder_layers": 2, "decoder_layers": 2, "hidden_size": 64, "readout_size": 64}
+    saved = SavedRun(tmp_path, there, side_of([]), side_of([]))
+    check_models_fit(saved, Config.model_validate({"model": same}))
+    for change, line in (
+        ({"decoder_layers": None}, "model.decoder_layers is 2 there, 3 here"),
+        ({"readout_size": 32}, "model.readout_size is 64 there, 32 here"),
+        ({"layer_norm": True}, "model.layer_norm is false there, true here"),
+    ):
+        with pytest.raises(UserError) as error:
+            check_models_fit(saved, Config.model_validate({"model": same | change}))
+        assert str(error.value).splitlines()[1:] == [line]
+
+
 def test_the_command(corpus: Path, tmp_path: Path) -> None:
     run("dist_s2s.train", *options(corpus, tmp_path / "old"), ranks=2)
     corpus_of_new_words = tmp_path / "new.tsv"

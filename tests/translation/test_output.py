@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from dist_s2s.analysis.answers import SavedSide
 from dist_s2s.config import load_config
 from dist_s2s.translation.output import choose_output
 from tests.commands import run
@@ -45,9 +47,12 @@ def test_run_goes_on_and_is_evaluated_on_other_numbers_of_ranks(
         "model__output": output,
         "model__output_samples": 20,
         "model__tie_embeddings": tied,
-        "model__embedding_dim": 16,
+        "model__embedding_dim": 12,
         "embedding__num_embeddings": 90,  # more than tokens: the other rows are no classes
     }
+    if tied:  # one table for source, target and output
+        exact |= {"model__tie_source": True, "data__joint_vocabulary": True}
+        exact |= dict.fromkeys(("data__source_tokenizer", "data__target_tokenizer"), "characters")
     one, two = tmp_path / "one", tmp_path / "two"
     run("dist_s2s.train", *options(corpus, one, **exact))
     summary = json.loads((one / "summary.json").read_text())
@@ -76,6 +81,8 @@ def test_run_goes_on_and_is_evaluated_on_other_numbers_of_ranks(
             for key in ("token_log_probabilities", "log_probability", "mean_log_probability"):
                 assert each.pop(key) == pytest.approx(alone.pop(key), abs=1e-9)
             assert each == alone
+    rows = [SavedSide.open(one, side).rows.fetch(torch.arange(20)) for side in ("source", "target")]
+    assert torch.equal(*rows) == tied
 
 
 def test_auto_is_decided_once(corpus: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dist_s2s.analysis.rows import TableRows
 from dist_s2s.analysis.words import Word
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.storage.checkpoint import read_manifest
+from dist_s2s.storage.checkpoint import read_manifest, table_of_side
 from dist_s2s.storage.table_rows import load_rows
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import SubwordTokenizer
@@ -113,8 +113,6 @@ class WordVectors:
 
 
 def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
-    name = f"{side}_table"
-
     def read() -> tuple[SavedRun, dict[str, Any]]:
         run = read_run(run_dir)
         return run, read_manifest(run.checkpoint)
@@ -123,6 +121,7 @@ def _of_run(run_dir: Path, side: str, limit: int, ranks: Ranks) -> WordVectors:
     text_side = run.source if side == "source" else run.target
     vocabulary = text_side.vocabulary
     words = list(vocabulary.tokens[:limit])
+    name = table_of_side(manifest, side)
     saved = manifest["tables"][name]
     table = _make_table(saved["num_embeddings"], saved["embedding_dim"], ranks)
     ranks.together(lambda: load_rows(run.checkpoint, manifest, name, table, only_weight=True))

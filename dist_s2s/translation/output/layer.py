@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.translation.new_rows import NewRows, Optimizers
 
-# Shapes: B sentences, T target positions, N tokens, V target vocabulary, H hidden_size, X: V or H, as ``layer`` says.
+# Shapes: B sentences, T target positions, N tokens, V target vocabulary, H readout_size, X: V or H, as ``layer`` says.
 
 
 class OutputLayer(Protocol):

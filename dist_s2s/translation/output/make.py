@@ -19,11 +19,11 @@ def make_output(config: Config, num_classes: int, target_table: DistributedEmbed
     """
     model, smoothing = config.model, config.training.label_smoothing
     if model.output == "replicated":
-        return ReplicatedOutput(model.hidden_size, num_classes, smoothing)
+        return ReplicatedOutput(model.readout_dim, num_classes, smoothing)
     table = target_table
     if not model.tie_embeddings:
-        std = model.hidden_size**-0.5
-        table = make_table(config, num_classes, model.hidden_size, ranks, padding_idx=None, init_std=std)
+        std = model.readout_dim**-0.5
+        table = make_table(config, num_classes, model.readout_dim, ranks, padding_idx=None, init_std=std)
     bias = make_table(config, num_classes, 1, ranks, padding_idx=None, init_std=0.0)
     if model.output == "sharded":
         return ShardedOutput(table, bias, num_classes, smoothing)

@@ -19,8 +19,8 @@ _SEED = 1  # of rows of new words; each depends on its id too
 class ReplicatedOutput:
     """A linear layer that every rank holds whole."""
 
-    def __init__(self, hidden_size: int, num_classes: int, label_smoothing: float) -> None:
-        self._linear = nn.Linear(hidden_size, num_classes)
+    def __init__(self, readout_size: int, num_classes: int, label_smoothing: float) -> None:
+        self._linear = nn.Linear(readout_size, num_classes)
         self.layer: nn.Module = self._linear
         self.tables: dict[str, DistributedEmbedding] = {}
         self.lookup_tables: list[DistributedEmbedding] = []

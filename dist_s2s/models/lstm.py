@@ -40,12 +40,13 @@ class LSTMEncoderDecoder(nn.Module):
         layer_norm: bool = False,
         readout_size: int | None = None,
         embedding_scale: float = 1.0,
+        lexical: bool = False,
     ) -> None:
         super().__init__()
         source = DropoutRates(dropout, embedding_dropout, source_word_dropout, variational_dropout)
         target = replace(source, words=target_word_dropout)
         encoder_layers, decoder_layers = encoder_layers or num_layers, decoder_layers or num_layers
-        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale)
+        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale, lexical)
         self.decoder = Decoder(
             embedding_dim,
             hidden_size,
@@ -56,6 +57,7 @@ class LSTMEncoderDecoder(nn.Module):
             layer_norm,
             readout_size,
             embedding_scale,
+            lexical,
         )
         self.output = output
 

@@ -31,5 +31,6 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
                 decoder_layers=model.decoder_layers,
                 layer_norm=model.layer_norm,
                 readout_size=model.readout_dim,
+                lexical=model.lexical,
                 embedding_scale=model.embedding_dim**0.5 if model.scale_embeddings else 1.0,
             )

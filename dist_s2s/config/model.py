@@ -41,6 +41,9 @@ class ModelConfig(Section):
     attention: AttentionName = Field(
         default="dot", description="how the decoder looks at the source; none: the context vector alone"
     )
+    lexical: bool = Field(
+        default=False, description="the source words looked at also go to the output layer past the LSTMs"
+    )
     output: Literal["auto", "replicated", "sharded", "sampled"] = Field(
         default="auto", description="output layer: on every rank, row-sharded, or sharded and trained on a sample"
     )

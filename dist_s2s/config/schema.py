@@ -66,6 +66,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _lexical(self) -> Self:
+        if self.model.lexical and self.model.attention == "none":
+            raise ValueError("model.lexical needs model.attention, which finds the source words, but it is none")
+        return self
+
+    @model_validator(mode="after")
     def _beginnings(self) -> Self:
         names = ("vectors_learning_rate", "freeze_vectors", "project_vectors", "uncovered_std")
         given = [f"embedding.{name}" for name in names if getattr(self.embedding, name) not in (None, False)]

@@ -117,4 +117,5 @@ def _weights(scores_BTS: Tensor, encoding: Encoding) -> Tensor:
 
 
 def _weighted_sum(scores_BTS: Tensor, encoding: Encoding) -> Tensor:
-    return _weights(scores_BTS, encoding).to(encoding.memory_BSH.dtype) @ encoding.memory_BSH
+    values_BSX = encoding.memory_BSH if encoding.values_BSX is None else encoding.values_BSX
+    return _weights(scores_BTS, encoding).to(values_BSX.dtype) @ values_BSX

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dist_s2s.models.attention import AttentionName, make_attention
 from dist_s2s.models.dropout import Dropout, DropoutRates, EmbeddingInput, drop
 from dist_s2s.models.encoder import Encoding, make_norms
+from dist_s2s.models.lexical import LexicalModel
 
 # Shapes: B sentences, T target positions, E embedding_dim, H hidden_size, of attentional states readout_size, L layers.
 
@@ -37,6 +38,7 @@ class Decoder(nn.Module):
 
     readout_size: numbers of an attentional state; None: hidden_size.
     scale: what embeddings are multiplied by.
+    lexical: add a LexicalModel's outputs to attentional states; the encoding must have its embeddings.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Decoder(nn.Module):
         layer_norm: bool = False,
         readout_size: int | None = None,
         scale: float = 1.0,
+        lexical: bool = False,
     ) -> None:
         super().__init__()
         readout_size = readout_size or hidden_size
@@ -62,6 +65,7 @@ class Decoder(nn.Module):
         self.input = EmbeddingInput(dropout, scale)
         self.dropout = Dropout(dropout.hidden, dropout.variational)
         self.norms = make_norms(layer_norm, hidden_size, num_layers)
+        self.lexical = LexicalModel(embedding_dim, readout_size) if lexical else None
         self.input_feeding = input_feeding
 
     def initial_state(self, encoding: Encoding) -> DecoderState:
@@ -104,16 +108,18 @@ class Decoder(nn.Module):
             outputs.append(output_BH)
             cells.append(cell_BH)
             hidden_BX = norm(output_BH + (hidden_BX if layer else 0))
-        attentional_BH = self._attend(hidden_BX[:, None], encoding)[:, 0]
+        no_masks = [None] * (len(self.layers) + 2)
+        attentional_BH = self._attend(hidden_BX[:, None], encoding, no_masks)[:, 0]
         return attentional_BH, DecoderState(torch.stack(outputs), torch.stack(cells), attentional_BH)
 
     def _fed(self, embedded_BE: Tensor, state: DecoderState) -> Tensor:
         return torch.cat((embedded_BE, state.attentional_BH.to(embedded_BE.dtype)), dim=-1)
 
     def _masks(self, embedded_BTE: Tensor) -> list[Tensor | None]:
-        """Return what is dropped of each layer's output, and of the attentional states."""
-        size, positions, _ = embedded_BTE.shape
+        """Return what is dropped of each layer's output, of the attentional states, and of the lexical model."""
+        size, positions, embedding_dim = embedded_BTE.shape
         units = [self.bridge.in_features] * len(self.layers) + [self.combine.out_features]
+        units += [] if self.lexical is None else [embedding_dim]
         return [self.dropout.mask((size, positions, each), embedded_BTE) for each in units]
 
     def _advance(
@@ -129,12 +135,15 @@ class Decoder(nn.Module):
             outputs.append(last_1BH)
             cells.append(cell_1BH)
             hidden = self.norms[layer](drop(output_BTH, masks[layer]) + (hidden if layer else 0))
-        attentional_BTH = drop(self._attend(hidden, encoding), masks[-1])
+        attentional_BTH = self._attend(hidden, encoding, masks)
         return attentional_BTH, DecoderState(torch.cat(outputs), torch.cat(cells), attentional_BTH[:, -1])
 
-    def _attend(self, hidden_BTH: Tensor, encoding: Encoding) -> Tensor:
-        context_BTH = self.attention(hidden_BTH, encoding)
-        attentional_BTH: Tensor = torch.tanh(self.combine(torch.cat((context_BTH, hidden_BTH), dim=-1)))
+    def _attend(self, hidden_BTH: Tensor, encoding: Encoding, masks: Sequence[Tensor | None]) -> Tensor:
+        context_BTH, *words = self.attention(hidden_BTH, encoding).split(self.bridge.in_features, dim=-1)
+        attentional_BTH = torch.tanh(self.combine(torch.cat((context_BTH, hidden_BTH), dim=-1)))
+        attentional_BTH = drop(attentional_BTH, masks[len(self.layers)])
+        if self.lexical is not None:
+            attentional_BTH = attentional_BTH + self.lexical(torch.cat(words, dim=-1), masks[-1])
         return attentional_BTH
 
 

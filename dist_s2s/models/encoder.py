@@ -16,12 +16,14 @@ class Encoding(NamedTuple):
     memory_BSH: Tensor
     mask_BS: Tensor  # bool, True at real tokens
     summary_BH: Tensor  # last states of both directions of the top layer
+    values_BSX: Tensor | None = None  # what attention averages, if not memory_BSH: memory, then embeddings
     keys_BSH: Tensor | None = None  # what attention compares states with; None: it is made of the memory
 
     def select(self, rows_N: Tensor) -> "Encoding":
         """Return the encoding of the sentences ``rows_N``, int64 [N], in that order."""
         memory, mask, summary = (each.index_select(0, rows_N) for each in self[:3])
-        return Encoding(memory, mask, summary, None if self.keys_BSH is None else self.keys_BSH.index_select(0, rows_N))
+        values, keys = (None if each is None else each.index_select(0, rows_N) for each in self[3:])
+        return Encoding(memory, mask, summary, values, keys)
 
 
 class Encoder(nn.Module):
@@ -31,6 +33,7 @@ class Encoder(nn.Module):
     padding its batch has; that needs no packed sequences, which cost three times as much in bf16 on a CPU.
 
     scale: what embeddings are multiplied by.
+    with_embeddings: attention is to average the embeddings too, for a LexicalModel.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Encoder(nn.Module):
         dropout: DropoutRates,
         layer_norm: bool = False,
         scale: float = 1.0,
+        with_embeddings: bool = False,
     ) -> None:
         super().__init__()
         if hidden_size % 2:
@@ -49,6 +53,7 @@ class Encoder(nn.Module):
         self.forward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
         self.backward_layers = nn.ModuleList(nn.LSTM(size, hidden_size // 2, batch_first=True) for size in sizes)
         self.input = EmbeddingInput(dropout, scale)
+        self.with_embeddings = with_embeddings
         self.dropout = Dropout(dropout.hidden, dropout.variational)
         self.norms = make_norms(layer_norm, hidden_size, num_layers)
 
@@ -57,7 +62,7 @@ class Encoder(nn.Module):
         steps_S = torch.arange(embedded_BSE.shape[1], device=embedded_BSE.device)
         mask_BS = steps_S < lengths_B[:, None]
         reversal_BS = torch.where(mask_BS, lengths_B[:, None] - 1 - steps_S, steps_S)
-        hidden = self.input(embedded_BSE)
+        hidden = words_BSE = self.input(embedded_BSE)
         for layer, (forward_lstm, backward_lstm) in enumerate(
             zip(self.forward_layers, self.backward_layers, strict=True)
         ):
@@ -68,7 +73,8 @@ class Encoder(nn.Module):
         last_B11 = (lengths_B - 1)[:, None, None]
         forward_last = output_BSH.gather(1, last_B11.expand(-1, -1, forward_BSh.shape[-1]))[:, 0]
         summary_BH = torch.cat((forward_last, output_BSH[:, 0, forward_BSh.shape[-1] :]), dim=-1)
-        return Encoding(hidden, mask_BS, summary_BH)
+        values = torch.cat((hidden, words_BSE.to(hidden.dtype)), dim=-1) if self.with_embeddings else None
+        return Encoding(hidden, mask_BS, summary_BH, values)
 
 
 def make_norms(layer_norm: bool, hidden_size: int, num_layers: int) -> nn.ModuleList:

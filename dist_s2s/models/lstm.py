@@ -42,6 +42,7 @@ class LSTMEncoderDecoder(nn.Module):
         layer_norm: bool = False,
         readout_size: int | None = None,
         embedding_scale: float = 1.0,
+        lexical: bool = False,
         ngram_dim: int = 0,
         num_ngrams: int = 0,
         ngram_dropout: float = 0.0,
@@ -50,7 +51,7 @@ class LSTMEncoderDecoder(nn.Module):
         source = DropoutRates(dropout, embedding_dropout, source_word_dropout, variational_dropout)
         target = replace(source, words=target_word_dropout)
         encoder_layers, decoder_layers = encoder_layers or num_layers, decoder_layers or num_layers
-        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale)
+        self.encoder = Encoder(embedding_dim, hidden_size, encoder_layers, source, layer_norm, embedding_scale, lexical)
         self.decoder = Decoder(
             embedding_dim,
             hidden_size,
@@ -61,6 +62,7 @@ class LSTMEncoderDecoder(nn.Module):
             layer_norm,
             readout_size,
             embedding_scale,
+            lexical,
         )
         self.output = output
         # Last, so that without n-grams everything before begins with the same numbers.

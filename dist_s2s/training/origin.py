@@ -12,7 +12,8 @@ from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 
 # What must be the same for the weights to have a place.
 _SIZES = ("kind", "embedding_dim", "hidden_size", "encoder_layers", "decoder_layers")
-_KINDS = ("attention", "output", "layer_norm", "tie_embeddings", "tie_source", "scale_embeddings", "input_feeding")
+_TIES = ("tie_embeddings", "tie_source", "scale_embeddings")
+_KINDS = ("attention", "lexical", "output", "layer_norm", *_TIES, "input_feeding")
 _MEANINGS = {"encoder_layers": "encoder_depth", "decoder_layers": "decoder_depth"}  # where null stands for another key
 _NGRAM_KEYS = ("ngrams", "ngram_rows", "ngram_dim")
 

@@ -31,6 +31,7 @@ def make_model(config: Config, output: nn.Module) -> LSTMEncoderDecoder:
                 decoder_layers=model.decoder_layers,
                 layer_norm=model.layer_norm,
                 readout_size=model.readout_dim,
+                lexical=model.lexical,
                 embedding_scale=model.embedding_dim**0.5 if model.scale_embeddings else 1.0,
                 ngram_dim=embedding.ngram_dim,
                 num_ngrams=len(embedding.ngrams),

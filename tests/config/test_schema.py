@@ -106,6 +106,7 @@ def test_sizes_that_follow_from_others() -> None:
             {"model.tie_embeddings": "true", "model.readout_size": "256"},
             "model.tie_embeddings needs model.readout_size = model.embedding_dim, or null, but they are 256 and 128",
         ),
+        ({"model.lexical": "true", "model.attention": "none"}, "model.lexical needs model.attention"),
         (
             {"model.tie_source": "true", "data.joint_vocabulary": "true", "data.source_vectors": "a.vec"}
             | {f"data.{side}_tokenizer": "words" for side in ("source", "target")},
@@ -113,6 +114,6 @@ def test_sizes_that_follow_from_others() -> None:
         ),
     ],
 )
-def test_ties_that_cannot_be(changes: dict[str, str], said: str) -> None:
+def test_what_does_not_go_together(changes: dict[str, str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         load_config(None, changes)

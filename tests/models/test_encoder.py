@@ -33,13 +33,13 @@ def test_one_layer_is_torchs_bidirectional_lstm_on_packed_sequences() -> None:
     packed = pack_padded_sequence(embedded(), LENGTHS, batch_first=True, enforce_sorted=False)
     output, (last, _) = as_torch_lstm(encoder)(packed)
     expected, _ = pad_packed_sequence(output, batch_first=True)
-    memory, mask, summary, _ = encoder(embedded(), LENGTHS)
+    memory, mask, summary, *_ = encoder(embedded(), LENGTHS)
     torch.testing.assert_close(memory * mask[:, :, None], expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(summary, torch.cat((last[0], last[1]), dim=-1), rtol=0, atol=1e-12)
 
 
 def test_mask_is_true_at_tokens() -> None:
-    _, mask, _, _ = make_encoder(num_layers=1)(embedded(), LENGTHS)
+    mask = make_encoder(num_layers=1)(embedded(), LENGTHS).mask_BS
     assert mask.dtype == torch.bool
     assert mask.sum(dim=1).tolist() == LENGTHS.tolist()
     assert mask[0].tolist() == [True] * 3 + [False] * 4
@@ -64,7 +64,7 @@ def test_second_layer_adds_to_the_first() -> None:
             nn.init.zeros_(parameter)  # then its output is zero
     first = Encoder(embedding_dim=6, hidden_size=8, num_layers=1, dropout=DropoutRates()).double()
     first.load_state_dict({key: value for key, value in encoder.state_dict().items() if "layers.0." in key})
-    memory, _, summary, _ = encoder(embedded(), LENGTHS)
+    memory, _, summary, *_ = encoder(embedded(), LENGTHS)
     torch.testing.assert_close(memory, first(embedded(), LENGTHS).memory_BSH, rtol=0, atol=1e-12)
     assert summary.count_nonzero() == 0  # the top layer's own states
 

@@ -56,7 +56,14 @@ def test_outputs_of_steps_are_those_of_forward(attention: AttentionName, input_f
 def test_deep_normalised_models_of_other_sizes(input_feeding: bool) -> None:
     """A sentence's outputs depend neither on its batch nor on whether they are taken step by step."""
     torch.manual_seed(0)
-    sizes = {"encoder_layers": 3, "decoder_layers": 2, "readout_size": 5, "embedding_scale": 2.0, "layer_norm": True}
+    sizes = {
+        "encoder_layers": 3,
+        "decoder_layers": 2,
+        "readout_size": 5,
+        "embedding_scale": 2.0,
+        "layer_norm": True,
+        "lexical": True,
+    }
     model = LSTMEncoderDecoder(nn.Linear(5, V), E, H, input_feeding=input_feeding, **sizes).double()
     assert (len(model.encoder.forward_layers), len(model.decoder.layers)) == (3, 2)
     source, target = make_inputs()
@@ -72,6 +79,29 @@ def test_deep_normalised_models_of_other_sizes(input_feeding: bool) -> None:
     )
     unscaled.double().load_state_dict(model.state_dict())
     torch.testing.assert_close(unscaled(2 * source, LENGTHS, 2 * target), together, rtol=0, atol=1e-12)
+
+
+@with_and_without_feeding
+@pytest.mark.parametrize("attention", ["dot", "additive"])
+def test_the_lexical_model_reads_embeddings_where_attention_looks(
+    attention: AttentionName, input_feeding: bool
+) -> None:
+    torch.manual_seed(0)
+    model = LSTMEncoderDecoder(
+        nn.Identity(), E, H, attention=attention, input_feeding=input_feeding, readout_size=5, lexical=True
+    ).double()
+    source, target = make_inputs()
+    lexical = model.decoder.lexical
+    assert lexical is not None
+    seen: list[Tensor] = []
+    with lexical.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])):
+        states = model(source, LENGTHS, target)
+    weights = model.attention_weights(source, LENGTHS, target)
+    torch.testing.assert_close(torch.cat(seen, dim=1), weights @ source, rtol=0, atol=1e-12)
+    if not input_feeding:  # which would read it in the next step
+        with lexical.register_forward_hook(lambda _, __, added: 0 * added):
+            without = model(source, LENGTHS, target)
+        torch.testing.assert_close(states - without, lexical(weights @ source, None), rtol=0, atol=1e-12)
 
 
 def test_a_model_without_options_has_the_parameters_it_always_had() -> None:

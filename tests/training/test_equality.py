@@ -51,6 +51,7 @@ ONE_TABLE = {  # for source, target and output; and a deeper model with another 
     "embedding_dim": 6,
     "encoder_layers": 2,
     "layer_norm": True,
+    "lexical": True,
 }
 # On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
 RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], *RUNS[5:]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}

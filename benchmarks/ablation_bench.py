@@ -1,0 +1,117 @@
+"""What is each of some tricks worth, in scores after the same minutes?
+
+    python benchmarks/ablation_bench.py --config BASE.yaml --tricks tricks.yaml --minutes 20 --folder FOLDER
+
+The file of tricks names each row and the keys that it sets on top of the base:
+
+    base: {}
+    no label smoothing: {training.label_smoothing: 0.0}
+    average: {training.ema_decay: 0.999}
+
+Each row and seed is one training by `dist-s2s train`, one after the other, and is then scored on the test data by
+`dist-s2s evaluate`, greedily and with a beam. What stands in FOLDER already is not trained again, so a stopped
+benchmark goes on. Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.figures import print_table, write_results
+
+Overrides = Mapping[str, object]
+SCORES = ("bleu", "chrf")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
+    tricks = read_tricks(options.tricks)
+    options.folder.mkdir(exist_ok=True)
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(1, options.seeds + 1):
+        for name, overrides in tricks.items():
+            run_dir = options.folder / f"{re.sub('[^a-zA-Z0-9]+', '-', name)}-{seed}"
+            figures.setdefault(name, []).append(measure(run_dir, {**overrides, "training.seed": seed}, options))
+            settings = settings_of(options, "folder", "config", "tricks") | {"config": options.config.name}
+            write_results(options.json, {"settings": settings, "tricks": tricks, "runs": figures})
+    headings = ("BLEU", "chrF", "BLEU, greedy", "steps", "minutes")
+    title = f"{options.minutes} minutes each, beam {options.beam_size}, {options.seeds} seeds"
+    print_table(title, ("",), headings, [[name, *in_words(runs)] for name, runs in figures.items()])
+    return 0
+
+
+def read_tricks(file: Path) -> dict[str, Overrides]:
+    """Return the keys that each row sets."""
+    tricks = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(tricks, dict) or not all(isinstance(each, dict) for each in tricks.values()):
+        raise SystemExit(
+            f"{file} must map names to keys and their values: no smoothing: {{training.label_smoothing: 0}}"
+        )
+    return tricks
+
+
+def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and score one run, unless it has been; return its figures."""
+    summary = run_dir / "summary.json"
+    if not summary.exists():
+        keys = {"run_dir": run_dir, "training.max_minutes": options.minutes, **overrides}
+        flags = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value).strip('"'))]
+        _command("train", "--ranks", options.ranks, "--config", options.config, *flags)
+    scores = run_dir / f"scores-beam-{options.beam_size}.json"
+    if not scores.exists():
+        _command("evaluate", "--run", run_dir, "--beam_size", options.beam_size, "--json", scores)
+    greedy, found = (json.loads(file.read_text(encoding="utf-8")) for file in (summary, scores))
+    return {
+        "seed": overrides["training.seed"],
+        "greedy": {score: greedy[score] for score in SCORES},
+        "beam": {score: found[score] for score in SCORES},
+        "signature": found["signature"],
+        "steps": greedy["steps"],
+        "seconds": greedy["seconds"],
+        "tokens_per_second": greedy["tokens_per_second"],
+    }
+
+
+def in_words(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a row of the table: means over seeds, with the spread where there is one."""
+
+    def of(values: Sequence[float]) -> str:
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{mean(values):.2f}{spread}"
+
+    scores = [of([run["beam"][score] for run in runs]) for score in SCORES]
+    greedy = of([run["greedy"]["bleu"] for run in runs])
+    steps, minutes = (mean(run[key] for run in runs) for key in ("steps", "seconds"))
+    return [*scores, greedy, f"{steps:,.0f}", f"{minutes / 60:.1f}"]
+
+
+def _command(name: str, *arguments: object) -> None:
+    command = [sys.executable, "-m", "dist_s2s.cli.main", name, *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="of the base")
+    parser.add_argument("--tricks", type=Path, required=True, help="YAML file of names and the keys that they set")
+    parser.add_argument("--folder", type=Path, required=True, help="of the runs")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training for each run, validations included")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N")
+    parser.add_argument("--ranks", type=positive, default=2)
+    parser.add_argument("--beam_size", type=positive, default=5)
+    add_outputs(parser)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""benchmarks/ablation_bench.py: one training for each row and seed, none of them twice, and their scores as a table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ablation_bench
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that are run; instead of working they leave results behind."""
+    seen: list[list[str]] = []
+
+    def run(name: str, *arguments: object) -> None:
+        words = [name, *map(str, arguments)]
+        seen.append(words)
+        score = 20.0 + len(seen)
+        if name == "train":
+            run_dir = Path(words[words.index("--run_dir") + 1])
+            run_dir.mkdir()
+            summary = {"bleu": score, "chrf": score, "steps": 10, "seconds": 60.0, "tokens_per_second": 100}
+            (run_dir / "summary.json").write_text(json.dumps(summary))
+        else:
+            Path(words[-1]).write_text(json.dumps({"bleu": score, "chrf": score, "signature": "tok:13a"}))
+
+    monkeypatch.setattr(ablation_bench, "_command", run)
+    return seen
+
+
+def test_rows_and_seeds_are_trained_once(
+    commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tricks = tmp_path / "tricks.yaml"
+    tricks.write_text("base: {}\n'no smoothing, half': {training.label_smoothing: 0.0, model.dropout: 0.5}\n")
+    arguments = ["--config", "base.yaml", "--tricks", str(tricks), "--folder", str(tmp_path / "runs"), "--minutes", "2"]
+    arguments += ["--json", str(tmp_path / "out.json")]
+    assert ablation_bench.main(arguments) == 0
+    assert [words[0] for words in commands] == ["train", "evaluate"] * 2
+    trained = commands[2]
+    assert trained[trained.index("--training.label_smoothing") + 1] == "0.0"
+    assert trained[trained.index("--run_dir") + 1].endswith("no-smoothing-half-1")
+    assert trained[trained.index("--training.max_minutes") + 1] == "2.0"
+    assert ablation_bench.main([*arguments, "--seeds", "2"]) == 0
+    assert len(commands) == 8
+    shown = capsys.readouterr().out
+    assert "22.00" in shown  # base, by the second command
+    assert "24.00 ± 2.83" in shown  # and by the sixth
+    assert [run["seed"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]["base"]] == [1, 2]
+
+
+def test_what_is_no_map_of_keys_is_told(tmp_path: Path) -> None:
+    tricks = tmp_path / "tricks.yaml"
+    tricks.write_text("base:\n")
+    with pytest.raises(SystemExit, match="must map names to keys"):
+        ablation_bench.read_tricks(tricks)

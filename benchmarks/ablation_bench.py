@@ -64,7 +64,7 @@ def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) ->
     """Train and score one run, unless it has been; return its figures."""
     summary = run_dir / "summary.json"
     if not summary.exists():
-        keys = {"run_dir": run_dir, "training.max_minutes": options.minutes, **overrides}
+        keys = {"run_dir": str(run_dir), "training.max_minutes": options.minutes, **overrides}
         flags = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value).strip('"'))]
         _command("train", "--ranks", options.ranks, "--config", options.config, *flags)
     scores = run_dir / f"scores-beam-{options.beam_size}.json"

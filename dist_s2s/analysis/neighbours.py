@@ -60,11 +60,12 @@ class Neighbours:
             ids.append(block_ids)
             norms.append(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).cpu())
         self._ids, self._norms = torch.cat(ids), torch.cat(norms)
-        self._unusable = self._are(left_out) | ~self._norms.isfinite() | (self._norms == 0)
+        self._unusable = self._with(~self._norms.isfinite() | (self._norms == 0), left_out)
 
-    def _are(self, ids: Collection[int]) -> Tensor:
-        """Tell which of this rank's rows have one of these ids, bool [rows]."""
-        return torch.isin(self._ids, torch.tensor(sorted(ids), dtype=torch.int64))
+    def _with(self, marked: Tensor, ids: Collection[int]) -> Tensor:
+        """Return a copy of ``marked``, bool [rows], in which this rank's rows of these ids are marked as well."""
+        places, are_here = places_of(torch.tensor(sorted(ids), dtype=torch.int64), self._ids)
+        return marked.index_fill(0, places[are_here], True)
 
     def nearest(self, vector: Tensor, k: int, without: Collection[int] = ()) -> list[Neighbour]:
         """Return the k rows of the highest cosine with a vector, float64 [D]; fewer if there are no more.
@@ -187,23 +188,24 @@ class Neighbours:
         Args:
             dtype: what scores are first computed in; by default that of the rows.
         """
-        unusable = self._unusable | self._are(without) if without else self._unusable
-        best = _Best(k)
+        unusable, best = self._with(self._unusable, without), _Best(k)
         for places, block in self._blocks():
             rows = block if dtype is None else block.to(dtype)
-            cosines = (rows @ directions.to(rows).T).div_(self._norms[places, None])
-            rough = score(cosines, places).masked_fill_(unusable[places], -torch.inf)
+            cosines = (rows @ directions.to(rows).T).div_(self._norms[places, None].to(rows))
+            rough = score(cosines, places)
             doubt = 8 * self.rows.dim * torch.finfo(rows.dtype).eps
-            if float(rough.max()) < best.least - doubt:
+            if float(rough.max()) < best.least - doubt:  # most blocks; a row that is not finite makes it false
                 continue
+            rough = rough.masked_fill(unusable[places], -torch.inf)
             least = max(best.least, float(rough.topk(min(k, len(rough))).values[-1])) - doubt
             [chosen] = ((rough >= least) & (rough > -torch.inf)).nonzero(as_tuple=True)
             at = chosen + places.start
             # Sums row by row, so that equal rows have equal scores wherever they are.
             exact = (block[chosen, None].double() * directions).sum(-1) / self._norms[at, None]
             best.add(score(exact, at).round(decimals=_DECIMALS), self._ids[at])
+        scores, ids = self.rows.gather(torch.stack((best.scores.view(torch.int64), best.ids), dim=1)).T
         of_all = _Best(k)
-        of_all.add(self.rows.gather(best.scores), self.rows.gather(best.ids))
+        of_all.add(scores.contiguous().view(torch.float64), ids)
         return [Neighbour(*found) for found in zip(of_all.ids.tolist(), of_all.scores.tolist(), strict=True)]
 
 

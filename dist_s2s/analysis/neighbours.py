@@ -7,6 +7,7 @@ of float64, and equal scores go by id. Mean similarities alone, of CSLS, are as 
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 
 import torch
 from torch import Tensor
@@ -203,30 +204,26 @@ class Neighbours:
             # Sums row by row, so that equal rows have equal scores wherever they are.
             exact = (block[chosen, None].double() * directions).sum(-1) / self._norms[at, None]
             best.add(score(exact, at).round(decimals=_DECIMALS), self._ids[at])
-        scores, ids = self.rows.gather(torch.stack((best.scores.view(torch.int64), best.ids), dim=1)).T
-        of_all = _Best(k)
-        of_all.add(scores.contiguous().view(torch.float64), ids)
-        return [Neighbour(*found) for found in zip(of_all.ids.tolist(), of_all.scores.tolist(), strict=True)]
+        # Ids are below 2^53, and float64 holds them.
+        of_all = self.rows.gather(torch.tensor(best.found, dtype=torch.float64).view(-1, 2)).tolist()
+        return [Neighbour(int(index), -score) for score, index in nsmallest(k, map(tuple, of_all))]
 
 
 class _Best:
-    """The k highest scores so far, equal ones by id: ``scores``, float64, and ``ids``, of at most k rows."""
+    """The k highest scores so far, equal ones by id: ``found`` are pairs of them, (-score, id), in order."""
 
     def __init__(self, k: int) -> None:
         self._k = k
-        self.scores, self.ids = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+        self.found: list[tuple[float, int]] = []
 
     @property
     def least(self) -> float:
         """What a score must reach."""
-        return float(self.scores[-1]) if len(self.scores) == self._k else -torch.inf
+        return -self.found[-1][0] if len(self.found) == self._k else -torch.inf
 
     def add(self, scores: Tensor, ids: Tensor) -> None:
-        """Take in further rows."""
-        all_scores, all_ids = torch.cat((self.scores, scores)), torch.cat((self.ids, ids))
-        by_id = all_ids.argsort()
-        order = by_id[all_scores[by_id].argsort(descending=True, stable=True)][: self._k]
-        self.scores, self.ids = all_scores[order], all_ids[order]
+        """Take in further rows: mostly one or two, of which lists are made faster than tensors."""
+        self.found = nsmallest(self._k, [*self.found, *zip((-scores).tolist(), ids.tolist(), strict=True)])
 
 
 def _three_cos_mul(cosines: Tensor, _: object) -> Tensor:

@@ -11,6 +11,7 @@ from dist_s2s.analysis.norms import Distribution, distribution
 from dist_s2s.analysis.rows import TableRows, places_of
 
 NAMED = 5  # so many ids of special rows are told, the lowest
+_SAFE_EXPONENT = 40  # of float32: neither sums of exp of these, nor of their inverses, overflow
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,23 @@ def _isotropy(rows: TableRows, left_out: Tensor, directions: Tensor) -> float:
         if are_left_out.any():
             values = values[~are_left_out]
         if len(values):
-            products = values @ directions.to(values)
-            largest = max(map(abs, products.aminmax()))
-            # Where all numbers of a column are too small for exp, its sum is 0 beside that of another.
-            shifted = (products - largest, -largest - products)
-            sums = torch.cat([logs.exp_().sum(0).double() for logs in shifted])
-            parts.append((sums.log() + largest)[None])
+            parts.append(_log_sums(values @ directions.to(values))[None])
     logs = rows.gather(torch.cat(parts).logsumexp(0)[None]).logsumexp(0)
     return math.exp(float(logs.min() - logs.max()))
+
+
+def _log_sums(products: Tensor) -> Tensor:
+    """Return the logarithms of the sums of exp(products) and of exp(-products), [N, D], over rows, float64 [2 * D].
+
+    The products are overwritten: memory for copies of them costs more time than what is computed.
+    """
+    largest = max(map(abs, products.aminmax()))
+    if largest < _SAFE_EXPONENT:
+        powers = products.exp_()
+        return torch.cat((powers.sum(0), powers.reciprocal_().sum(0))).double().log()
+    # Where all numbers of a column are too small for exp, its sum is 0 beside that of another.
+    sums = [shifted.exp_().sum(0) for shifted in (products - largest, -largest - products)]
+    return torch.cat(sums).double().log() + largest
 
 
 def _frequency_correlation(first: _FirstPass, counts: Tensor, rows: TableRows) -> float | None:

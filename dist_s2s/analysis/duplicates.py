@@ -27,12 +27,18 @@ class Duplicates:
 
 
 def hash_rows(rows: Tensor) -> Tensor:
-    """Return a hash of the bytes of each row, int64 [N]: a sum of products with odd numbers modulo 2^64."""
+    """Return a hash of the bytes of each row, int64 [N]: a sum of products with odd numbers modulo 2^64.
+
+    Args:
+        rows: on the CPU, since others may not multiply matrices of integers.
+    """
     words = rows.contiguous().view(torch.uint8)
-    words = pad(words, (0, -words.shape[1] % 8)).view(torch.int64)
+    if words.shape[1] % 8:
+        words = pad(words, (0, -words.shape[1] % 8))
+    words = words.view(torch.int64)
     odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=torch.Generator().manual_seed(1)) * 2 + 1
     # A sign is the highest bit, where two products cancel out. Folded, it is among the others as well.
-    return ((words ^ (words >> 31)) * odd.to(words.device)).sum(1).cpu()
+    return (words >> 31).bitwise_xor_(words) @ odd
 
 
 def find_duplicates(ids: Tensor, hashes: Tensor, rows: TableRows, most_pairs: int) -> Duplicates:

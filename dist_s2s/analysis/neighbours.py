@@ -7,6 +7,7 @@ of float64, and equal scores go by id. Mean similarities alone, of CSLS, are as 
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 
 import torch
 from torch import Tensor
@@ -60,11 +61,12 @@ class Neighbours:
             ids.append(block_ids)
             norms.append(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).cpu())
         self._ids, self._norms = torch.cat(ids), torch.cat(norms)
-        self._unusable = self._are(left_out) | ~self._norms.isfinite() | (self._norms == 0)
+        self._unusable = self._with(~self._norms.isfinite() | (self._norms == 0), left_out)
 
-    def _are(self, ids: Collection[int]) -> Tensor:
-        """Tell which of this rank's rows have one of these ids, bool [rows]."""
-        return torch.isin(self._ids, torch.tensor(sorted(ids), dtype=torch.int64))
+    def _with(self, marked: Tensor, ids: Collection[int]) -> Tensor:
+        """Return a copy of ``marked``, bool [rows], in which this rank's rows of these ids are marked as well."""
+        places, are_here = places_of(torch.tensor(sorted(ids), dtype=torch.int64), self._ids)
+        return marked.index_fill(0, places[are_here], True)
 
     def nearest(self, vector: Tensor, k: int, without: Collection[int] = ()) -> list[Neighbour]:
         """Return the k rows of the highest cosine with a vector, float64 [D]; fewer if there are no more.
@@ -187,44 +189,41 @@ class Neighbours:
         Args:
             dtype: what scores are first computed in; by default that of the rows.
         """
-        unusable = self._unusable | self._are(without) if without else self._unusable
-        best = _Best(k)
+        unusable, best = self._with(self._unusable, without), _Best(k)
         for places, block in self._blocks():
             rows = block if dtype is None else block.to(dtype)
-            cosines = (rows @ directions.to(rows).T).div_(self._norms[places, None])
-            rough = score(cosines, places).masked_fill_(unusable[places], -torch.inf)
+            cosines = (rows @ directions.to(rows).T).div_(self._norms[places, None].to(rows))
+            rough = score(cosines, places)
             doubt = 8 * self.rows.dim * torch.finfo(rows.dtype).eps
-            if float(rough.max()) < best.least - doubt:
+            if float(rough.max()) < best.least - doubt:  # most blocks; a row that is not finite makes it false
                 continue
+            rough = rough.masked_fill(unusable[places], -torch.inf)
             least = max(best.least, float(rough.topk(min(k, len(rough))).values[-1])) - doubt
             [chosen] = ((rough >= least) & (rough > -torch.inf)).nonzero(as_tuple=True)
             at = chosen + places.start
             # Sums row by row, so that equal rows have equal scores wherever they are.
             exact = (block[chosen, None].double() * directions).sum(-1) / self._norms[at, None]
             best.add(score(exact, at).round(decimals=_DECIMALS), self._ids[at])
-        of_all = _Best(k)
-        of_all.add(self.rows.gather(best.scores), self.rows.gather(best.ids))
-        return [Neighbour(*found) for found in zip(of_all.ids.tolist(), of_all.scores.tolist(), strict=True)]
+        # Ids are below 2^53, and float64 holds them.
+        of_all = self.rows.gather(torch.tensor(best.found, dtype=torch.float64).view(-1, 2)).tolist()
+        return [Neighbour(int(index), -score) for score, index in nsmallest(k, map(tuple, of_all))]
 
 
 class _Best:
-    """The k highest scores so far, equal ones by id: ``scores``, float64, and ``ids``, of at most k rows."""
+    """The k highest scores so far, equal ones by id: ``found`` are pairs of them, (-score, id), in order."""
 
     def __init__(self, k: int) -> None:
         self._k = k
-        self.scores, self.ids = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+        self.found: list[tuple[float, int]] = []
 
     @property
     def least(self) -> float:
         """What a score must reach."""
-        return float(self.scores[-1]) if len(self.scores) == self._k else -torch.inf
+        return -self.found[-1][0] if len(self.found) == self._k else -torch.inf
 
     def add(self, scores: Tensor, ids: Tensor) -> None:
-        """Take in further rows."""
-        all_scores, all_ids = torch.cat((self.scores, scores)), torch.cat((self.ids, ids))
-        by_id = all_ids.argsort()
-        order = by_id[all_scores[by_id].argsort(descending=True, stable=True)][: self._k]
-        self.scores, self.ids = all_scores[order], all_ids[order]
+        """Take in further rows: mostly one or two, of which lists are made faster than tensors."""
+        self.found = nsmallest(self._k, [*self.found, *zip((-scores).tolist(), ids.tolist(), strict=True)])
 
 
 def _three_cos_mul(cosines: Tensor, _: object) -> Tensor:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from dist_s2s.analysis.duplicates import Duplicates, find_duplicates, hash_rows
 from dist_s2s.analysis.norms import Distribution, distribution
-from dist_s2s.analysis.rows import TableRows
+from dist_s2s.analysis.rows import TableRows, places_of
 
 NAMED = 5  # so many ids of special rows are told, the lowest
+_SAFE_EXPONENT = 40  # of float32: neither sums of exp of these, nor of their inverses, overflow
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def describe(rows: TableRows, counts: Tensor | None = None) -> Statistics:
         math.sqrt(max(0.0, float(gram.trace()) / numbers - mean**2)),
         distribution(first.norms, rows),
         find_duplicates(first.ids[~is_dead], first.hashes[~is_dead], rows, NAMED),
-        _isotropy(rows, eigenvectors),
+        _isotropy(rows, first.non_finite, eigenvectors),
         float(rows.sum(first.direction).norm()) / max(1, alive),
         effective_rank(eigenvalues),
         None if counts is None else _frequency_correlation(first, counts, rows),
@@ -126,12 +127,13 @@ def _first_pass(rows: TableRows) -> _FirstPass:
         torch.zeros(*size, dtype=torch.float64) for size in ((rows.dim, rows.dim), (rows.dim,), (1,))
     )
     for block_ids, block in rows.blocks():
-        values = block.to("cpu", torch.float64)
+        block = block.cpu()
+        values = block.double()
         lengths = torch.linalg.vector_norm(values, dim=1)
         is_finite = lengths.isfinite()
         non_finite.append(block_ids[~is_finite])
         if not is_finite.all():
-            block_ids, block, values = block_ids[is_finite], block[is_finite.to(block.device)], values[is_finite]
+            block_ids, block, values = block_ids[is_finite], block[is_finite], values[is_finite]
             lengths = lengths[is_finite]
         if not len(values):
             continue
@@ -153,23 +155,38 @@ def _count_and_name(mine: Tensor, rows: TableRows) -> tuple[int, list[int]]:
     return count, rows.gather(mine.sort().values[:NAMED]).sort().values[:NAMED].tolist()
 
 
-def _isotropy(rows: TableRows, directions: Tensor) -> float:
+def _isotropy(rows: TableRows, left_out: Tensor, directions: Tensor) -> float:
     """Return min Z(c) / max Z(c) over the columns c of ``directions``, [D, D], and their opposites (collective).
 
     Z(c) is the sum of exp(cᵀw) over all rows w, and kept as its logarithm.
+
+    Args:
+        left_out: ids of this rank's rows that do not count, ascending.
     """
     parts = [torch.full((1, 2 * rows.dim), -torch.inf, dtype=torch.float64)]
-    for _, block in rows.blocks():
+    for ids, block in rows.blocks():
         values = block.to("cpu", torch.promote_types(block.dtype, torch.float32))
-        values = values[torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).isfinite()]
+        _, are_left_out = places_of(ids, left_out)
+        if are_left_out.any():
+            values = values[~are_left_out]
         if len(values):
-            products = values @ directions.to(values)
-            largest = max(map(abs, products.aminmax()))
-            # Where all numbers of a column are too small for exp, its sum is 0 beside that of another.
-            sums = torch.cat([(sign * products - largest).exp_().sum(0).double() for sign in (1, -1)])
-            parts.append((sums.log() + largest)[None])
+            parts.append(_log_sums(values @ directions.to(values))[None])
     logs = rows.gather(torch.cat(parts).logsumexp(0)[None]).logsumexp(0)
     return math.exp(float(logs.min() - logs.max()))
+
+
+def _log_sums(products: Tensor) -> Tensor:
+    """Return the logarithms of the sums of exp(products) and of exp(-products), [N, D], over rows, float64 [2 * D].
+
+    The products are overwritten: memory for copies of them costs more time than what is computed.
+    """
+    largest = max(map(abs, products.aminmax()))
+    if largest < _SAFE_EXPONENT:
+        powers = products.exp_()
+        return torch.cat((powers.sum(0), powers.reciprocal_().sum(0))).double().log()
+    # Where all numbers of a column are too small for exp, its sum is 0 beside that of another.
+    sums = [shifted.exp_().sum(0) for shifted in (products - largest, -largest - products)]
+    return torch.cat(sums).double().log() + largest
 
 
 def _frequency_correlation(first: _FirstPass, counts: Tensor, rows: TableRows) -> float | None:

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> l
     Raises:
         ProcessRaisedException: a rank raised. It prints its traceback, and the others are ended.
     """
-    with TemporaryDirectory(prefix="ranks-") as folder:
+    with TemporaryDirectory(prefix="ranks-") as folder, _environment({"OMP_NUM_THREADS": "1"}):  # NumPy's threads
         spawn(_serve, (function, world_size, Path(folder), args), nprocs=world_size)
         return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
 
@@ -60,8 +60,15 @@ def memory_kept() -> Iterator[None]:
     Otherwise glibc may return it to the system, as a process's past decides; getting it back, page by page, can take as
     long as a short step.
     """
-    before = {name: os.environ.get(name) for name in _KEEP_MEMORY}
-    os.environ.update(_KEEP_MEMORY)
+    with _environment(_KEEP_MEMORY):
+        yield
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started meanwhile see these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

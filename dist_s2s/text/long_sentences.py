@@ -1,37 +1,47 @@
 """Sentences that are longer than a model has learned to read, cut into pieces where a reader would pause."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import regex
 
 from dist_s2s.text.normalization import normalize
 from dist_s2s.text.side import TextSide
 
-# Where a piece may end, the best kinds of places first: after sentences, clauses, words, and what a reader takes for
-# one character. Marks of Chinese, Japanese, Arabic and Hindi count wherever they stand, those of Latin text where no
-# letter or digit of it follows, so that 3.14 and example.com stay whole. Closing quotes and spaces belong to what is
-# before them.
-_CLOSERS = r"[”’」』】》）\]\)\"'»]*"
-_PAUSES = [
-    regex.compile(rf"(?:[。！？｡…．؟۔।॥]|[.!?](?![A-Za-z0-9.!?]))+{_CLOSERS}\s*"),
-    regex.compile(rf"(?:[；：，、､،؛—]|[;:,](?![A-Za-z0-9])|\s-(?=\s))+{_CLOSERS}\s*"),
-    regex.compile(r"\s+"),
-]
-_CHARACTERS = [regex.compile(r"\X"), regex.compile(r"(?s:.)")]
+# Marks of Chinese, Japanese, Arabic and Hindi count wherever they stand, those of Latin text where no letter or digit
+# of it follows, so that 3.14 and example.com stay whole, and as the end of a sentence where no small letter does after
+# spaces. Closing quotes and spaces belong to what is before them.
+_CLOSERS = r"[”’」』】》）\]\)\"'»]*+\s*+"
+_SENTENCE = regex.compile(
+    rf"(?:[。！？｡…．؟۔।॥]{_CLOSERS}|[.!?](?![A-Za-z0-9.!?]){_CLOSERS}(?!\p{{Ll}}))(?![。！？｡…．؟۔।॥.!?])"
+)
+_CLAUSE = regex.compile(rf"(?:[；：，、､،؛—]|[;:,](?![A-Za-z0-9])|\s-(?=\s)){_CLOSERS}")
+_SPACE = regex.compile(r"\s+")
+_CHARACTER = regex.compile(r"\X")  # what a reader takes for one
+_CODE_POINT = regex.compile(r"(?s:.)")
 
 
 def cut_sentence(text: str, side: TextSide, most: int) -> list[str]:
-    """Return a sentence as pieces of at most ``most`` tokens each, or as it is if it has no more.
+    """Return a text as pieces of at most ``most`` tokens each, or as it is if it has no more.
 
-    A piece that is too long is cut near its middle: where a sentence ends, or else a clause or a word, if one does in the
-    middle half; or else anywhere; or else between characters. Joined, the pieces are the text. Tags that the side reads at the beginning belong to
-    all of it, so each piece begins with them. A single character of more tokens, as bytes may be, stays one piece.
+    A longer one is cut after each sentence. A sentence that is still too long is cut near its middle: where a clause
+    ends or else a word, if one does in the middle half; or else anywhere; or else between characters. Joined, the
+    pieces are the text. Tags that the side reads at the beginning belong to all of it, so each piece begins with them.
+    A single character of more tokens, as bytes may be, stays one piece.
     """
     if len(side.encode(text)) <= most:
         return [text]
     tags, rest = _without_tags(text, side)
     room = max(1, most - len(side.encode(tags)))
-    return [tags + piece for piece in _cut(rest, side, room)]
+    pieces = []
+    for sentence in _parts(rest, [found.end() for found in _SENTENCE.finditer(rest)]):
+        pieces += _cut(sentence, side, room)
+    return [tags + piece for piece in pieces]
+
+
+def _parts(text: str, places: list[int]) -> Iterator[str]:
+    """Yield what is between the places, of which the last may be the end of the text."""
+    yield from filter(None, (text[begin:end] for begin, end in pairwise([0, *places, len(text)])))
 
 
 def _cut(text: str, side: TextSide, most: int) -> Iterator[str]:
@@ -45,8 +55,8 @@ def _cut(text: str, side: TextSide, most: int) -> Iterator[str]:
 
 def _best_place(text: str) -> int | None:
     """Return where to cut a text; None if it has a single character."""
-    middle = len(text) / 2
-    for borders, margin in ((_PAUSES, len(text) // 4), (_PAUSES, 0), (_CHARACTERS, 0)):
+    middle, quarter, pauses = len(text) / 2, len(text) // 4, (_CLAUSE, _SPACE)
+    for borders, margin in ((pauses, quarter), (pauses, 0), ((_CHARACTER, _CODE_POINT), 0)):
         for border in borders:
             places = [place for found in border.finditer(text) if margin < (place := found.end()) < len(text) - margin]
             if places:

@@ -19,6 +19,7 @@ BYTES = TextSide.build(SideSettings("bpe"), ["we see a cat"] * 3)  # which spell
         ("我们看见。", 5, ["我们看见。"]),
         ("我们看见。", 3, ["我们", "看见。"]),
         ("我们看见猫。你们也看见了。", 8, ["我们看见猫。", "你们也看见了。"]),
+        ("我们。你们看见了吗？！我……他们", 9, ["我们。", "你们看见了吗？！", "我……", "他们"]),
         ("「我们看见猫！」你们也看见了吗？", 9, ["「我们看见猫！」", "你们也看见了吗？"]),
         ("我们看见猫，你们也看见了猫。", 9, ["我们看见猫，", "你们也看见了猫。"]),
         ("我们看见3.1415926万只猫", 9, ["我们看见3.14", "15926万只猫"]),
@@ -32,6 +33,7 @@ def test_chinese_is_cut_at_its_punctuation(text: str, most: int, pieces: list[st
     ("text", "most", "pieces"),
     [
         ('He said: "We see." Then we saw a cat.', 8, ['He said: "We see." ', "Then we saw a cat."]),
+        ("So we saw? Mr. smith etc. are it! Yes", 8, ["So we saw? ", "Mr. smith etc. are it! ", "Yes"]),
         ("we see example.com and 3.14, but not them all", 8, ["we see example.com and 3.14, ", "but not them all"]),
         ("we see it and they see us", 4, ["we see it and ", "they see us"]),
         ("we  saw   it", 1, ["we  ", "saw   ", "it"]),
@@ -42,7 +44,8 @@ def test_latin_text_is_cut_after_sentences_then_clauses_then_words(text: str, mo
 
 
 def test_a_cut_far_from_the_middle_does_not_count() -> None:
-    assert cut_sentence("Oh! we see it, and they see all of us here", WORDS, 9)[0] == "Oh! we see it, "
+    text = "Oh, we see it, and they see all of us here"
+    assert cut_sentence(text, WORDS, 9) == ["Oh, we see it, ", "and they see all of us here"]
 
 
 @given(

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -172,7 +173,7 @@ def _translate(
             parts = zip(group, found, aligned, strict=True)
             text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
             counts.add(found)
-            if not ranks.on_first(lambda text=text: _write(output, text)):
+            if not ranks.on_first(partial(_write, output, text)):
                 raise BrokenPipeError
             group = ranks.together(lambda: next(groups, []))
     except BrokenPipeError:  # nobody reads what would be said

@@ -163,25 +163,29 @@ def wrong_runs(folder: Path) -> Answers:
 
 
 def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
-    good = "我看见猫。\n".encode()
     contents = {
         "a compressed file": gzip.compress(b"a\n"),
         "UTF-16": "我看见猫。\n".encode("utf-16"),
-        "a line that is not UTF-8": good * 2 + b"\xff\n",
-        "a NUL": good + b"a\0b\n",
+        "a line that is not UTF-8": b"\n\n\xff\n",
+        "a NUL": b"\n" + b"sentence " * 9 + b"\0\n",
         "a line of 17 MiB": b"a" * (17 << 20),
     }
     answers = {
         f"`translate` of {what}": answer(folder, "dist_s2s.translate", "--run", run_dir, stdin=content)
         for what, content in contents.items()
     }
-    for what, words in {
-        "more translations than the beam finds": ["--nbest", 5, "--beam_size", 4],
-        "a long line that is to be refused": ["--max_source_tokens", 4, "--long_lines", "refuse"],
-        "an output without a folder": ["--output", folder / "nowhere" / "out.txt"],
-        "an output on a full disk": ["--output", "/dev/full"],
-    }.items():
-        answers[f"`translate` with {what}"] = answer(folder, "dist_s2s.translate", "--run", run_dir, *words, stdin=good)
+    choices: dict[str, tuple[list[object], bytes]] = {
+        "more translations than the beam finds": (["--nbest", 5, "--beam_size", 4], b""),
+        "a long line that is to be refused": (
+            ["--max_source_tokens", 4, "--long_lines", "refuse"],
+            "我看见猫。\n".encode(),
+        ),
+        "an output without a folder": (["--output", folder / "nowhere" / "out.txt"], b""),
+        "an output on a full disk": (["--output", "/dev/full"], b"\n"),
+    }
+    for what, (words, stdin) in choices.items():
+        said = answer(folder, "dist_s2s.translate", "--run", run_dir, *words, stdin=stdin)
+        answers[f"`translate` with {what}"] = said
     return answers
 
 

@@ -33,7 +33,7 @@ def cut_sentence(text: str, side: TextSide, most: int) -> list[str]:
         return [text]
     tags, rest = _without_tags(text, side)
     room = max(1, most - len(side.encode(tags)))
-    pieces = []
+    pieces = list[str]()
     for sentence in _parts(rest, [found.end() for found in _SENTENCE.finditer(rest)]):
         pieces += _cut(sentence, side, room)
     return [tags + piece for piece in pieces]
@@ -58,8 +58,8 @@ def _best_place(text: str) -> int | None:
     middle, quarter, pauses = len(text) / 2, len(text) // 4, (_CLAUSE, _SPACE)
     for borders, margin in ((pauses, quarter), (pauses, 0), ((_CHARACTER, _CODE_POINT), 0)):
         for border in borders:
-            places = [place for found in border.finditer(text) if margin < (place := found.end()) < len(text) - margin]
-            if places:
+            ends: list[int] = [found.end() for found in border.finditer(text)]
+            if places := [place for place in ends if margin < place < len(text) - margin]:
                 return min(places, key=lambda place: abs(place - middle))
     return None
 

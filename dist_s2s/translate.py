@@ -1,96 +1,205 @@
 """Translate lines from stdin, or from a file, with a trained run."""
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, program, run_command
+from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sentences import read_groups
+from dist_s2s.cli.translated_lines import Counts, Form
 
-_GROUP = 1280  # sentences; a multiple of what a rank searches for at a time
-_CUT_LINES_NAMED = 5
+if TYPE_CHECKING:
+    from dist_s2s.distributed import Ranks
+    from dist_s2s.translation.translator import Translator
+
+_BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
 
 
 def main() -> int:
-    """Print one translation a line, in the order of the input; an empty line stays empty."""
+    """Write what is found for each line, in the order of the input; the translation of an empty line is empty."""
     prog = program("translate")
     check_extra(prog)
+    arguments = _parser(prog).parse_args()
+    if arguments.nbest is not None and arguments.nbest > arguments.beam_size:
+        raise UserError(
+            f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
+        )
+    from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
+
+    if arguments.input is None and check_torchrun()[1] > 1:
+        raise UserError("several ranks cannot share stdin; give --input FILE")
+    with joined_ranks() as ranks:
+        translator = _load(arguments, ranks)
+        groups = _groups(arguments, translator)
+        first = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
+        with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
+            _translate(arguments, translator, first, groups, output)
+    return 0
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin)")
+    parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    parser.add_argument(
+        "--nbest",
+        type=positive_int,
+        metavar="N",
+        help="write up to N translations of a line, each as: number of the line from 0 ||| translation ||| score",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="write an object a line instead, with score and n-best list"
+    )
     parser.add_argument(
         "--print_alignment",
         action="store_true",
         help="write source words ||| words of the translation ||| which comes from which, by attention: 0-0 2-1",
     )
-    arguments = parser.parse_args()
-    from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.attention import align, check_attention
+    parser.add_argument(
+        "--batch_size",
+        type=positive_int,
+        metavar="N",
+        help="most sentences that a rank translates at a time, fewer of long ones (default: 64)",
+    )
+    parser.add_argument(
+        "--max_source_tokens",
+        type=positive_int,
+        metavar="N",
+        help="a line of more tokens is translated in pieces, cut at punctuation (default: as in the run)",
+    )
+    parser.add_argument(
+        "--long_lines", choices=("cut", "refuse"), default="cut", help="refuse: such a line is an error instead"
+    )
+    return parser
+
+
+def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
+    """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
+    from dist_s2s.translation.attention import check_attention
     from dist_s2s.translation.load import load_translator
-    from dist_s2s.translation.search_options import SearchOptions
 
-    if arguments.input is None and check_torchrun()[1] > 1:
-        raise UserError("several ranks cannot share stdin; give --input FILE")
-    with joined_ranks() as ranks, ExitStack() as stack:
-        translator = load_translator(arguments.run, ranks)
-        if arguments.print_alignment:
-            check_attention(translator)
-        options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-            arguments.length_factor, arguments.extra_length
-        )
-        groups = _groups(arguments.input, ranks.world_size)
-        group = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
-        output = stack.enter_context(ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)))
-        number, cut = 0, list[int]()
-        while group:
-            found = translator.search(group, options)
-            texts = [translator.target.decode(each.ids) for each in found]
-            if arguments.print_alignment:
-                texts = align(translator, group, found)
-            for each, text in zip(found, texts, strict=True):
-                number += 1
-                if each.is_cut:
-                    cut.append(number)
-                if ranks.is_first:
-                    print(text, file=output)
-            output.flush()
-            group = ranks.together(lambda: next(groups, []))
-        if cut and ranks.is_first:
-            print(_cut_warning(cut, number, options.longest), file=sys.stderr)
-    return 0
+    started = time.monotonic()
+    if _is_typed(arguments):
+        print(f"loading {arguments.run} ... ", end="", file=sys.stderr, flush=True)
+    translator = load_translator(arguments.run, ranks)
+    if arguments.print_alignment:
+        check_attention(translator)
+    translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
+    if _is_typed(arguments):
+        print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)
+    return translator
 
 
-def _groups(path: Path | None, world_size: int) -> Iterator[list[str]]:
+def _is_typed(arguments: argparse.Namespace) -> bool:
+    return arguments.input is None and os.isatty(sys.stdin.fileno())
+
+
+def _groups(arguments: argparse.Namespace, translator: "Translator") -> Iterator[list[str]]:
     """Yield the input's groups of lines.
 
     A file is checked as a whole before its first line is translated, so that a fault in it leaves nothing half done.
     """
+    path, ranks = arguments.input, translator.ranks
+    batch = translator.batching.batch_size * ranks.world_size
+
+    def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
+        size = _BATCHES_OF_A_GROUP * batch
+        groups = read_groups(descriptor, name, size, may_pause=may_pause, first_size=batch)
+        return _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+
     if path is None:
-        yield from read_groups(sys.stdin.fileno(), "stdin", _GROUP, may_pause=True)
+        groups = typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
+        yield from groups
         return
     with open(path, "rb", buffering=0) as file:
         is_file = path.is_file()
-        if not is_file and world_size > 1:
+        if not is_file and ranks.world_size > 1:
             raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
         if is_file:
-            for _ in read_groups(file.fileno(), str(path), _GROUP, may_pause=False):
+            for _ in read(file.fileno(), str(path), may_pause=False):
                 pass
             file.seek(0)
-        yield from read_groups(file.fileno(), str(path), _GROUP, may_pause=not is_file)
+        yield from read(file.fileno(), str(path), may_pause=not is_file)
 
 
-def _cut_warning(lines: list[int], total: int, longest: str) -> str:
-    named = ", ".join(map(str, lines[:_CUT_LINES_NAMED])) + (", ..." if len(lines) > _CUT_LINES_NAMED else "")
-    return (
-        f"warning: {len(lines):,} of {total:,} translations reached the longest length ({longest}) and were cut there: "
-        f"lines {named}; --length_factor and --extra_length allow more"
+def _without_long(groups: Iterator[list[str]], name: str, translator: "Translator") -> Iterator[list[str]]:
+    """Yield the groups; raise UserError for a line that would be translated in pieces, after those before it."""
+    number, most = 0, translator.batching.max_source_tokens
+    for group in groups:
+        lengths = translator.source.encode_flat(group)[1].tolist()
+        place = next((place for place, length in enumerate(lengths) if length > most), None)
+        if place is not None:
+            if place:
+                yield group[:place]
+            raise UserError(
+                f"{name} line {number + place + 1} has {lengths[place]:,} tokens, but at most {most:,} are allowed; "
+                "raise --max_source_tokens, or leave out --long_lines refuse to have it translated in pieces"
+            )
+        yield group
+        number += len(group)
+
+
+def _translate(
+    arguments: argparse.Namespace,
+    translator: "Translator",
+    group: list[str],
+    groups: Iterator[list[str]],
+    output: TextIO,
+) -> None:
+    """Write the translations of a group and those after it, each as soon as it is through (collective)."""
+    from dist_s2s.translation.attention import align_candidates
+    from dist_s2s.translation.search_options import SearchOptions
+
+    ranks, n_best = translator.ranks, arguments.nbest or 1
+    options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
+        arguments.length_factor, arguments.extra_length
     )
+    form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
+    counts = Counts(options.longest, translator.batching.max_source_tokens)
+    try:
+        while group:
+            found = translator.translate(group, options, n_best=n_best)
+            aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
+            parts = zip(group, found, aligned, strict=True)
+            text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
+            counts.add(found)
+            if not ranks.on_first(partial(_write, output, text)):
+                raise BrokenPipeError
+            group = ranks.together(lambda: next(groups, []))
+    except BrokenPipeError:  # nobody reads what would be said
+        raise
+    except KeyboardInterrupt:
+        if ranks.is_first:
+            print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)
+        counts.tell(ranks.is_first)
+        raise
+    except UserError:
+        counts.tell(ranks.is_first)
+        raise
+    counts.tell(ranks.is_first)
+
+
+def _write(output: TextIO, text: str) -> bool:
+    """Write at once; tell whether somebody still reads it. UserError if it cannot be written."""
+    try:
+        output.write(text)
+        output.flush()
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or else closing it would fail again
+        raise UserError(f"cannot write the translations: {error.strerror}") from None
+    return True
 
 
 if __name__ == "__main__":

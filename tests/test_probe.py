@@ -95,7 +95,13 @@ def test_ranks_find_the_same(saved_run: Path, probed: Path, tmp_path: Path) -> N
 
 def test_translate_prints_the_alignment(saved_run: Path, probed: Path) -> None:
     text = "".join(f"{sentence}\n" for sentence in [*SENTENCES, ""]).encode()
-    options = ("--beam_size", 2, "--print_alignment")
+    options = (
+        "--beam_size",
+        2,
+        "--print_alignment",
+        "--max_source_tokens",
+        30,
+    )  # no pieces, of which attention has none
     shown = run("dist_s2s.translate", "--run", saved_run, *options, stdin=text).output
     shown_first = figures(probed)["attention"][: len(SENTENCES)]
     expected = [
@@ -125,9 +131,12 @@ def test_sentences_that_are_too_long_are_left_out(saved_run: Path, monkeypatch: 
         sentences = ["我看见猫。", "我看见猫。" * 20]
         found = [Hypothesis([4, 5, 6], 0.0), Hypothesis([4, 5, 6], 0.0)]
         short, long = attention.align(translator, sentences, found)
-        assert len(short.split(" ||| ")[2].split()) == 3
-        assert long.split(" ||| ")[:2] == [" ".join(sentences[1]), short.split(" ||| ")[1]]
-        assert long.endswith(" ||| ")
+        assert len(short.alignment) == 3
+        assert (long.source, long.target, long.alignment) == (list(sentences[1]), short.target, [])
+        assert long.line == f"{' '.join(sentences[1])} ||| {' '.join(short.target)} ||| "
+        both = attention.WordAlignment.of_pieces([short, long, short])
+        moved = [(mine + 5 + 100, other + 6) for mine, other in short.alignment]
+        assert (both.source, both.alignment) == ([*short.source, *long.source, *short.source], short.alignment + moved)
 
 
 def test_a_word_with_spaces_is_one_field() -> None:

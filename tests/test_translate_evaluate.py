@@ -1,14 +1,17 @@
 """A trained run at work: evaluate agrees with the run's own summary, translate keeps to its lines."""
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, Finished, clean_environment, run
+from tests.commands import ROOT, Command, Finished, clean_environment, run
 from tests.toy_corpus import PAIRS, options
 
 SOURCES = [source for source, _ in PAIRS[:5]]
@@ -155,6 +158,92 @@ def test_a_program_that_talks_through_pipes_gets_each_answer(trained: Path, tran
             assert talk.stdout.readline().decode() == f"{expected}\n"
         talk.stdin.close()
         assert talk.wait(timeout=60) == 0
+
+
+def test_long_lines_are_translated_in_pieces(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    """With all that is known of each, and what is said of them."""
+    text = f"{''.join(SOURCES[:3])}\n\n{SOURCES[3]}\n".encode()
+    flags = ("--json", "--nbest", 2, "--beam_size", 3, "--print_alignment")
+    finished = run("dist_s2s.translate", "--run", trained, *flags, stdin=text)
+    long, empty, short = map(json.loads, finished.output.splitlines())
+    assert (long["source"], long["pieces"], empty["pieces"]) == ("".join(SOURCES[:3]), 3, 1)
+    assert len(long["n_best"]) == len(short["n_best"]) == 2
+    for each in (long, empty, short):
+        assert each["n_best"][0].items() <= each.items()
+    assert [each["score"] for each in long["n_best"]] == sorted((e["score"] for e in long["n_best"]), reverse=True)
+    assert (empty["translation"], empty["score"], len(empty["n_best"])) == ("", 0.0, 1)
+    assert long["alignment"]["source"] == list("".join(SOURCES[:3]))
+    assert [place for _, place in long["alignment"]["pairs"]] == list(range(len(long["alignment"]["target"])))
+    assert finished.errors[0].startswith(
+        "warning: 1 of 3 lines have more than 7 tokens and were translated in pieces: "
+    )
+    (tmp_path / "in.txt").write_bytes(text)
+    input_file = ("--input", tmp_path / "in.txt")
+    assert run("dist_s2s.translate", "--run", trained, *input_file, ranks=2).output.splitlines() == [
+        " ".join(translated[:3]),
+        "",
+        translated[3],
+    ]
+    whole = run("dist_s2s.translate", "--run", trained, *input_file, "--max_source_tokens", 30)
+    assert (whole.output.count("\n"), whole.errors) == (3, [""])
+
+
+def test_n_best_lists(trained: Path, translated: list[str]) -> None:
+    text = f"{SOURCES[0]}\n\n{SOURCES[1]}\n".encode()
+    flags = ("--nbest", 3, "--beam_size", 3)
+    rows = [
+        line.split(" ||| ")
+        for line in run("dist_s2s.translate", "--run", trained, *flags, stdin=text).output.splitlines()
+    ]
+    assert [row[0] for row in rows] == ["0"] * 3 + ["1"] + ["2"] * 3
+    assert (rows[0][1], rows[3][1:], rows[4][1]) == (translated[0], ["", "0.000000"], translated[1])
+    aligned = run("dist_s2s.translate", "--run", trained, *flags, "--print_alignment", stdin=text).output.splitlines()
+    for row, line in zip(rows, aligned, strict=True):
+        assert line.split(" ||| ")[0] == row[0]
+        assert line.split(" ||| ")[-1] == row[-1]
+    assert aligned[0].split(" ||| ")[1] == " ".join(SOURCES[0])
+
+
+def test_what_came_before_a_fault_is_answered(trained: Path, translated: list[str]) -> None:
+    good = "".join(source + "\n" for source in SOURCES[:2])
+    for fault, message in (
+        (b"\xff\n", "stdin line 3 is not UTF-8"),
+        ("".join(SOURCES).encode() + b"\n", "stdin line 3 has 27 tokens, but at most 7 are allowed; raise"),
+    ):
+        flags = ("--run", trained, "--long_lines", "refuse")
+        finished = run("dist_s2s.translate", *flags, stdin=good.encode() + fault, status=2)
+        assert finished.output.splitlines() == translated[:2]
+        assert finished.errors[0].startswith(f"error: {message}")
+
+
+def test_an_interrupt_leaves_what_was_done(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    output = tmp_path / "out.txt"
+    command = Command("dist_s2s.translate", "--run", trained, "--input", tmp_path / "pipe", "--output", output)
+    with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+        pipe.write(f"{SOURCES[0]}\n{SOURCES[1]}\n".encode())
+        command.wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
+        command.signal(signal.SIGINT)
+        assert command.wait(128 + signal.SIGINT).errors == ["\ninterrupted; 2 lines are translated\n"]
+    assert output.read_text(encoding="utf-8").splitlines() == translated[:2]
+
+
+def test_a_terminal_gets_a_prompt(trained: Path, translated: list[str], tmp_path: Path) -> None:
+    main, terminal = os.openpty()
+    command = [sys.executable, "-m", "dist_s2s.translate", "--run", trained, "--output", tmp_path / "out.txt"]
+    environment = clean_environment() | {"TERM": "dumb"}
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, env=environment) as talk:
+        os.close(terminal)
+        shown = b""
+        for text in (f"{SOURCES[0]}\n", f"{SOURCES[1]}\n", "\x04"):
+            while not shown.endswith(b"> "):
+                shown += os.read(main, 1000)
+            shown += b"|"
+            os.write(main, text.encode())
+        assert talk.wait(timeout=60) == 0
+    os.close(main)
+    assert re.match(rb"loading \S+ \.\.\. [\d.]+ s; a sentence a line, Ctrl-D ends\r\n", shown)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines() == translated[:2]
 
 
 def test_last_line_may_lack_its_end_and_no_input_gives_no_output(trained: Path, translated: list[str]) -> None:

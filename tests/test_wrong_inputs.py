@@ -140,12 +140,7 @@ def wrong_runs(folder: Path) -> Answers:
         "`train` from a run of another model": train(
             folder, **{"training.init_from": run_dir, "model.hidden_size": 20, "model.attention": "none"}
         ),
-        "`translate` of a compressed file": answer(
-            folder, "dist_s2s.translate", "--run", run_dir, stdin=gzip.compress(b"a\n")
-        ),
-        "`translate` of UTF-16": answer(
-            folder, "dist_s2s.translate", "--run", run_dir, stdin="我看见猫。\n".encode("utf-16")
-        ),
+        **wrong_sentences(folder, run_dir),
         "`evaluate` on a file without tabs": evaluate_lines(folder, run_dir),
         **wrong_evaluations(folder, run_dir),
         "`export` onto a file that is there": answer(
@@ -164,6 +159,33 @@ def wrong_runs(folder: Path) -> Answers:
     vocabulary = run_dir / "source_vocabulary.txt"
     vocabulary.write_bytes(vocabulary.read_bytes() + b"more\n")
     answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)
+    return answers
+
+
+def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
+    contents = {
+        "a compressed file": gzip.compress(b"a\n"),
+        "UTF-16": "我看见猫。\n".encode("utf-16"),
+        "a line that is not UTF-8": b"\n\n\xff\n",
+        "a NUL": b"\n" + b"sentence " * 9 + b"\0\n",
+        "a line of 17 MiB": b"a" * (17 << 20),
+    }
+    answers = {
+        f"`translate` of {what}": answer(folder, "dist_s2s.translate", "--run", run_dir, stdin=content)
+        for what, content in contents.items()
+    }
+    choices: dict[str, tuple[list[object], bytes]] = {
+        "more translations than the beam finds": (["--nbest", 5, "--beam_size", 4], b""),
+        "a long line that is to be refused": (
+            ["--max_source_tokens", 4, "--long_lines", "refuse"],
+            "我看见猫。\n".encode(),
+        ),
+        "an output without a folder": (["--output", folder / "nowhere" / "out.txt"], b""),
+        "an output on a full disk": (["--output", "/dev/full"], b"\n"),
+    }
+    for what, (words, stdin) in choices.items():
+        said = answer(folder, "dist_s2s.translate", "--run", run_dir, *words, stdin=stdin)
+        answers[f"`translate` with {what}"] = said
     return answers
 
 

@@ -2,20 +2,24 @@
 
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.text.inputs.lines import utf16_form
+from dist_s2s.text.inputs.lines import LINE_BYTES, utf16_form
 from dist_s2s.text.inputs.packed import ZIP_MAGIC, compression
 from dist_s2s.text.lines import visible_text
 
 _BYTES_AT_A_TIME = 1 << 16
 _LINES_AT_A_TIME = 10_000
-_PAUSE_SECONDS = 0.02  # a sender that is silent for so long waits for an answer
+_CHARACTERS_AT_A_TIME = 1 << 20  # a group with as many is full
+_PAUSE_SECONDS, _LONGEST_WAIT = 0.005, 0.02  # a sender that is silent for the one, or slow for the other, gets answers
 
 
-def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> Iterator[list[str]]:
+def read_groups(
+    descriptor: int, name: str, size: int, *, may_pause: bool, first_size: int | None = None
+) -> Iterator[list[str]]:
     """Yield the lines of a file or pipe, without their ends, as groups of at most ``size``.
 
     Byte order marks at the beginning of a line are dropped. A line without visible characters, such as one of
@@ -25,32 +29,78 @@ def read_groups(descriptor: int, name: str, size: int, *, may_pause: bool) -> It
         descriptor: of the open file, or of a pipe, socket or terminal.
         name: what to call it in errors.
         size: lines of a full group.
-        may_pause: a group ends earlier where nothing more has come for a while, so that a program that waits for an
-            answer gets one. Then groups depend on time.
+        may_pause: a group ends where nothing more comes at once, so that whoever sends lines gets answers, however
+            slowly they come. Then groups depend on time.
+        first_size: lines of the first group, so that its answers come soon; then full groups are twice as large each
+            time, up to ``size``.
 
     Raises:
-        UserError: text that is not UTF-8; its line is named.
+        UserError: text that is not UTF-8, or a line that is longer than any sentence. It is named, and the lines before
+            it are yielded first.
     """
-    unfinished, number, lines = list[bytes](), 0, list[str]()
+    blocks, lines, fault = _line_blocks(descriptor, name), list[str](), None
+    full, characters, deadline = min(first_size or size, size), 0, 0.0
+    while True:
+        try:
+            block = next(blocks, None)
+        except UserError as error:
+            fault = error
+            break
+        if block is None:
+            break
+        deadline = deadline if lines else time.monotonic() + _LONGEST_WAIT
+        for line in block:
+            lines.append(line)
+            characters += len(line)
+            if len(lines) == full or characters >= _CHARACTERS_AT_A_TIME:
+                yield lines
+                lines, full, characters = [], min(2 * full, size), 0
+        if lines and may_pause and not _more_comes(descriptor, deadline):
+            yield lines
+            lines, characters = [], 0
+    if lines:
+        yield lines
+    if fault is not None:
+        raise fault
+
+
+def _more_comes(descriptor: int, deadline: float) -> bool:
+    """Wait a little for more to read, but no longer than up to the deadline; tell whether there is some."""
+    left = deadline - time.monotonic()
+    return left > 0 and bool(select.select([descriptor], [], [], min(_PAUSE_SECONDS, left))[0])
+
+
+def _line_blocks(descriptor: int, name: str) -> Iterator[list[str]]:
+    """Yield the complete lines of what each read gives; raise UserError after those before the fault."""
+    unfinished, number = list[bytes](), 0
     while data := os.read(descriptor, _BYTES_AT_A_TIME):
         if number == 0 and not unfinished:
             _check_kind(data, name)
         *complete, rest = data.split(b"\n")
-        for line in complete:
-            number += 1
-            lines.append(_text(b"".join([*unfinished, line]), name, number))
+        if complete:
+            complete[0] = b"".join([*unfinished, complete[0]])
             unfinished = []
-            if len(lines) == size:
-                yield lines
-                lines = []
+            yield from _texts(complete, name, number)
+            number += len(complete)
         unfinished.append(rest)
-        if lines and may_pause and not select.select([descriptor], [], [], _PAUSE_SECONDS)[0]:
-            yield lines
-            lines = []
+        if b"\0" in rest:
+            _text(rest, name, number + 1)
+        if sum(map(len, unfinished)) > LINE_BYTES:
+            raise UserError(f"{name} line {number + 1} is longer than {LINE_BYTES >> 20} MiB, which is no sentence")
     if rest := b"".join(unfinished):
-        lines.append(_text(rest, name, number + 1))
-    if lines:
-        yield lines
+        yield [_text(rest, name, number + 1)]
+
+
+def _texts(lines: list[bytes], name: str, number: int) -> Iterator[list[str]]:
+    """Yield the texts of lines that follow line ``number``; raise UserError after those before a fault."""
+    texts = list[str]()
+    try:
+        for line in lines:
+            texts.append(_text(line, name, number + len(texts) + 1))
+    except UserError:
+        yield texts
+        raise
+    yield texts
 
 
 def read_lines(path: Path) -> list[str]:

@@ -124,6 +124,7 @@ RESUMABLE_KEYS = frozenset(
         "training.threads_per_rank",
         "translation.length_factor",
         "translation.extra_length",
+        "translation.max_source_tokens",
     }
 )
 

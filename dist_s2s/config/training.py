@@ -115,7 +115,7 @@ class TrainingConfig(Section):
 
 
 class TranslationConfig(Section):
-    """How long a translation may become."""
+    """How long a translation may become, and a sentence that is translated as a whole."""
 
     length_factor: OptionalFloat = Field(
         default=None,
@@ -124,6 +124,12 @@ class TranslationConfig(Section):
         "what the training pairs need",
     )
     extra_length: OptionalInt = Field(default=None, ge=1, description="see length_factor; set both or none")
+    max_source_tokens: OptionalInt = Field(
+        default=None,
+        ge=1,
+        description="a sentence of more tokens is translated in pieces, cut at punctuation; null: as many as training "
+        "sources have, the longest thousandth of them left out",
+    )
 
     @model_validator(mode="after")
     def _both(self) -> Self:

@@ -7,11 +7,11 @@ from typing import Any
 from dist_s2s.analysis.neighbours import Neighbours
 from dist_s2s.analysis.rows import TableRows
 from dist_s2s.analysis.words import find_word, word_vectors
-from dist_s2s.models import Hypothesis
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SPECIALS
 from dist_s2s.translation.attention import look
+from dist_s2s.translation.joining import Translation
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
@@ -35,13 +35,13 @@ class Answers:
         }
 
     def translate(self, sentences: Sequence[str], beam_size: int, n_best: int, attention: bool) -> list[Answer]:
-        """Return for each sentence its best hypothesis, ``n_best`` of them and, if wanted, the best one's attention."""
+        """Return for each sentence its translation, the ``n_best`` and, if wanted, the attention of the best."""
         options = SearchOptions.of(self.translator.config, beam_size)
-        found = self.translator.search_n_best(sentences, n_best, options)
-        answers = [self._in_words(hypotheses) for hypotheses in found]
+        found = self.translator.translate(sentences, options, n_best=n_best)
+        answers = [_in_words(each) for each in found]
         if attention:
-            for answer, sentence, (best, *_) in zip(answers, sentences, found, strict=True):
-                answer["attention"] = self._attention(sentence, best)
+            for answer, each in zip(answers, found, strict=True):
+                answer["attention"] = self._attention(each)
         return answers
 
     def neighbours(self, word: str, side: str, number: int) -> Answer:
@@ -62,19 +62,11 @@ class Answers:
             "neighbours": [{"word": tokens[each.id], "score": round(each.score, _DECIMALS)} for each in closest],
         }
 
-    def _in_words(self, hypotheses: Sequence[Hypothesis]) -> Answer:
-        n_best = [
-            {
-                "text": self.translator.target.decode(each.ids),
-                "score": round(each.score, _DECIMALS) if math.isfinite(each.score) else None,
-                "is_cut": each.is_cut,
-            }
-            for each in hypotheses
-        ]
-        return {"text": n_best[0]["text"], "is_cut": n_best[0]["is_cut"], "n_best": n_best}
-
-    def _attention(self, sentence: str, best: Hypothesis) -> Answer:
+    def _attention(self, found: Translation) -> Answer:
         """Return words of both sides and weights, a list for each target word; or a note why there are none."""
+        if len(found.pieces) > 1:
+            return {"note": f"the sentence is too long: it was translated in {len(found.pieces)} pieces"}
+        [sentence], [best] = found.pieces, found.n_best[0].parts
         translator, end = self.translator, SPECIALS[EOS]
         ids = translator.source.encode(sentence)
         if not ids:
@@ -87,6 +79,18 @@ class Answers:
         written = seen.target if best.is_cut else [*seen.target, end]
         weights = [[round(weight, _DECIMALS) for weight in row] for row in seen.weights[: len(written)].tolist()]
         return {"source": [*seen.source, end], "target": written, "weights": weights}
+
+
+def _in_words(found: Translation) -> Answer:
+    n_best = [
+        {
+            "text": each.text,
+            "score": round(each.score, _DECIMALS) if math.isfinite(each.score) else None,
+            "is_cut": each.is_cut,
+        }
+        for each in found.n_best
+    ]
+    return {"text": found.text, "is_cut": found.is_cut, "n_best": n_best, "pieces": len(found.pieces)}
 
 
 class _Words:

@@ -115,6 +115,10 @@ class TextSide:
         words = text.split() if self.tokenizer.cuts_at_spaces else [text]
         return [*head, *chain.from_iterable(self._encode_words(words))]
 
+    def without_tags(self, text: str) -> str:
+        """Return what follows the tags at the beginning of a sentence that is in the side's Unicode form."""
+        return _cut_tags(text, self.vocabulary.tags if self.reads_tags else ())[1]
+
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each sentence, without SOS and EOS; much faster than one by one."""
         ids, lengths = self.encode_flat(texts)

@@ -8,7 +8,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.training.data import RunData
 from dist_s2s.training.origin import check_models_fit, read_origin
-from dist_s2s.translation.length_limits import fit_length_limits
+from dist_s2s.translation.length_limits import fit_length_limits, longest_source
 from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.output import choose_output
 from dist_s2s.translation.scoring import Scorer
@@ -20,11 +20,12 @@ def settle(config: Config, checkpoint: Path | None, origin: SavedRun | None, dat
     tokenizer = ranks.on_first(lambda: _bleu_tokenizer(config, checkpoint, data))
     training = config.training.model_copy(update={"bleu_tokenizer": tokenizer})
     translation = config.translation
+    lengths = (data.train if config.data.stream is None else data.valid).lengths  # nothing of a stream has been read
     if translation.length_factor is None:
-        # Of a stream nothing has been read yet.
-        corpus = data.train if config.data.stream is None else data.valid
-        factor, extra = fit_length_limits(corpus.lengths)
+        factor, extra = fit_length_limits(lengths)
         translation = translation.model_copy(update={"length_factor": factor, "extra_length": extra})
+    if translation.max_source_tokens is None:
+        translation = translation.model_copy(update={"max_source_tokens": max(1, longest_source(lengths))})
     return config.model_copy(update={"training": training, "translation": translation})
 
 

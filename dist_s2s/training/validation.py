@@ -7,13 +7,12 @@ from functools import partial
 import torch
 
 from dist_s2s.sharded import lookup
-from dist_s2s.text.batches import evaluation_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, OtherValidation, StepEnd, StepsEnd, Validation, ValidationBatch
 from dist_s2s.training.schedule import METRIC_NAMES
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.translation.scoring import Pairs, Scorer, Scores, translate_pairs
-from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
+from dist_s2s.translation.translator import Translator
 
 _VALIDATIONS_BEFORE_WARNING = 3  # a metric that was the same at all of them
 
@@ -122,10 +121,7 @@ def validation_loss(translator: Translator, corpus: Corpus, after_batch: Callabl
     """
     ranks, source_rows, total, tokens = translator.ranks, translator.source_rows, 0.0, 0
     with translator.evaluating():
-        for batch in evaluation_batches(
-            corpus, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
-        ):
-            batch = batch.to(ranks.device)
+        for batch in translator.batching.batches(corpus, ranks):
             tables, ids = [*source_rows.tables, translator.target_table], [*source_rows.ids(batch), batch.target_in]
             *source, target = lookup(tables, ids)
             states = translator.decoder_states(translator.core, batch, source_rows.join(source), target)

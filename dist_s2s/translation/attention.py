@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch import Tensor
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis
-from dist_s2s.text.batches import Batch, evaluation_batches
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import group_ids
-from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
+from dist_s2s.translation.joining import Translation
+from dist_s2s.translation.translator import Translator
 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
 Floats = NDArray[np.float32]
@@ -65,24 +66,61 @@ def check_attention(translator: Translator) -> None:
         raise UserError("this run has no attention (model.attention: none), so its words align with nothing")
 
 
-def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[str]:
-    """Return the words of each sentence, those of its translation, and which aligns with which (collective).
+@dataclass(frozen=True)
+class WordAlignment:
+    """The words of a sentence and those of a translation, without spaces within, and which aligns with which."""
 
-    ``source words ||| target words ||| 0-0 2-1``, on every rank; an empty sentence stays empty. One of more than
-    ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
+    source: list[str]
+    target: list[str]
+    alignment: Alignment
+
+    @classmethod
+    def of_pieces(cls, pieces: Sequence[Self]) -> Self:
+        """Return that of a sentence whose pieces these are."""
+        source, target, alignment = list[str](), list[str](), Alignment()
+        for piece in pieces:
+            alignment += [(mine + len(source), other + len(target)) for mine, other in piece.alignment]
+            source += piece.source
+            target += piece.target
+        return cls(source, target, alignment)
+
+    @property
+    def line(self) -> str:
+        """``source words ||| target words ||| 0-0 2-1``; nothing of an empty sentence."""
+        parts = [" ".join(self.source), " ".join(self.target), pharaoh(self.alignment)]
+        return " ||| ".join(parts) if self.source else ""
+
+
+def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAlignment]:
+    """Return the words of each sentence and its translation, aligned, on every rank (collective).
+
+    One of more than ``MOST_ALIGNED`` pairs of tokens, which take gigabytes, gets an empty alignment.
 
     Raises:
         UserError: on every rank, if the model has no attention.
     """
     seen = _look(translator, _examples(translator, sentences, found, MOST_ALIGNED))
-    by_number = _gather(((number, pharaoh(looks.alignment)) for number, looks in seen), translator.ranks)
-    lines = []
+    by_number = _gather(((number, looks.alignment) for number, looks in seen), translator.ranks)
+    aligned = []
     for number, (sentence, mine) in enumerate(zip(sentences, found, strict=True)):
-        source = _words_of(translator.source.encode(sentence), translator.source)
-        target = _words_of(mine.ids, translator.target)
-        parts = [" ".join(map(_without_spaces, words)) for words in (source, target)]
-        lines.append(" ||| ".join([*parts, by_number[number]]) if source else "")
-    return lines
+        words = _words_of(translator.source.encode(sentence), translator.source), _words_of(mine.ids, translator.target)
+        source, target = ([_without_spaces(word) for word in side] for side in words)
+        aligned.append(WordAlignment(source, target, [(at, place) for at, place in by_number[number]]))
+    return aligned
+
+
+def align_candidates(translator: Translator, translations: Sequence[Translation]) -> list[list[WordAlignment]]:
+    """Return the alignment of each candidate of each translation, on every rank (collective); see ``align``."""
+    parts = [
+        (piece, part)
+        for each in translations
+        for candidate in each.n_best
+        for piece, part in zip(each.pieces, candidate.parts, strict=True)
+    ]
+    aligned = iter(align(translator, [piece for piece, _ in parts], [part for _, part in parts]))
+    return [
+        [WordAlignment.of_pieces(list(islice(aligned, len(each.pieces)))) for _ in each.n_best] for each in translations
+    ]
 
 
 def count_alignments(translator: Translator, pairs: Sequence[tuple[str, str]]) -> Counter[tuple[str, str]]:
@@ -136,7 +174,8 @@ def sentence_vectors(translator: Translator, sentences: Sequence[str], pooling: 
     sources = translator.source.encode_all(sentences)
     vectors = torch.zeros(len(sources), translator.config.model.hidden_size, device=ranks.device)
     with translator.evaluating():
-        for batch in _batches(translator, ExampleList(Example(source, []) for source in sources)):
+        examples = ExampleList(Example(source, []) for source in sources)
+        for batch in translator.batching.batches(examples, ranks):
             encoding, _ = translator.core.encode(translator.source_rows(batch), batch.source_lengths)
             pooled = encoding.summary_BH
             if pooling == "mean":
@@ -158,7 +197,7 @@ def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[
 def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, WordAttention]]:
     """Yield this rank's share, each with the number of its example (collective until it ends)."""
     with translator.evaluating():
-        for batch in _batches(translator, examples):
+        for batch in translator.batching.batches(examples, translator.ranks):
             weights_BTS = translator.core.attention_weights(
                 translator.source_rows(batch), batch.source_lengths, translator.target_table(batch.target_in)
             )
@@ -169,14 +208,6 @@ def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, 
 def _gather(mine: Iterable[tuple[int, Any]], ranks: Ranks) -> dict[int, Any]:
     """Return what all ranks have, by number, as JSON gives it back (collective)."""
     return {number: value for part in ranks.gather_texts(json.dumps(list(mine))) for number, value in json.loads(part)}
-
-
-def _batches(translator: Translator, examples: ExampleList) -> Iterator[Batch]:
-    ranks = translator.ranks
-    batches = evaluation_batches(
-        examples, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
-    )
-    return (batch.to(ranks.device) for batch in batches)
 
 
 def _of_words(example: Example, weights_TS: Tensor, source: TextSide, target: TextSide) -> WordAttention:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.sharded import lookup
-from dist_s2s.text.batches import Batch, evaluation_batches
+from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, UNK
-from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
+from dist_s2s.translation.translator import Translator
 
 MOST_POSITIONS = 1 << 26  # source tokens times target tokens of a pair, which attention looks at
 
@@ -117,10 +117,8 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
     examples = ExampleList(examples)
     ranks, mine = translator.ranks, list[tuple[int, list[float]]]()
     with translator.evaluating():
-        for batch in evaluation_batches(
-            examples, ranks.rank, ranks.world_size, max_rows=EVALUATION_ROWS, max_tokens=EVALUATION_TOKENS
-        ):
-            losses_BT = token_losses(translator, batch.to(ranks.device))
+        for batch in translator.batching.batches(examples, ranks):
+            losses_BT = token_losses(translator, batch)
             for number, losses_T in zip(batch.indices, losses_BT, strict=False):
                 mine.append((number, losses_T[: len(examples[number].target) + 1].neg().tolist()))
     by_number = dict(found for part in ranks.gather_texts(json.dumps(mine)) for found in json.loads(part))

@@ -1,4 +1,4 @@
-"""How long a translation may become, measured on the training pairs."""
+"""How long a translation may become, and a source that is read as a whole: measured on the training pairs."""
 
 import math
 
@@ -11,6 +11,15 @@ _PAIRS_LOOKED_AT = 1_000_000
 _PAIRS_PER_OUTLIER = 1000
 _MARGIN_FACTOR, _MARGIN_TOKENS = 1.5, 10
 _STEEPEST, _SLOPES = 3.0, 41  # slopes that are tried: between the mean ratio and three times that
+
+
+def longest_source(lengths_N2: Tensor) -> int:
+    """Return the most tokens, EOS not counted, that a source has, the thousandth of the longest left out.
+
+    A model reads longer ones worse than it reads their pieces. Args as of ``fit_length_limits``.
+    """
+    lengths_N = lengths_N2[:: 1 + len(lengths_N2) // _PAIRS_LOOKED_AT, 0].long()
+    return int(lengths_N.topk(len(lengths_N) // _PAIRS_PER_OUTLIER + 1).values[-1])
 
 
 def fit_length_limits(lengths_N2: Tensor) -> tuple[float, int]:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,27 +14,19 @@ from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis, beam_search, greedy_search
 from dist_s2s.sharded import DistributedEmbedding
-from dist_s2s.text.batches import Batch, evaluation_batches
+from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
+from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
+from dist_s2s.translation.batching import Batching
+from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
-
-# What a rank works on at a time when it does not train: sentences, and source and target positions with their padding,
-# so that memory does not follow from the longest sentence.
-EVALUATION_ROWS, EVALUATION_TOKENS = 64, 16_384
-
-
-class Translation(NamedTuple):
-    """A translated sentence; ``is_cut``: it has reached the longest length that it may have, and may lack its end."""
-
-    text: str
-    is_cut: bool
 
 
 class Translator:
@@ -44,11 +37,14 @@ class Translator:
         source, target: how text becomes ids, and ids text.
         ranks: those that share the tables. All must build the translator (collective); tables and model come from
             ``training.seed``, and are the same at every world size.
+
+    Attributes:
+        batching: how much is worked on at a time; may be set.
     """
 
     def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
-        self._precision = config.training.precision
+        self._precision, self.batching = config.training.precision, Batching.of(config)
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
@@ -106,10 +102,19 @@ class Translator:
         sentences: Sequence[str],
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
+        n_best: int = 1,
     ) -> list[Translation]:
-        """Return the best translation of each sentence, on every rank (collective); see ``search``."""
-        found = self.search(sentences, options, after_batch)
-        return [Translation(self.target.decode(hypothesis.ids), hypothesis.is_cut) for hypothesis in found]
+        """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
+
+        A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
+        """
+        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
+        cut = [
+            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
+            for sentence, length in zip(sentences, lengths, strict=True)
+        ]
+        found = iter(self.search_n_best(list(chain.from_iterable(cut)), n_best, options, after_batch))
+        return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
 
     def search(
         self,
@@ -129,8 +134,8 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Return for each sentence its hypotheses, the best first, on every rank (collective).
 
-        All ranks give the same sentences, and each searches for its share, without autocast. A sentence without a
-        token gets a hypothesis without one.
+        All ranks give the same sentences, and each searches for its share, without autocast. A sentence is searched for
+        as a whole, however long. One without a token gets a hypothesis without one.
 
         Args:
             sentences: text.
@@ -157,17 +162,9 @@ class Translator:
         self, examples: ExampleList, options: SearchOptions, after_batch: Callable[[], None]
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
-        ranks = self.ranks
-        batches = evaluation_batches(
-            examples,
-            ranks.rank,
-            ranks.world_size,
-            max_rows=EVALUATION_ROWS,
-            max_tokens=max(1, EVALUATION_TOKENS // options.beam_size),  # every hypothesis keeps the source beside it
-            target_lengths_N=options.max_lengths(examples.lengths[:, 0] + 1),
-        )
-        for batch in batches:
-            found = self._search_batch(batch.to(ranks.device), options)
+        limits = options.max_lengths(examples.lengths[:, 0] + 1)
+        for batch in self.batching.batches(examples, self.ranks, options.beam_size, limits):
+            found = self._search_batch(batch, options)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
 

@@ -56,6 +56,57 @@ def test_a_sender_that_waits_gets_what_it_has_sent(pipe: tuple[int, int]) -> Non
     assert list(groups) == [["six"]]
 
 
+def test_lines_before_a_fault_are_answered_first(tmp_path: Path) -> None:
+    for fault, message in ((b"\xff", "line 3 is not UTF-8"), (b"a\0", "line 3 has a NUL character")):
+        one = "one " * 20
+        (tmp_path / "in.txt").write_bytes(f"{one}\ntwo\n".encode() + fault + b"\nfour\n")
+        with open(tmp_path / "in.txt", "rb") as file:
+            groups = read_groups(file.fileno(), "in.txt", 9, may_pause=False)
+            assert next(groups) == [one, "two"]
+            with pytest.raises(UserError, match=message):
+                next(groups)
+
+
+def test_a_slow_sender_gets_answers_before_a_group_is_full(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that never pauses as long as a group may wait for the next line."""
+    monkeypatch.setattr(sentences, "_LONGEST_WAIT", 0.0)
+    reading, writing = pipe
+    groups = read_groups(reading, "stdin", 1000, may_pause=True)
+    for text in ("one", "two"):
+        os.write(writing, f"{text}\n".encode())
+        assert next(groups) == [text]
+    os.close(writing)
+
+
+def test_the_first_groups_are_small_and_long_lines_fill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "_CHARACTERS_AT_A_TIME", 20)
+    (tmp_path / "in.txt").write_bytes(b"a\n" * 20 + b"long " * 6 + b"\nb\n")
+    with open(tmp_path / "in.txt", "rb") as file:
+        groups = read_groups(file.fileno(), "in.txt", 7, may_pause=False, first_size=2)
+        assert [len(group) for group in groups] == [2, 4, 7, 7, 1, 1]
+
+
+def test_what_has_no_lines_is_refused_before_it_fills_the_memory(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of /dev/zero, or a line without end."""
+    reading, writing = pipe
+    os.write(writing, b"one " * 20 + b"\ntw\0")
+    groups = read_groups(reading, "stdin", 9, may_pause=True)
+    assert next(groups) == ["one " * 20]
+    with pytest.raises(UserError, match="stdin line 2 has a NUL"):
+        next(groups)
+    monkeypatch.setattr(sentences, "LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(sentences, "_BYTES_AT_A_TIME", 1 << 10)
+    monkeypatch.setattr(sentences.os, "read", lambda _, size: b"a" * size)
+    with pytest.raises(UserError, match="stdin line 1 is longer than 1 MiB, which is no sentence"):
+        next(read_groups(reading, "stdin", 9, may_pause=False))
+    monkeypatch.undo()
+    os.close(writing)
+
+
 GZIP = b"\x1f\x8b\x08\x00\x00\x00"
 FAULTS = {
     "gzip": (GZIP, r"in.txt is compressed; unpack it first: gzip -dc FILE > TEXT"),

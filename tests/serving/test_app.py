@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 from starlette.testclient import TestClient
 
+from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.serving.conftest import LIMITS
@@ -102,10 +103,16 @@ def test_translations_are_those_of_translate(client: TestClient, translator: Tra
         assert list(clients.map(ask, SOURCES * 3)) == [[text] for text in expected] * 3
 
 
-def test_padding_changes_no_hypothesis(translator: Translator) -> None:
-    """One by one and with a sentence that is much longer than they are."""
+def test_neither_padding_nor_batches_change_a_hypothesis(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, with a sentence that is much longer than they are, and in batches of other sizes."""
     options = SearchOptions.of(translator.config, 4)
     together = translator.search_n_best(["".join(SOURCES), *SOURCES], 4, options)[1:]
+    for batch_size in (1, 2):
+        monkeypatch.setattr(translator, "batching", Batching(batch_size))
+        for alone, found in zip(translator.search_n_best(SOURCES, 4, options), together, strict=True):
+            assert [each.ids for each in alone] == [each.ids for each in found]
     for source, found in zip(SOURCES, together, strict=True):
         [alone] = translator.search_n_best([source], 4, options)
         assert [each.ids for each in alone] == [each.ids for each in found]

@@ -32,7 +32,8 @@ def checkpoint_of(config: Config, folder: Path) -> Path:
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     settled = settle(Config(), None, None, make_data(["我看见猫。"]), ALONE)
     assert (settled.model.output, settled.training.bleu_tokenizer) == ("replicated", "zh")
-    assert (settled.translation.length_factor, settled.translation.extra_length) == (4.88, 10)
+    translation = settled.translation
+    assert (translation.length_factor, translation.extra_length, translation.max_source_tokens) == (4.88, 10, 3)
     again = settle(Config(), checkpoint_of(settled, tmp_path), None, make_data(["I saw a cat ."]), ALONE)
     assert again.training.bleu_tokenizer == "zh"  # as before
     before_there_was_a_choice = settle(
@@ -42,7 +43,8 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
 
 
 def test_what_is_given_counts() -> None:
-    keys = {"training.bleu_tokenizer": "char", "translation.length_factor": "2", "translation.extra_length": "9"}
+    limits = {"length_factor": "2", "extra_length": "9", "max_source_tokens": "7"}
+    keys = {"training.bleu_tokenizer": "char", **{f"translation.{key}": value for key, value in limits.items()}}
     config = load_config(None, keys)
     settled = settle(config, None, None, make_data(["我看见猫。"]), ALONE)
     assert settled.training.bleu_tokenizer == "char"

@@ -12,6 +12,7 @@ from dist_s2s.distributed import joined_ranks
 from dist_s2s.text.batches import collate
 from dist_s2s.text.vocabulary import EOS, UNK
 from dist_s2s.translation import forced
+from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.forced import ForcedScore, Likelihood, encode_pairs, force
 from dist_s2s.translation.load import load_translator
 from dist_s2s.translation.output.start import NEVER_CHOSEN
@@ -56,7 +57,7 @@ def test_companions_in_a_batch_change_nothing_but_rounding(
 ) -> None:
     examples = encode_pairs(translator, [*PAIRS, UNKNOWN])
     together = [score.log_probabilities for score in force(translator, examples)]
-    monkeypatch.setattr(forced, "EVALUATION_ROWS", 1)
+    monkeypatch.setattr(translator, "batching", Batching(batch_size=1))
     alone = [score.log_probabilities for score in force(translator, examples)]
     for mine, other in zip(together, alone, strict=True):
         assert mine == pytest.approx(other, abs=1e-5)

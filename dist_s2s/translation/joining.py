@@ -1,0 +1,90 @@
+"""Translations of sentences, and of long ones from those of their pieces."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+
+from dist_s2s.models import Hypothesis
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers.spaces import is_unspaced
+from dist_s2s.text.tokenizers.whitespace import WhitespaceTokenizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A translation that was found.
+
+    Attributes:
+        text: the sentence.
+        score: as of a Hypothesis; of several pieces the mean of theirs, by the length of each piece's best.
+        is_cut: it has reached the longest length that it may have, or a piece of it has, and may lack its end.
+        parts: the hypothesis of each piece.
+    """
+
+    text: str
+    score: float
+    is_cut: bool
+    parts: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What was found for a sentence.
+
+    Attributes:
+        pieces: the sentence, or what it was cut into because it is long.
+        n_best: translations, the best first; one at least.
+    """
+
+    pieces: list[str]
+    n_best: list[Candidate]
+
+    @property
+    def text(self) -> str:
+        """The best translation."""
+        return self.n_best[0].text
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the best translation is cut."""
+        return self.n_best[0].is_cut
+
+
+def join_pieces(pieces: list[str], found: Sequence[Sequence[Hypothesis]], n_best: int, side: TextSide) -> Translation:
+    """Return the translation of a sentence from what was found for each of its pieces.
+
+    Args:
+        pieces: of the sentence, in order.
+        found: hypotheses of each, the best first.
+        n_best: most translations that are wanted.
+        side: of the target.
+    """
+    lengths = [len(best.ids) + 1 for best, *_ in found]
+
+    def score(parts: tuple[Hypothesis, ...]) -> float:
+        return sum(part.score * length for part, length in zip(parts, lengths, strict=False)) / sum(lengths)
+
+    # Which hypothesis of a piece is better does not depend on the others, so the best of what is longer by a piece are
+    # among the best of what was there before it.
+    kept: list[tuple[Hypothesis, ...]] = [()]
+    for hypotheses in found:
+        kept = nlargest(n_best, ((*parts, each) for parts in kept for each in hypotheses), key=score)
+    return Translation(pieces, [_candidate(parts, score(parts), side) for parts in kept])
+
+
+def _candidate(parts: tuple[Hypothesis, ...], score: float, side: TextSide) -> Candidate:
+    if len(parts) == 1:
+        return Candidate(side.decode(parts[0].ids), parts[0].score, parts[0].is_cut, parts)
+    text = "".join(_with_spaces([side.decode(part.ids) for part in parts], side))
+    return Candidate(text, score, any(part.is_cut for part in parts), parts)
+
+
+def _with_spaces(texts: Sequence[str], side: TextSide) -> Iterator[str]:
+    """Yield texts with a space between two, but with none beside a script that is written without."""
+    before = ""
+    for text in filter(None, (text.strip() for text in texts)):
+        touches = is_unspaced(before[-1:] or text[0]) or is_unspaced(text[0])
+        if before and (not touches or isinstance(side.tokenizer, WhitespaceTokenizer)):
+            yield " "
+        yield text
+        before = text

@@ -63,7 +63,7 @@ class SavedSide:
             checkpoint: the run's.
             name: "source" or "target".
         """
-        side, table = getattr(translator, name), translator.tables[f"{name}_table"]
+        side, table = getattr(translator, name), getattr(translator, f"{name}_table")
         count = len(side.vocabulary)
         rows = TableRows.of_table(table, count)
         return cls(checkpoint, translator.config, name, side, rows, table.num_embeddings - count)

@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from dist_s2s.sharded import lookup
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, OtherValidation, StepEnd, StepsEnd, Validation, ValidationBatch
 from dist_s2s.training.schedule import METRIC_NAMES
@@ -119,12 +118,10 @@ def validation_loss(translator: Translator, corpus: Corpus, after_batch: Callabl
         corpus: the validation data.
         after_batch: called after each batch, on every rank equally often; may call collectives.
     """
-    ranks, source_rows, total, tokens = translator.ranks, translator.source_rows, 0.0, 0
+    ranks, total, tokens = translator.ranks, 0.0, 0
     with translator.evaluating():
         for batch in translator.batching.batches(corpus, ranks):
-            tables, ids = [*source_rows.tables, translator.target_table], [*source_rows.ids(batch), batch.target_in]
-            *source, target = lookup(tables, ids)
-            states = translator.decoder_states(translator.core, batch, source_rows.join(source), target)
+            states = translator.decoder_states(translator.core, batch, *translator.rows(batch))
             with translator.autocast():
                 total += translator.output.exact_loss(states, batch.target_out).item()
             tokens += batch.global_target_tokens

@@ -198,9 +198,8 @@ def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, 
     """Yield this rank's share, each with the number of its example (collective until it ends)."""
     with translator.evaluating():
         for batch in translator.batching.batches(examples, translator.ranks):
-            weights_BTS = translator.core.attention_weights(
-                translator.source_rows(batch), batch.source_lengths, translator.target_table(batch.target_in)
-            )
+            source_BSE, target_BTE = translator.rows(batch)
+            weights_BTS = translator.core.attention_weights(source_BSE, batch.source_lengths, target_BTE)
             for number, weights_TS in zip(batch.indices, weights_BTS, strict=False):
                 yield number, _of_words(examples[number], weights_TS, translator.source, translator.target)
 

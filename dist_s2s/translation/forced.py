@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.sharded import lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
@@ -128,8 +127,8 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
 @torch.no_grad()
 def token_losses(translator: Translator, batch: Batch) -> Tensor:
     """Return the negative log-likelihood of each of ``target_out``'s tokens, [B, T], 0 at PAD (collective)."""
-    source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
-    states = translator.core(source, batch.source_lengths, target, apply_output=False)
+    source_BSE, target_BTE = translator.rows(batch)
+    states = translator.core(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
     return translator.output.token_losses(states, batch.target_out)
 
 

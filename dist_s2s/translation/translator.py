@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis, beam_search, greedy_search
-from dist_s2s.sharded import DistributedEmbedding
+from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
@@ -71,6 +71,12 @@ class Translator:
         sides = {"source": self.source, "target": self.target}
         dynamic = {name: side for name, side in sides.items() if isinstance(side.vocabulary, DynamicVocabulary)}
         return {file: content for name, side in dynamic.items() for file, content in side.files(name).items()}
+
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Look up what the model reads of a batch's source, and its ``target_in``, in one exchange (collective)."""
+        tables, ids = [*self.source_rows.tables, self.target_table], [*self.source_rows.ids(batch), batch.target_in]
+        *source, target_BTE = lookup(tables, ids)
+        return self.source_rows.join(source), target_BTE
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model and its output layer compute losses."""

@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from dist_s2s import UserError
-from dist_s2s.distributed import joined_ranks
+from dist_s2s.analysis.answers import SavedSide
+from dist_s2s.config import Config
+from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.text.batches import collate
-from dist_s2s.text.vocabulary import EOS, UNK
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.vocabulary import EOS, SPECIALS, UNK, Vocabulary
 from dist_s2s.translation import forced
 from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.forced import ForcedScore, Likelihood, encode_pairs, force
@@ -23,6 +27,22 @@ from tests.toy_corpus import PAIRS
 UNKNOWN = ("我看见鸭子。", "I saw a duck .")
 
 
+def with_every_option(ranks: Ranks) -> Translator:
+    """Untrained, with all that a model may have, and n-grams that add something."""
+    model = {"embedding_dim": 8, "hidden_size": 10, "readout_size": 6, "encoder_layers": 2, "decoder_layers": 3}
+    model |= dict.fromkeys(("layer_norm", "lexical", "input_feeding", "tie_source", "scale_embeddings"), True)
+    values = {
+        "model": model | {"output": "replicated", "attention": "additive", "variational_dropout": True},
+        "embedding": {"ngrams": [2, 3], "ngram_rows": 50, "ngram_dim": 4},
+        "data": {"joint_vocabulary": True} | dict.fromkeys(("source_tokenizer", "target_tokenizer"), "characters"),
+    }
+    tokens = sorted({token for pair in PAIRS for text in pair for token in make_tokenizer("characters").tokenize(text)})
+    side = TextSide(make_tokenizer("characters"), Vocabulary([*SPECIALS, *tokens]))
+    translator = Translator(Config.model_validate(values), side, side, ranks)
+    torch.nn.init.normal_(translator.tables["ngram_table"].weight)
+    return translator
+
+
 @pytest.fixture(scope="module")
 def translator(saved_run: Path) -> Iterator[Translator]:
     with joined_ranks() as alone:
@@ -33,7 +53,7 @@ def translator(saved_run: Path) -> Iterator[Translator]:
 def log_softmax(translator: Translator, example: forced.Example) -> torch.Tensor:
     """Log-probabilities of all tokens at each position of the target, [T, V], with teacher forcing, pair by pair."""
     batch = collate([example], [0], 1)
-    rows = translator.source_table(batch.source), batch.source_lengths, translator.target_table(batch.target_in)
+    rows = translator.source_rows(batch), batch.source_lengths, translator.target_table(batch.target_in)
     with translator.evaluating():
         return translator.core(*rows)[0].double().log_softmax(dim=-1)
 
@@ -50,6 +70,24 @@ def test_each_token_has_the_probability_of_teacher_forcing(translator: Translato
         assert len(score.tokens(translator.target)) == len(score.log_probabilities)
     assert scores[-1].ids.count(UNK) == 1
     assert force(translator, []) == []
+
+
+@torch.no_grad()
+def test_with_every_option_of_the_model_tokens_have_the_probability_of_its_steps() -> None:
+    with joined_ranks() as alone:
+        translator = with_every_option(alone)
+        [example] = examples = encode_pairs(translator, [("我看见猫。", "I saw")])
+        batch, expected = collate([example], [0], 1), []
+        with translator.evaluating():
+            encoding, state = translator.core.encode(translator.source_rows(batch), batch.source_lengths)
+            for row, token in zip(translator.target_table(batch.target_in)[0], batch.target_out[0], strict=True):
+                logits, state = translator.core.step(row[None], state, encoding)
+                expected.append(logits[0].log_softmax(dim=-1)[token].item())
+        assert force(translator, examples)[0].log_probabilities == pytest.approx(expected, abs=1e-5)
+        for name in ("source", "target"):
+            seen = SavedSide.of_translator(translator, Path("step-1"), name)
+            assert seen.free_rows == 0
+            assert seen.rows.num_rows == len(translator.target.vocabulary)
 
 
 def test_companions_in_a_batch_change_nothing_but_rounding(

@@ -14,6 +14,7 @@ from dist_s2s.text.batches import Batch, evaluation_batches
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, UNK
+from dist_s2s.translation.int8_table import as_numbers
 from dist_s2s.translation.translator import EVALUATION_ROWS, EVALUATION_TOKENS, Translator
 
 MOST_POSITIONS = 1 << 26  # source tokens times target tokens of a pair, which attention looks at
@@ -130,8 +131,10 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
 @torch.no_grad()
 def token_losses(translator: Translator, batch: Batch) -> Tensor:
     """Return the negative log-likelihood of each of ``target_out``'s tokens, [B, T], 0 at PAD (collective)."""
-    source, target = lookup([translator.source_table, translator.target_table], [batch.source, batch.target_in])
-    states = translator.core(source, batch.source_lengths, target, apply_output=False)
+    rows, tables = translator.source_rows, [*translator.source_rows.tables, translator.target_table]
+    *source, target = lookup(tables, [*rows.ids(batch), batch.target_in])
+    target_BTE = as_numbers(translator.target_table, target)
+    states = translator.core(rows.join(source), batch.source_lengths, target_BTE, apply_output=False)
     return translator.output.token_losses(states, batch.target_out)
 
 

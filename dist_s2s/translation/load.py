@@ -10,6 +10,7 @@ from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_man
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.translation.quantizing import load_quantized
 from dist_s2s.translation.translator import Translator
 
 
@@ -30,8 +31,12 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
         UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
     run = ranks.together(lambda: read_run(run_dir))
-    translator = Translator(run.config, run.source, run.target, ranks)
-    ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
+    quantized = bool(ranks.together(lambda: read_manifest(run.checkpoint).get("quantized")))
+    translator = Translator(run.config, run.source, run.target, ranks, quantized)
+    if quantized:
+        ranks.together(lambda: load_quantized(run.checkpoint, translator))
+    else:
+        ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
     translator.core.eval()
     return translator
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,22 +44,28 @@ class Translator:
         source, target: how text becomes ids, and ids text.
         ranks: those that share the tables. All must build the translator (collective); tables and model come from
             ``training.seed``, and are the same at every world size.
+        quantized: tables are of int8, and the model is on the meta device, until ``load_quantized`` fills both.
     """
 
-    def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks) -> None:
+    def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks, quantized: bool = False) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
         if not model.tie_source:
-            source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
+            num_ids = source.vocabulary.num_ids
+            source_table = make_table(config, num_ids, model.embedding_dim, ranks, quantized=quantized)
         tied_std = model.embedding_dim**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
-        self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
+        self.target_table = make_table(
+            config, num_classes, model.embedding_dim, ranks, init_std=tied_std, quantized=quantized
+        )
         self.source_table = self.target_table if source_table is None else source_table
-        self.output = make_output(config, num_classes, self.target_table, ranks)
-        self.core = make_model(config, self.output.layer).to(device=ranks.device, dtype=parameter_dtype(config))
-        self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks)
+        device = torch.device("meta") if quantized else ranks.device
+        with torch.device("meta") if quantized else nullcontext():
+            self.output = make_output(config, num_classes, self.target_table, ranks)
+            self.core = make_model(config, self.output.layer).to(device=device, dtype=parameter_dtype(config))
+        self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks, quantized)
 
     @property
     def tables(self) -> Mapping[str, DistributedEmbedding]:

@@ -29,8 +29,8 @@ from dist_s2s.storage.durable_files import (
     write_checked_json,
     write_durably,
 )
-from dist_s2s.storage.quantization import check_quantization
 from dist_s2s.storage.publishing import FORMAT, MANIFEST, hide, publish, save_tensors
+from dist_s2s.storage.quantization import check_quantization
 from dist_s2s.storage.table_rows import AVERAGE, KNOWN, load_rows, shard_file
 from dist_s2s.storage.training_state import (
     TrainingState,

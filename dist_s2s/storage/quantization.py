@@ -1,7 +1,7 @@
 """Weights in eight bits: each row is int8 codes times a scale of its own.
 
-Checkpoints hold codes and scales as two tensors. The rows of a table are held and exchanged as float32 words, four codes
-in each and the scale in the last: a lookup copies rows, and never computes with them.
+Checkpoints hold codes and scales as two tensors. The rows of a table are held and exchanged as float32 words, four
+codes in each and the scale in the last: a lookup copies rows, and never computes with them.
 """
 
 from collections.abc import Mapping

@@ -19,9 +19,7 @@ class Int8Embedding(DistributedEmbedding):
     """
 
     def __init__(self, num_embeddings: int, dim: int, padding_idx: int | None = None, **settings: Any) -> None:
-        super().__init__(
-            num_embeddings, words_per_row(dim), padding_idx, init_std=0.0, dtype=torch.float32, **settings
-        )
+        super().__init__(num_embeddings, words_per_row(dim), padding_idx, init_std=0.0, dtype=torch.float32, **settings)
         self.dim = dim
         self.weight.requires_grad_(False)
 

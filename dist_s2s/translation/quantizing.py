@@ -16,7 +16,7 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.checkpoint import core_tensors, read_manifest
 from dist_s2s.storage.durable_files import writable
 from dist_s2s.storage.publishing import publish, save_tensors
-from dist_s2s.storage.quantization import INT8, SCALE, quantize, refuse_quantized
+from dist_s2s.storage.quantization import INT8, SCALE, quantize
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run, write_run_files
 from dist_s2s.storage.table_rows import load_rows, shard_file
@@ -38,12 +38,11 @@ def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, out
         run_dir: the run that it is of.
 
     Raises:
-        UserError: if the checkpoint is quantised already, or if the output exists or cannot be written.
+        UserError: if the output exists or cannot be written.
     """
     if output.exists():
         raise UserError(f"{output} exists; give another --output")
     ranks, manifest = translator.ranks, read_manifest(checkpoint)
-    refuse_quantized(checkpoint, manifest, "export --quantize is given")
     tables = {name: table for name, table in translator.tables.items() if name not in _OUTPUT_TABLES}
 
     def write(folder: Path) -> dict[str, str]:

@@ -29,7 +29,14 @@ class SourceRows:
         tables: whose rows are looked up, in this order.
     """
 
-    def __init__(self, config: Config, tokens: DistributedEmbedding, vocabulary: Vocabulary, ranks: Ranks, quantized: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tokens: DistributedEmbedding,
+        vocabulary: Vocabulary,
+        ranks: Ranks,
+        quantized: bool = False,
+    ) -> None:
         embedding = config.embedding
         self._orders, self._num_rows, self._vocabulary = embedding.ngrams, embedding.ngram_rows, vocabulary
         self.tables = [tokens]

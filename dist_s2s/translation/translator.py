@@ -47,7 +47,9 @@ class Translator:
         quantized: tables are of int8, and the model is on the meta device, until ``load_quantized`` fills both.
     """
 
-    def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks, quantized: bool = False) -> None:
+    def __init__(
+        self, config: Config, source: TextSide, target: TextSide, ranks: Ranks, quantized: bool = False
+    ) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision = config.training.precision
         torch.manual_seed(config.training.seed)

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from dist_s2s.models.decoder import DecoderLSTM
+
 # Shapes: N rows, O outputs, I inputs, B sentences, T positions, H hidden_size, G = 4 H gates.
 
 Multiply = Callable[[Tensor], Tensor]
+Quantized = tuple[Tensor, Tensor]  # codes, int8 [O, I], and scales, float32 [O]
 _ENGINE = "fbgemm"
 _TINY = torch.finfo(torch.float32).tiny
 _STEP, _ZERO = 1 / 63, 64  # of inputs in [-1, 1], as seven bits without a sign
@@ -49,19 +52,37 @@ class Int8Linear(nn.Module):
         return output_O.mul_(largest_1) if self._bias is None else torch.addcmul(self._bias, output_O, largest_1)
 
 
+class StoredLSTM(nn.Module):
+    """A layer of nn.LSTM with ``batch_first`` that keeps its weights as int8, and makes float32 of them at each call.
+
+    For whole sentences: torch's fused layer is faster than a product with int8 and the gates at each position.
+    """
+
+    def __init__(self, from_input: Quantized, from_hidden: Quantized, bias_G: Tensor) -> None:
+        super().__init__()
+        self._weights, self._bias_G = (from_input, from_hidden), bias_G
+
+    def forward(self, input_BTI: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return outputs [B, T, H] and the last states, [1, B, H] each."""
+        weights = [codes * scale[:, None] for codes, scale in self._weights]
+        zeros_1BH = input_BTI.new_zeros(1, len(input_BTI), weights[1].shape[1])
+        weights += [self._bias_G, torch.zeros_like(self._bias_G)]
+        outputs_BTH, hidden_1BH, cell_1BH = torch.lstm(
+            input_BTI, (zeros_1BH, zeros_1BH), weights, True, 1, 0.0, False, False, True
+        )
+        return outputs_BTH, (hidden_1BH, cell_1BH)
+
+
 class Int8LSTM(nn.Module):
-    """A layer of nn.LSTM with ``batch_first``, of two int8 layers whose biases are in the first."""
+    """A DecoderLSTM of two int8 layers, whose biases are in the first."""
 
     def __init__(self, from_input: Int8Linear, from_hidden: Int8Linear) -> None:
         super().__init__()
         self.from_input, self.from_hidden = from_input, from_hidden
 
-    def forward(
-        self, input_BTI: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return outputs [B, T, H] and the last states, [1, B, H] each; ``state``: those before, zeros by default."""
-        zeros_BH = input_BTI.new_zeros(len(input_BTI), self.from_hidden.in_features)
-        hidden_BH, cell_BH = (zeros_BH, zeros_BH) if state is None else (state[0][0], state[1][0])
+    def forward(self, input_BTI: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return outputs [B, T, H] and the last states, from those before, [1, B, H] each."""
+        hidden_BH, cell_BH = state[0][0], state[1][0]
         outputs = []
         for gates_BG in self.from_input(input_BTI).unbind(1):
             hidden_BH, cell_BH = _cell(gates_BG + self.from_hidden(hidden_BH), cell_BH)
@@ -132,21 +153,35 @@ def load_int8(model: nn.Module, tensors: MutableMapping[str, Tensor]) -> None:
         RuntimeError: if tensors are left over, or of a wrong shape or dtype.
     """
 
-    def int8(weight: str, bias: Tensor | None) -> Int8Linear:
-        return Int8Linear(tensors.pop(weight), tensors.pop(f"{weight}.scale"), bias)
+    def take(weight: str) -> Quantized:
+        codes, scale, shape = tensors.pop(weight), tensors.pop(f"{weight}.scale"), model.get_parameter(weight).shape
+        for tensor, dtype, right in ((codes, torch.int8, shape), (scale, torch.float32, shape[:1])):
+            if (tensor.dtype, tensor.shape) != (dtype, right):
+                raise RuntimeError(
+                    f"\n{weight} is {_described(tensor.dtype, tensor.shape)}, not {_described(dtype, right)}"
+                )
+        return codes, scale
 
     for name, module in list(model.named_modules()):
         layer: nn.Module
         if isinstance(module, nn.Linear):
-            layer = int8(f"{name}.weight", None if module.bias is None else tensors.pop(f"{name}.bias"))
+            layer = Int8Linear(*take(f"{name}.weight"), None if module.bias is None else tensors.pop(f"{name}.bias"))
         elif isinstance(module, nn.LSTM):
             bias = tensors.pop(f"{name}.bias_ih_l0") + tensors.pop(f"{name}.bias_hh_l0")
-            layer = Int8LSTM(int8(f"{name}.weight_ih_l0", bias), int8(f"{name}.weight_hh_l0", None))
+            from_input, from_hidden = take(f"{name}.weight_ih_l0"), take(f"{name}.weight_hh_l0")
+            if isinstance(module, DecoderLSTM):
+                layer = Int8LSTM(Int8Linear(*from_input, bias), Int8Linear(*from_hidden, None))
+            else:
+                layer = StoredLSTM(from_input, from_hidden, bias)
         else:
             continue
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
     model.load_state_dict(tensors, assign=True)
+
+
+def _described(dtype: torch.dtype, shape: torch.Size) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {' x '.join(map(str, shape))}"
 
 
 def _cell(gates_BG: Tensor, cell_BH: Tensor) -> tuple[Tensor, Tensor]:

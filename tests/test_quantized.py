@@ -146,6 +146,6 @@ def test_the_command_says_what_goes_together(saved_run: Path, quantized: Path, t
         ([], "give --side source or target, whose vectors to write, or --quantize int8"),
     ):
         finished = run("dist_s2s.export", "--run", saved_run, *options, "--output", tmp_path / "x", status=2)
-        assert f"error: {message}" in finished.output
+        assert finished.errors[0].startswith(f"error: {message}")
     with pytest.raises(UserError, match="exists; give another --output"):
         export_quantized(saved_run, quantized, ALONE)

@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         outputs, cells = [], []
         for layer, (lstm, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             before = (state.hidden_LBH[layer], state.cell_LBH[layer])
-            output_BH, cell_BH = lstm.step(hidden_BX, before)
+            output_BH, cell_BH = lstm.step(hidden_BX, before)  # type: ignore[operator]
             outputs.append(output_BH)
             cells.append(cell_BH)
             hidden_BX = norm(output_BH + (hidden_BX if layer else 0))

@@ -2,13 +2,17 @@
 
     python benchmarks/search_bench.py
     python benchmarks/search_bench.py --run runs/multi30k --input test.de --beam_sizes 1 5
+    python benchmarks/search_bench.py --run runs/multi30k --quantized runs/multi30k-int8 --input test.tsv
 
 Without --run the model has the size of configs/tatoeba-zh-en.yaml and random weights: its translations never end before
 the longest length, --words, which is that of the sources too. With it, the lines of --input, or the first columns of a
 TSV, are translated in the batches of `dist-s2s translate`, from text on; --words and the sizes count for nothing.
 
-Beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are those of
-all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
+--quantized is what `dist-s2s export --quantize int8` has made of the run: it translates the same lines. Of a TSV, BLEU
+is told too (sacreBLEU, 13a), and of both folders how much memory a process takes to load them, and after a search.
+
+Folders and beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are
+those of all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
 """
 
 import argparse
@@ -20,10 +24,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from common.run_memory import memory_of
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.distributed.ranks import Ranks
 from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
@@ -34,43 +40,58 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.search_options import SearchOptions
 
 Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
+Contender = tuple[Find, Callable[[list[Hypothesis]], float] | None]  # the other returns their BLEU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
     with joined_ranks(options.threads) as ranks:
-        find = _random_model(options) if options.run is None else _run(options, ranks)
-        turns = [{size: _measure(find, size) for size in options.beam_sizes} for _ in range(options.turns + 1)][1:]
+        runs = {"float32": options.run} | ({} if options.quantized is None else {"int8": options.quantized})
+        finds = {
+            name: _random_model(options) if run is None else _run(run, options, ranks) for name, run in runs.items()
+        }
+        cases = [(name, size) for name in finds for size in options.beam_sizes]
+        turns = [{case: _measure(finds[case[0]], case[1]) for case in cases} for _ in range(options.turns + 1)][1:]
         threads = torch.get_num_threads()
     figures = {
-        str(size): {name: statistics.median(turn[size][name] for turn in turns) for name in turns[0][size]}
-        for size in options.beam_sizes
+        (name, size): {key: statistics.median(turn[name, size][key] for turn in turns) for key in turns[0][name, size]}
+        for name, size in cases
     }
     rows = [
-        [size, f"{of['sentences'] / of['seconds']:,.1f}", f"{of['tokens'] / of['seconds']:,.0f}"]
-        + [f"{of[name]:,.2f}" for name in ("seconds", "cpu_seconds")]
-        for size, of in figures.items()
+        [name, str(size), f"{of['sentences'] / of['seconds']:,.1f}", f"{of['tokens'] / of['seconds']:,.0f}"]
+        + [f"{of[key]:,.2f}" if key in of else "" for key in ("seconds", "cpu_seconds", "bleu")]
+        for (name, size), of in figures.items()
     ]
-    headings = ("beam", "sentences/s", "tokens/s", "seconds", "CPU seconds")
-    print_table(f"search, {threads} threads", (), headings, rows)
-    settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "input")}
-    write_results(options.json, {"settings": settings, "threads": threads, "beam_sizes": figures})
+    headings = ("beam", "sentences/s", "tokens/s", "seconds", "CPU seconds", "BLEU")
+    print_table(f"search, {threads} threads", ("weights",), headings, rows)
+    by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in finds}
+    results: dict[str, object] = {"beam_sizes": by_weights["float32"]}
+    if options.quantized is not None:
+        sentences = [source for source, _ in _pairs(options)]
+        memory = {name: memory_of(run, sentences, max(options.beam_sizes)) for name, run in runs.items()}
+        for name, taken in memory.items():
+            print(f"{name}: {taken['loaded_mib']:.1f} MiB once loaded, {taken['searched_mib']:.1f} after a search")
+        results |= {"int8": by_weights["int8"], "memory": memory}
+    settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "quantized", "input")}
+    write_results(options.json, {"settings": settings, "threads": threads, **results})
     return 0
 
 
-def _measure(find: Find, beam_size: int) -> dict[str, float]:
+def _measure(contender: Contender, beam_size: int) -> dict[str, float]:
+    find, score = contender
     started, cpu_started = time.perf_counter(), time.process_time()
     found = find(beam_size)
-    return {
+    figures = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,
         "sentences": len(found),
         "tokens": sum(len(each.ids) + (not each.is_cut) for each in found),  # the end is one
     }
+    return figures if score is None else figures | {"bleu": score(found)}
 
 
-def _random_model(options: argparse.Namespace) -> Find:
+def _random_model(options: argparse.Namespace) -> Contender:
     torch.manual_seed(0)
     size, dim, words = options.num_embeddings, options.embedding_dim, options.words
     output = nn.Linear(options.hidden_size, size)
@@ -91,19 +112,32 @@ def _random_model(options: argparse.Namespace) -> Find:
             found += [best for best, *_ in beams]
         return found
 
-    return find
+    return find, None
 
 
-def _run(options: argparse.Namespace, ranks: Ranks) -> Find:
-    translator = load_translator(options.run, ranks)
-    text = options.input.read_text(encoding="utf-8")
-    sentences = [line.partition("\t")[0] for line in text.splitlines()][: options.sentences]
-    return lambda beam_size: translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+def _run(run_dir: Path, options: argparse.Namespace, ranks: Ranks) -> Contender:
+    translator, pairs = load_translator(run_dir, ranks), _pairs(options)
+    sentences, references = [source for source, _ in pairs], [target for _, target in pairs]
+
+    def score(found: list[Hypothesis]) -> float:
+        return float(BLEU().corpus_score([translator.target.decode(each.ids) for each in found], [references]).score)
+
+    def find(beam_size: int) -> list[Hypothesis]:
+        return translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+
+    return find, score if all(references) else None
+
+
+def _pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the sentences of --input with their translations, empty without one."""
+    rows = [line.split("\t") for line in options.input.read_text(encoding="utf-8").splitlines()]
+    return [(row[0], row[1] if len(row) > 1 else "") for row in rows[: options.sentences]]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, help="a run to translate with; else a model of random weights")
+    parser.add_argument("--quantized", type=Path, help="the same run with int8 weights, to be compared; with --run")
     parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
     parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
@@ -118,6 +152,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.run is None) != (options.input is None):
         parser.error("--run and --input go together")
+    if options.quantized is not None and options.run is None:
+        parser.error("--quantized needs --run, with which it is compared")
     return options
 
 

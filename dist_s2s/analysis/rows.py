@@ -14,6 +14,7 @@ from dist_s2s.sharded.transport.making import find_local_group
 from dist_s2s.sharded.transport.protocol import Subject
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.table_rows import read_rows
+from dist_s2s.translation.int8_table import as_numbers, row_dim
 
 _ELEMENTS_AT_A_TIME = 1 << 18  # a block, and what is made of it, stay in the cache
 _LOOKING = Subject("the analysis of a table")
@@ -39,21 +40,22 @@ class TableRows:
 
     @classmethod
     def of_table(cls, table: DistributedEmbedding, num_rows: int | None = None) -> Self:
-        """Return the rows of a table as they are now, without a copy (local).
+        """Return the rows of a table as they are now, without a copy unless they are int8 (local).
 
         Args:
             num_rows: leaves out those from this id on.
         """
         count = table.num_embeddings if num_rows is None else num_rows
         held = table.partition.rows_below(table.rank, count)
-        step = max(1, _ELEMENTS_AT_A_TIME // table.embedding_dim)
+        step, dim = max(1, _ELEMENTS_AT_A_TIME // table.embedding_dim), row_dim(table)
 
         def blocks() -> Iterator[tuple[Tensor, Tensor]]:
             for start in range(0, held, step):
                 stop = min(start + step, held)
-                yield table.partition.ids(table.rank, start, stop), table.weight.detach()[start:stop]
+                rows = as_numbers(table, table.weight.detach()[start:stop])
+                yield table.partition.ids(table.rank, start, stop), rows
 
-        return cls(count, table.embedding_dim, table.group, blocks)
+        return cls(count, dim, table.group, blocks)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path, name: str, num_rows: int) -> Self:

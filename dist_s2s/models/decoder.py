@@ -30,6 +30,15 @@ class DecoderState(NamedTuple):
         )
 
 
+class DecoderLSTM(nn.LSTM):
+    """A layer of the decoder, which search asks for a position at a time."""
+
+    def step(self, input_BX: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return hidden and cell state [B, H] after one more position: nn.LSTM would take up to three times as long."""
+        hidden_BH, cell_BH = torch.lstm_cell(input_BX, state, *self.parameters())
+        return hidden_BH, cell_BH
+
+
 class Decoder(nn.Module):
     """num_layers LSTM layers, with residuals from the second on, then attention: tanh(W [context; state]), Luong 2015.
 
@@ -59,7 +68,7 @@ class Decoder(nn.Module):
         input_size = embedding_dim + (readout_size if input_feeding else 0)
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
         self.bridge = nn.Linear(hidden_size, num_layers * hidden_size)
-        self.layers = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
+        self.layers = nn.ModuleList(DecoderLSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.attention = make_attention(attention, hidden_size)
         self.combine = nn.Linear(2 * hidden_size, readout_size)
         self.input = EmbeddingInput(dropout, scale)
@@ -95,8 +104,7 @@ class Decoder(nn.Module):
     def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
         """Return the attentional state, [B, H], of one more target position, and the state after it.
 
-        The same as ``forward`` without dropout, with cells: for a single position nn.LSTM costs up to three times as
-        much.
+        The same as ``forward`` without dropout.
         """
         hidden_BX = self.input(embedded_BE[:, None])[:, 0]
         if self.input_feeding:
@@ -104,7 +112,7 @@ class Decoder(nn.Module):
         outputs, cells = [], []
         for layer, (lstm, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             before = (state.hidden_LBH[layer], state.cell_LBH[layer])
-            output_BH, cell_BH = torch.lstm_cell(hidden_BX, before, *lstm.parameters())
+            output_BH, cell_BH = lstm.step(hidden_BX, before)  # type: ignore[operator]
             outputs.append(output_BH)
             cells.append(cell_BH)
             hidden_BX = norm(output_BH + (hidden_BX if layer else 0))

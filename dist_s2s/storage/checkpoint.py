@@ -30,6 +30,7 @@ from dist_s2s.storage.durable_files import (
     write_durably,
 )
 from dist_s2s.storage.publishing import FORMAT, MANIFEST, hide, publish, save_tensors
+from dist_s2s.storage.quantization import check_quantization
 from dist_s2s.storage.table_rows import AVERAGE, KNOWN, load_rows, shard_file
 from dist_s2s.storage.training_state import (
     TrainingState,
@@ -113,6 +114,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     missing = {"step", "progress", "tables", "scalars", "sha256"} - manifest.keys()
     if missing:
         raise UserError(f"{checkpoint / MANIFEST} is damaged: it lacks {', '.join(sorted(missing))}")
+    check_quantization(checkpoint, manifest)
     return manifest
 
 

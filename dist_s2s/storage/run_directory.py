@@ -9,6 +9,7 @@ from dist_s2s.config import Config, differences, load_config
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.storage.durable_files import is_partial
 from dist_s2s.storage.lock import LOCK, RunLock
+from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_files import RUN_MANIFEST, check_run, data_changes, write_run_files
 
 CONFIG = "config.yaml"
@@ -44,7 +45,9 @@ def checkpoint_to_resume(config: Config) -> Path | None:
 
 def _check_goes_on(checkpoint: Path) -> None:
     """Raise UserError if it is no checkpoint, or one that lacks what training needs to go on."""
-    if read_manifest(checkpoint).get("averaged"):
+    manifest = read_manifest(checkpoint)
+    refuse_quantized(checkpoint, manifest, "training goes on from")
+    if manifest.get("averaged"):
         raise UserError(
             f"{checkpoint} is an average, without the optimizers' state, so training can't go on from it; begin "
             f"another run with its weights: --training.init_from {checkpoint.parent.parent}"

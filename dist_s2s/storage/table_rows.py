@@ -13,6 +13,7 @@ from dist_s2s import UserError
 from dist_s2s.sharded import DistributedEmbedding, RowPartition
 from dist_s2s.sharded.averaging import Decay, caught_up
 from dist_s2s.storage.durable_files import check_sha256
+from dist_s2s.storage.quantization import SCALE, dequantize, to_words, words_per_row
 
 AVERAGE, KNOWN = "average", "average_updates"  # of rows, if the run keeps an average; see MovingAverage
 _ROWS_AT_A_TIME = 1 << 16
@@ -33,6 +34,7 @@ def load_rows(
     only_weight: bool,
     averaged: bool = True,
     new_ids: Tensor | None = None,
+    as_words: bool = False,
 ) -> dict[str, Tensor]:
     """Copy this rank's rows into the table, block by block, from whatever shards hold them. Calls no collectives.
 
@@ -43,6 +45,7 @@ def load_rows(
             average and what it knows as further rows.
         new_ids: where each row of the checkpoint belongs, int64 [its rows], -1 for nowhere; the table may then have
             another number of rows, and those that none belongs to stay as they are. By default all stay in place.
+        as_words: the rows are quantised, and the table holds them as words.
 
     Returns:
         This rank's rows of the optimizer's state and the average, zeros where there were none.
@@ -51,7 +54,8 @@ def load_rows(
         UserError: for a table of another size, or a file that is missing or damaged.
     """
     old, new, saved = _partition(manifest, name), table.partition, manifest["tables"][name]
-    sizes = [(saved["num_embeddings"], saved["embedding_dim"]), (table.num_embeddings, table.embedding_dim)]
+    width = words_per_row(saved["embedding_dim"]) if as_words else saved["embedding_dim"]
+    sizes = [(saved["num_embeddings"], width), (table.num_embeddings, table.embedding_dim)]
     if sizes[0][1] != sizes[1][1] or (new_ids is None and sizes[0] != sizes[1]):
         there, here = (f"{rows} x {columns}" for rows, columns in sizes)
         raise UserError(f"{checkpoint}: {name} is {there}, not {here}")
@@ -75,7 +79,9 @@ def load_rows(
                 if not mine.any():
                     continue
                 for key in keys:
-                    if key == "weight" and averaged:
+                    if as_words:
+                        block = to_words(*(shard.get_slice(name)[start:stop] for name in ("weight", SCALE)))
+                    elif key == "weight" and averaged:
                         block = _averaged(shard, slice(start, stop), manifest)
                     else:
                         block = shard.get_slice(key)[start:stop]
@@ -121,9 +127,11 @@ def _owners(partition: RowPartition, ids: range) -> list[int]:
 
 
 def _averaged(shard: Any, rows: slice, manifest: dict[str, Any]) -> Tensor:
-    """Return weights [N, D] of an open file: their average, if there is one."""
+    """Return weights [N, D] of an open file: their average, if there is one; float32 if they are quantised."""
     weight: Tensor = shard.get_slice("weight")[rows]
     names = shard.keys()
+    if SCALE in names:
+        return dequantize(weight, shard.get_slice(SCALE)[rows])
     if AVERAGE not in names:
         return weight
     average, known = (shard.get_slice(key)[rows] for key in (AVERAGE, KNOWN))

@@ -5,7 +5,9 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.config.values import as_text
+from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.publishing import MANIFEST
+from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
@@ -32,6 +34,7 @@ def read_origin(path: Path) -> SavedRun:
     checkpoint = path if is_checkpoint else best_checkpoint(run_dir)
     if checkpoint is None:
         raise UserError(f"training.init_from: {path} has no checkpoint yet; train it first")
+    refuse_quantized(checkpoint, read_manifest(checkpoint), "training.init_from begins with")
     return read_saved(run_dir, checkpoint)
 
 

@@ -15,6 +15,7 @@ from dist_s2s.sharded import RowPartition
 from dist_s2s.storage.checkpoint import core_tensors, list_checkpoints, read_manifest, text_directory
 from dist_s2s.storage.durable_files import writable
 from dist_s2s.storage.publishing import publish, save_tensors
+from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run, write_run_files
 from dist_s2s.storage.table_rows import read_rows, shard_file
@@ -74,6 +75,8 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
         if output.exists():
             raise UserError(f"{output} exists; give another --output")
         manifests = {path: read_manifest(path) for path in checkpoints}
+        for path, manifest in manifests.items():
+            refuse_quantized(path, manifest, "an average is made of")
         _check_tables(manifests)
         return manifests, _run_files(run_dir, checkpoints, output)
 

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dist_s2s import UserError
+from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import read_manifest, table_of_side
 from dist_s2s.storage.durable_files import writable
+from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
-from dist_s2s.translation.load import read_run
+from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.quantizing import write_quantized
 
 Rows = Iterator[NDArray[np.float32]]
 
@@ -59,6 +62,29 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
     finally:
         _remove(partial)
     return Exported(checkpoint, len(tokens), dim)
+
+
+def export_quantized(run_dir: Path, output: Path, ranks: Ranks) -> tuple[Path, int, int]:
+    """Write the run's best checkpoint with int8 weights as a run of its own, see ``write_quantized``.
+
+    Returns:
+        The checkpoint, the bytes of its weights as float32, and those that were written.
+
+    Raises:
+        UserError: as ``load_translator``; if there are several ranks; if the run is quantised already; or if ``output``
+            exists, or cannot be written.
+    """
+    if ranks.world_size > 1:
+        raise UserError(f"export --quantize runs in one process, not on {ranks.world_size} ranks: leave out torchrun")
+    if output.exists():
+        raise UserError(f"{output} exists; give another --output")
+    checkpoint = read_run(run_dir).checkpoint
+    refuse_quantized(checkpoint, read_manifest(checkpoint), "export --quantize begins with")
+    translator = load_translator(run_dir, ranks)
+    write_quantized(translator, run_dir, checkpoint, output)
+    weights = [*translator.core.parameters(), *(table.weight for table in translator.tables.values())]
+    written = sum(file.stat().st_size for file in output.glob("checkpoints/*/*"))
+    return checkpoint, sum(4 * weight.numel() for weight in weights), written
 
 
 def _write(form: str, path: Path, tokens: Sequence[str], dim: int, rows: Rows) -> None:

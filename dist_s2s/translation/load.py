@@ -1,15 +1,18 @@
 """From a run directory to its translator."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
+from dist_s2s.models.int8 import why_not_int8
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest, text_directory
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
+from dist_s2s.translation.quantizing import load_quantized
 from dist_s2s.translation.translator import Translator
 
 
@@ -30,8 +33,15 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
         UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
     run = ranks.together(lambda: read_run(run_dir))
-    translator = Translator(run.config, run.source, run.target, ranks)
-    ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
+    quantized = bool(ranks.together(lambda: read_manifest(run.checkpoint).get("quantized")))
+    translator = Translator(run.config, run.source, run.target, ranks, quantized)
+    if quantized:
+        ranks.together(lambda: load_quantized(run.checkpoint, translator))
+        why = "it is on a GPU" if ranks.device.type != "cpu" else why_not_int8()
+        if why is not None and ranks.is_first:
+            print(f"note: {run_dir} computes with float32 weights, made of its int8 ones: {why}", file=sys.stderr)
+    else:
+        ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
     translator.core.eval()
     return translator
 

@@ -9,6 +9,7 @@ from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.ngrams import ngram_ids
 from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.translation.int8_table import as_numbers
 from dist_s2s.translation.tables import make_table
 
 
@@ -22,18 +23,28 @@ class SourceRows:
         config: of whose ``embedding`` section the keys ``ngrams`` and ``ngram_...`` count here.
         tokens: the table of source tokens.
         vocabulary: theirs; it may change from batch to batch.
+        quantized: whether the table of n-grams is one of int8, as that of tokens then is.
 
     Attributes:
         tables: whose rows are looked up, in this order.
     """
 
-    def __init__(self, config: Config, tokens: DistributedEmbedding, vocabulary: Vocabulary, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tokens: DistributedEmbedding,
+        vocabulary: Vocabulary,
+        ranks: Ranks,
+        quantized: bool = False,
+    ) -> None:
         embedding = config.embedding
         self._orders, self._num_rows, self._vocabulary = embedding.ngrams, embedding.ngram_rows, vocabulary
         self.tables = [tokens]
         if self._orders:
             sizes = self._num_rows, embedding.ngram_dim
-            self.tables.append(make_table(config, *sizes, ranks, padding_idx=0, init_std=0.0, own_size=True))
+            self.tables.append(
+                make_table(config, *sizes, ranks, padding_idx=0, init_std=0.0, own_size=True, quantized=quantized)
+            )
 
     @property
     def named_tables(self) -> dict[str, DistributedEmbedding]:
@@ -53,7 +64,8 @@ class SourceRows:
 
     def join(self, rows: list[Tensor]) -> Tensor:
         """Return what the model reads, [B, S, X], from the rows of each table (local)."""
-        return torch.cat([rows[0], *(ngrams_BSOD.flatten(2) for ngrams_BSOD in rows[1:])], dim=-1)
+        tokens_BSE, *ngrams = map(as_numbers, self.tables, rows)
+        return torch.cat([tokens_BSE, *(ngrams_BSOD.flatten(2) for ngrams_BSOD in ngrams)], dim=-1)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Look up what the model reads of a batch's source, [B, S, X], in one exchange (collective)."""

@@ -1,5 +1,7 @@
 """The sharded tables of a translator, as its configuration says."""
 
+from typing import Any
+
 import torch
 
 from dist_s2s import UserError
@@ -7,6 +9,7 @@ from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.vocabulary import PAD
+from dist_s2s.translation.int8_table import Int8Embedding
 
 _COMM_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,28 +28,34 @@ def make_table(
     padding_idx: int | None = PAD,
     init_std: float = 1.0,
     own_size: bool = False,
+    quantized: bool = False,
 ) -> DistributedEmbedding:
     """Build a table of ``embedding.num_embeddings`` rows, or else ``num_rows`` (collective).
 
     Args:
         own_size: it has ``num_rows`` whatever the others have.
+        quantized: an Int8Embedding of zeros, to be loaded.
 
     Raises:
         UserError: on every rank, for a transport that cannot be had here.
     """
     embedding = config.embedding
+    size = num_rows if own_size else embedding.num_embeddings or num_rows, embedding_dim, padding_idx
+    where: dict[str, Any] = {
+        "layout": embedding.layout,
+        "transport": embedding.transport,
+        "process_group": ranks.group,
+        "device": ranks.device,
+    }
     try:
+        if quantized:
+            return Int8Embedding(*size, **where)
         return DistributedEmbedding(
-            num_rows if own_size else embedding.num_embeddings or num_rows,
-            embedding_dim,
-            padding_idx,
-            layout=embedding.layout,
-            transport=embedding.transport,
+            *size,
             comm_dtype=None if embedding.comm_dtype is None else _COMM_DTYPES[embedding.comm_dtype],
             init_std=init_std,
-            process_group=ranks.group,
-            device=ranks.device,
             dtype=parameter_dtype(config),
+            **where,
         )
     except ValueError as error:
         raise UserError(f"the tables cannot be built: {error}") from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -21,6 +21,7 @@ from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
+from dist_s2s.translation.int8_table import as_numbers
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
@@ -37,25 +38,33 @@ class Translator:
         source, target: how text becomes ids, and ids text.
         ranks: those that share the tables. All must build the translator (collective); tables and model come from
             ``training.seed``, and are the same at every world size.
+        quantized: tables are of int8, and the model is on the meta device, until ``load_quantized`` fills both.
 
     Attributes:
         batching: how much is worked on at a time; may be set.
     """
 
-    def __init__(self, config: Config, source: TextSide, target: TextSide, ranks: Ranks) -> None:
+    def __init__(
+        self, config: Config, source: TextSide, target: TextSide, ranks: Ranks, quantized: bool = False
+    ) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision, self.batching = config.training.precision, Batching.of(config)
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
         if not model.tie_source:
-            source_table = make_table(config, source.vocabulary.num_ids, model.embedding_dim, ranks)
+            num_ids = source.vocabulary.num_ids
+            source_table = make_table(config, num_ids, model.embedding_dim, ranks, quantized=quantized)
         tied_std = model.embedding_dim**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
-        self.target_table = make_table(config, num_classes, model.embedding_dim, ranks, init_std=tied_std)
+        self.target_table = make_table(
+            config, num_classes, model.embedding_dim, ranks, init_std=tied_std, quantized=quantized
+        )
         self.source_table = self.target_table if source_table is None else source_table
-        self.output = make_output(config, num_classes, self.target_table, ranks)
-        self.core = make_model(config, self.output.layer).to(device=ranks.device, dtype=parameter_dtype(config))
-        self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks)
+        device = torch.device("meta") if quantized else ranks.device
+        with torch.device("meta") if quantized else nullcontext():
+            self.output = make_output(config, num_classes, self.target_table, ranks)
+            self.core = make_model(config, self.output.layer).to(device=device, dtype=parameter_dtype(config))
+        self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks, quantized)
 
     @property
     def tables(self) -> Mapping[str, DistributedEmbedding]:
@@ -75,8 +84,8 @@ class Translator:
     def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Look up what the model reads of a batch's source, and its ``target_in``, in one exchange (collective)."""
         tables, ids = [*self.source_rows.tables, self.target_table], [*self.source_rows.ids(batch), batch.target_in]
-        *source, target_BTE = lookup(tables, ids)
-        return self.source_rows.join(source), target_BTE
+        *source, target = lookup(tables, ids)
+        return self.source_rows.join(source), as_numbers(self.target_table, target)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model and its output layer compute losses."""

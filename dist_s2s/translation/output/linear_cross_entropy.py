@@ -75,15 +75,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 @torch.no_grad()
-def linear_token_losses(layer: nn.Linear, hidden: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+def linear_token_losses(
+    layer: nn.Module, num_classes: int, hidden: Tensor, target: Tensor, ignore_index: int
+) -> Tensor:
     """Return F.cross_entropy(layer(hidden), target, reduction="none"), without gradients; 0 where it is ignored.
 
-    Arguments and dtype are those of ``linear_cross_entropy``. Calls no collectives.
+    Arguments and dtype are those of ``linear_cross_entropy``; the layer may be of any kind. Calls no collectives.
     """
     counted = target != ignore_index
     kept, classes = hidden[counted], target[counted]
     losses = hidden.new_zeros(target.shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
-    size = max(1, CHUNK_ELEMENTS // len(layer.weight))
+    size = max(1, CHUNK_ELEMENTS // num_classes)
     found = [
         _losses_and_gradient_(layer(states).to(losses.dtype), some, 0.0)
         for states, some in zip(kept.split(size), classes.split(size), strict=True)

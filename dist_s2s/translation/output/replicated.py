@@ -17,7 +17,7 @@ _SEED = 1  # of rows of new words; each depends on its id too
 
 
 class ReplicatedOutput:
-    """A linear layer that every rank holds whole."""
+    """A linear layer that every rank holds whole; it is trained unless another takes its place as ``layer``."""
 
     def __init__(self, readout_size: int, num_classes: int, label_smoothing: float) -> None:
         self._linear = nn.Linear(readout_size, num_classes)
@@ -57,7 +57,7 @@ class ReplicatedOutput:
 
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the cross-entropy of each token."""
-        return linear_token_losses(self._linear, states_BTH, target_out_BT, PAD)
+        return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

@@ -1,8 +1,6 @@
 """The comparison of features: what it says of this library and of nn.Embedding, and how it reports what goes wrong."""
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from torch.nn import functional
 
 import compare_features
 from features.catalogue import FEATURES, SYSTEMS
+from tests.commands import Finished, run
 
 BENCHMARKS = Path(compare_features.__file__).parent
 NOT_OURS = {
@@ -23,10 +22,15 @@ NOT_OURS = {
     "quantised_inference": "no",
     "tensor_parallel_layers": "no",
 }
-BAD_PROBES = """
-import os, signal, sys, time
+# Imports are what the runner takes longest for: these programs are forked from a process that has done them. Only then
+# may they have children, which are ranks.
+RUNNER = """
+import multiprocessing, os, signal, sys, time
 import torch
 from features import runner as feature_runner
+multiprocessing.current_process()._config["daemon"] = False
+"""
+BAD_PROBES = """
 from features.probes import search
 from features.catalogue import Answer
 
@@ -66,6 +70,12 @@ def answers_of(system: str, file: Path, *names: str) -> dict[str, Any]:
     return result["answers"]  # type: ignore[no-any-return]
 
 
+def run_forked(folder: Path, program: str, *arguments: str, status: int = 0) -> Finished:
+    file = folder / "program.py"
+    file.write_text(RUNNER + program, encoding="utf-8")
+    return run(str(file), *arguments, status=status)
+
+
 def test_every_claim_about_this_library_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = answers_of("dist_s2s", tmp_path / "answers.json")
     expected = {name: NOT_OURS.get(name, "yes") for name in FEATURES}
@@ -78,18 +88,19 @@ def test_every_claim_about_this_library_holds(tmp_path: Path, capsys: pytest.Cap
 def test_claims_about_embedding(tmp_path: Path) -> None:
     expected = {"row_wise_adagrad": "no", "bad_id_raises": "partly", "several_tables": "n/a", "padding_idx": "yes"}
     expected["logits_in_chunks"] = "partly" if hasattr(functional, "linear_cross_entropy") else "no"
-    answers = answers_of("nn.Embedding", tmp_path / "answers.json", *expected)
+    output = run_forked(tmp_path, "feature_runner.main(*sys.argv[1:])", "nn.Embedding", *expected).output
+    versions, *lines = map(json.loads, output.splitlines())
+    assert SYSTEMS["nn.Embedding"].distribution in versions["versions"]
+    answers = {line["feature"]: line for line in lines}
     assert {name: answer["verdict"] for name, answer in answers.items()} == expected
     assert answers["row_wise_adagrad"]["evidence"] == "ValueError: torch.optim has no RowWiseAdagrad"
 
 
-def test_what_goes_wrong_in_a_probe_is_told() -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", BAD_PROBES], cwd=BENCHMARKS, capture_output=True, text=True, timeout=90
-    )
-    lines = [line.split("|", 2) for line in finished.stdout.splitlines()]
+def test_what_goes_wrong_in_a_probe_is_told(tmp_path: Path) -> None:
+    finished = run_forked(tmp_path, BAD_PROBES)
+    lines = [line.split("|", 2) for line in finished.output.splitlines()]
     answers = {name: (verdict, evidence) for name, verdict, evidence in lines}
-    assert answers["dies"] == ("no", "rank 1 dies: SIGABRT"), finished.stderr
+    assert answers["dies"] == ("no", "rank 1 dies: SIGABRT"), finished.errors[0]
     assert answers["hangs"] == ("no", "rank 0 does not end within 3 s")
     assert answers["errs"] == ("error", "NameError: name 'missing_name' is not defined")
     assert answers["needs_cuda"] == ("not run", "needs CUDA")
@@ -98,8 +109,15 @@ def test_what_goes_wrong_in_a_probe_is_told() -> None:
 
 
 @pytest.mark.skipif(find_spec("megatron") is not None, reason="is about an environment without it")
-def test_a_missing_system_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare_features.main(["--system=megatron", "--feature=padding_idx"]) == 2
+def test_a_missing_system_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the runner says of it, the command repeats."""
+    arguments = ("megatron", "padding_idx")
+    said = run_forked(tmp_path, "feature_runner.main(*sys.argv[1:])", *arguments, status=1).errors[0]
+    assert "No module named 'megatron'" in said
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "{said.splitlines()[-1]}" >&2\nexit 1\n', encoding="utf-8")
+    python.chmod(0o755)
+    assert compare_features.main(["--system=megatron", "--feature=padding_idx", f"--python={python}"]) == 2
     assert "No module named 'megatron'" in capsys.readouterr().err
 
 

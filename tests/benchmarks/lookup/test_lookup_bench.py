@@ -216,7 +216,7 @@ def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
 @pytest.mark.skipif(
     not peers.is_complete(peers.TORCHREC, peers.default_folder()), reason="needs the environment of --peers torchrec"
 )
-@pytest.mark.parametrize("ids_per_bag", [1, 5])
+@pytest.mark.parametrize("ids_per_bag", [1, pytest.param(5, marks=pytest.mark.nightly)])
 def test_torchrec_computes_the_same(tmp_path: Path, ids_per_bag: int) -> None:
     file = tmp_path / "figures.json"
     contenders = ["--contenders", "torchrec", "collective", "--no_memory", f"--ids_per_bag={ids_per_bag}"]

@@ -15,10 +15,11 @@ import torch.distributed as dist
 import train_bench
 from common.figures import Disagreement
 from dist_s2s.distributed import Ranks
+from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
 from tests.training.test_equality import DataParallel
-from training import joeynmt_peer, problems, race
+from training import job, joeynmt_peer, problems, race
 from training.breakdown import BACKGROUND, PARTS
 from training.job import OURS, Contender, Job, Measurement, run_on_ranks
 from training.joeynmt import run_joeynmt
@@ -75,8 +76,18 @@ def test_contenders_compute_the_same(output: str, optimizer: str, ranks: RankPoo
         assert len(theirs.seconds) == len(theirs.peak_bytes) == 4
 
 
-def test_torchrun_gives_what_the_pool_gives(ranks: RankPool) -> None:
+def run_forked(python: str, *arguments: str) -> str:
+    """Run what torchrun is to start on ranks that are forked, with the environment that it would give them."""
+    assert arguments[:3] == ("-m", "torch.distributed.run", "--standalone")
+    number, _, module, folder = arguments[3:]
+    return run(module, folder, ranks=int(number.removeprefix("--nproc_per_node="))).output
+
+
+@pytest.mark.parametrize("starter", ["forked", pytest.param("torchrun", marks=pytest.mark.nightly)])
+def test_torchrun_gives_what_the_pool_gives(ranks: RankPool, starter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on another number of ranks, with the same global batches."""
+    if starter == "forked":
+        monkeypatch.setattr(job, "run_python", run_forked)
     started = run_on_ranks(make_job(OURS, ranks=2, model__output="sampled"))
     pooled = run_on_pool(ranks, make_job(OURS, ranks=4, model__output="sampled"))
     assert started.losses == pytest.approx(pooled.losses, rel=1e-5)

@@ -7,6 +7,7 @@ stdin, stdout and stderr. What torchrun itself does is left to cli/test_torchrun
 
 import os
 import runpy
+import signal
 import socket
 import sys
 import time
@@ -122,6 +123,7 @@ def _run(argv: list[str], environment: dict[str, str], files: list[str]) -> None
         flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(file, flags), descriptor)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (multiprocessing gave it /dev/null)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv.copy()

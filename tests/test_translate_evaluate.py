@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -224,7 +223,6 @@ def test_an_interrupt_leaves_what_was_done(trained: Path, translated: list[str],
     with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
         pipe.write(f"{SOURCES[0]}\n{SOURCES[1]}\n".encode())
         command.wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
-        time.sleep(0.3)  # until it waits for more
         command.signal(signal.SIGINT)
         assert command.wait(128 + signal.SIGINT).errors == ["\ninterrupted; 2 lines are translated\n"]
     assert output.read_text(encoding="utf-8").splitlines() == translated[:2]

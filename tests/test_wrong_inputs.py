@@ -14,6 +14,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
+from dist_s2s.storage.durable_files import write_checked_json
+from dist_s2s.storage.publishing import MANIFEST
 from tests.commands import ROOT, run
 from tests.toy_corpus import PAIRS, options
 
@@ -134,8 +137,7 @@ def wrong_keys(folder: Path) -> Answers:
 def wrong_runs(folder: Path) -> Answers:
     corpus, run_dir = folder / "good.tsv", folder / "trained"
     corpus.write_text(TSV, encoding="utf-8")
-    settings = options(corpus, run_dir, training__max_steps=1)
-    run("dist_s2s.train", *settings)
+    run("dist_s2s.train", *options(corpus, run_dir, training__max_steps=1))
     answers = {
         "`train` from a run of another model": train(
             folder, **{"training.init_from": run_dir, "model.hidden_size": 20, "model.attention": "none"}
@@ -149,6 +151,7 @@ def wrong_runs(folder: Path) -> Answers:
         "`export` of a folder that is no run": answer(
             folder, "dist_s2s.export", "--run", folder, "--side", "source", "--output", folder / "new"
         ),
+        **wrong_quantized(folder, run_dir),
     }
     for what, question in (
         ("of an unknown word", ("nearest", "火车站长")),
@@ -159,6 +162,19 @@ def wrong_runs(folder: Path) -> Answers:
     vocabulary = run_dir / "source_vocabulary.txt"
     vocabulary.write_bytes(vocabulary.read_bytes() + b"more\n")
     answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)
+    return answers
+
+
+def wrong_quantized(folder: Path, run_dir: Path) -> Answers:
+    quantize = ["--run", run_dir, "--quantize", "int8", "--output", folder / "int8"]
+    run("dist_s2s.export", *quantize)
+    answers = {
+        "`export` of a run and of vectors at once": answer(folder, "dist_s2s.export", *quantize, "--side", "source"),
+        "`train` on from int8 weights": answer(folder, "dist_s2s.train", "--config", folder / "int8" / "config.yaml"),
+    }
+    [checkpoint] = list_checkpoints(folder / "int8" / "checkpoints")
+    write_checked_json(checkpoint / MANIFEST, {**read_manifest(checkpoint), "quantized": "int3"})
+    answers["`translate` with weights of another kind"] = answer(folder, "dist_s2s.translate", "--run", folder / "int8")
     return answers
 
 

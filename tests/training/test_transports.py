@@ -9,7 +9,7 @@ from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from tests.commands import run
 from tests.toy_corpus import options
 
-STEPS = 25
+STEPS = 30
 
 
 def train(corpus: Path, run_dir: Path, transport: str, output: str) -> tuple[dict[int, float], dict[str, str]]:
@@ -34,6 +34,6 @@ def train(corpus: Path, run_dir: Path, transport: str, output: str) -> tuple[dic
 def test_both_transports_train_the_same_model(corpus: Path, tmp_path: Path, output: str) -> None:
     losses, weights = train(corpus, tmp_path / "memory", "shared_memory", output)
     assert list(losses) == list(range(1, STEPS + 1))
-    assert losses[STEPS] < losses[1] - 0.4
+    assert losses[STEPS] < losses[1] - 0.5
     assert len(weights) > 2
     assert (losses, weights) == train(corpus, tmp_path / "gloo", "collective", output)

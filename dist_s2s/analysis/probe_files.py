@@ -13,7 +13,7 @@ from dist_s2s.analysis.attention_picture import draw_attention
 from dist_s2s.analysis.map_picture import draw_map
 from dist_s2s.analysis.probing import Probe
 from dist_s2s.analysis.projection import axes_of_vectors
-from dist_s2s.storage.durable_files import writable
+from dist_s2s.storage.durable_files import check_new, writable
 from dist_s2s.text.extras import extra
 from dist_s2s.translation.attention import WordAttention
 
@@ -24,8 +24,7 @@ _LABELS = 100
 def check_output(output: Path) -> None:
     """Raise UserError if the folder exists or cannot be made, or pictures cannot be drawn: before the work."""
     extra("matplotlib", "analysis", "probe")
-    if output.exists():
-        raise UserError(f"{output} exists; give another --output")
+    check_new(output)
     if not output.parent.is_dir():
         raise UserError(f"cannot make {output}: there is no folder {output.parent}; make it first")
 

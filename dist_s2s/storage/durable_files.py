@@ -81,6 +81,12 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def check_new(output: Path) -> None:
+    """Raise UserError if something is in the place of what a user wants to be written."""
+    if output.exists():
+        raise UserError(f"{output} exists; give another --output")
+
+
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Turn an OSError of writing a file or folder that a user has named into a UserError."""

@@ -1,8 +1,6 @@
 """The average of a run's checkpoints, written as a run of its own."""
 
-import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,10 @@ from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import RowPartition
 from dist_s2s.storage.checkpoint import core_tensors, list_checkpoints, read_manifest, text_directory
-from dist_s2s.storage.durable_files import writable
-from dist_s2s.storage.publishing import publish, save_tensors
+from dist_s2s.storage.derived_runs import write_derived_run
+from dist_s2s.storage.publishing import save_tensors
 from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_directory import CONFIG
-from dist_s2s.storage.run_files import check_run, write_run_files
 from dist_s2s.storage.table_rows import read_rows, shard_file
 from dist_s2s.storage.training_state import model_tensors
 from dist_s2s.translation.load import best_checkpoint, read_saved
@@ -69,11 +66,8 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
         UserError: on every rank, if a file is missing or damaged, if the checkpoints differ in the tables, the model or
             the vocabularies, or if the output exists or cannot be written.
     """
-    partial = output.with_name(f".{output.name}.partial")
 
     def prepare() -> tuple[Manifests, dict[str, bytes]]:
-        if output.exists():
-            raise UserError(f"{output} exists; give another --output")
         manifests = {path: read_manifest(path) for path in checkpoints}
         for path, manifest in manifests.items():
             refuse_quantized(path, manifest, "an average is made of")
@@ -95,34 +89,12 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
             sums["core.safetensors"] = save_tensors(folder / "core.safetensors", core)
         return sums
 
-    def describe() -> dict[str, Any]:
-        told = {"layout": "contiguous", "world_size": ranks.world_size}
-        return {
-            "progress": {key: last["progress"].get(key, 0) for key in ("step", "epoch")},
-            "tables": {name: saved | told for name, saved in last["tables"].items()},
-            "scalars": {"core_optimizer": {}, "table_optimizer": {}},
-            "average": None,
-            "averaged": [path.name for path in checkpoints],
-        }
-
-    def begin() -> None:
-        if ranks.is_first:
-            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-            with writable(output):
-                partial.mkdir()
-
-    def finish() -> None:
-        if ranks.is_first:
-            write_run_files(partial, files, check_run(run_dir))
-            os.replace(partial, output)
-
-    try:
-        ranks.together(begin)
-        publish(partial / "checkpoints", last["step"], write, describe, ranks)
-        ranks.together(finish)
-    finally:
-        if ranks.is_first:
-            shutil.rmtree(partial, ignore_errors=True)
+    here = {"layout": "contiguous", "world_size": ranks.world_size}
+    told = {
+        "tables": {name: saved | here for name, saved in last["tables"].items()},
+        "averaged": [path.name for path in checkpoints],
+    }
+    write_derived_run(run_dir, output, files, last, write, told, ranks)
 
 
 def _mean_rows(manifests: Manifests, name: str, ids: range) -> Tensor:
@@ -132,7 +104,7 @@ def _mean_rows(manifests: Manifests, name: str, ids: range) -> Tensor:
     for blocks in zip(*(read_rows(path, each, name, ids) for path, each in manifests.items()), strict=True):
         if done == 0:
             rows = blocks[-1].new_empty(len(ids), dim)
-        rows[done : done + len(blocks[0])] = _mean(blocks, len(blocks))
+        rows[done : done + len(blocks[0])] = _mean(blocks)
         done += len(blocks[0])
     return rows if len(ids) else rows.view(0, dim)
 
@@ -153,9 +125,9 @@ def _mean_core(manifests: Manifests) -> dict[str, Tensor]:
     }
 
 
-def _mean(tensors: Iterable[Tensor], count: int) -> Tensor:
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
     total: Tensor = sum(tensor.double() for tensor in tensors)  # type: ignore[assignment]
-    return total / count
+    return total / len(tensors)
 
 
 def _check_count(run_dir: Path, found: Sequence[Path], count: int | None) -> None:

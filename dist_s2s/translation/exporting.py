@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import read_manifest, table_of_side
-from dist_s2s.storage.durable_files import writable
+from dist_s2s.storage.durable_files import check_new, writable
 from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
@@ -45,8 +45,7 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
         UserError: if there is no run, no checkpoint, or a file of them is damaged; if ``output`` exists, or cannot be
             written; or without gensim for its form.
     """
-    if output.exists():
-        raise UserError(f"{output} exists; give another --output")
+    check_new(output)
     run = read_run(run_dir)
     tokens = (run.source if side == "source" else run.target).vocabulary.tokens
     checkpoint, manifest = run.checkpoint, read_manifest(run.checkpoint)
@@ -76,8 +75,7 @@ def export_quantized(run_dir: Path, output: Path, ranks: Ranks) -> tuple[Path, i
     """
     if ranks.world_size > 1:
         raise UserError(f"export --quantize runs in one process, not on {ranks.world_size} ranks: leave out torchrun")
-    if output.exists():
-        raise UserError(f"{output} exists; give another --output")
+    check_new(output)
     checkpoint = read_run(run_dir).checkpoint
     refuse_quantized(checkpoint, read_manifest(checkpoint), "export --quantize begins with")
     translator = load_translator(run_dir, ranks)

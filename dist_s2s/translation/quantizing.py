@@ -1,7 +1,5 @@
 """A run in eight bits: written as a run of its own, which is smaller and faster to translate with, and read again."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ from dist_s2s.config import Config
 from dist_s2s.models.int8 import load_int8, weight_names
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.checkpoint import core_tensors, read_manifest
-from dist_s2s.storage.durable_files import writable
-from dist_s2s.storage.publishing import publish, save_tensors
+from dist_s2s.storage.derived_runs import write_derived_run
+from dist_s2s.storage.publishing import save_tensors
 from dist_s2s.storage.quantization import INT8, SCALE, quantize
 from dist_s2s.storage.run_directory import CONFIG
-from dist_s2s.storage.run_files import check_run, write_run_files
 from dist_s2s.storage.table_rows import load_rows, shard_file
 from dist_s2s.storage.training_state import model_tensors
 from dist_s2s.translation.translator import Translator
@@ -40,9 +37,6 @@ def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, out
     Raises:
         UserError: if the output exists or cannot be written.
     """
-    if output.exists():
-        raise UserError(f"{output} exists; give another --output")
-    ranks, manifest = translator.ranks, read_manifest(checkpoint)
     tables = {name: table for name, table in translator.tables.items() if name not in _OUTPUT_TABLES}
 
     def write(folder: Path) -> dict[str, str]:
@@ -54,27 +48,10 @@ def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, out
         core = {f"model.{key}": value for key, value in _core(translator)}
         return sums | {"core.safetensors": save_tensors(folder / "core.safetensors", core)}
 
-    def describe() -> dict[str, Any]:
-        return {
-            "quantized": INT8,
-            "progress": {key: manifest["progress"].get(key, 0) for key in ("step", "epoch")},
-            "tables": {name: _describe(table) for name, table in tables.items()},
-            "scalars": {"core_optimizer": {}, "table_optimizer": {}},
-            "average": None,
-        }
-
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-    try:
-        with writable(output):
-            partial.mkdir()
-            publish(partial / "checkpoints", manifest["step"], write, describe, ranks)
-            texts = translator.source.files("source") | translator.target.files("target")
-            config = _config(translator.config, output).to_yaml().encode()
-            write_run_files(partial, {CONFIG: config, **texts}, check_run(run_dir))
-            os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    texts = translator.source.files("source") | translator.target.files("target")
+    files = {CONFIG: _config(translator.config, output).to_yaml().encode(), **texts}
+    told = {"quantized": INT8, "tables": {name: _describe(table) for name, table in tables.items()}}
+    write_derived_run(run_dir, output, files, read_manifest(checkpoint), write, told, translator.ranks)
 
 
 def load_quantized(checkpoint: Path, translator: Translator) -> None:

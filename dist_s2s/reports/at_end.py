@@ -1,24 +1,27 @@
-"""The report that a training writes of itself. What goes wrong with it is told in a line: the run has succeeded."""
+"""The report that a training writes of itself. What goes wrong with it is told in a line: the run has succeeded.
+
+The modules that make it are imported when they are needed, so that a training begins without waiting for them.
+"""
 
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
-from dist_s2s.reports.charts import PURPOSE
-from dist_s2s.reports.collecting import Seen, assemble, see
-from dist_s2s.reports.scores import read_translations
-from dist_s2s.reports.sentences import Chosen, choose
-from dist_s2s.reports.writing import write_report
 from dist_s2s.text.extras import extra
 from dist_s2s.translation.load import best_checkpoint
 from dist_s2s.translation.translator import Translator
+
+if TYPE_CHECKING:
+    from dist_s2s.reports.collecting import Seen
+    from dist_s2s.reports.sentences import Chosen
 
 REPORT = "report.html"
 Say = Callable[[str], None]
 
 
-def see_at_end(translator: Translator, say: Say) -> Seen | None:
+def see_at_end(translator: Translator, say: Say) -> "Seen | None":
     """Look at the model while its ranks are together (collective); None if that fails.
 
     Protocol: the first rank chooses the sentences, and sends them to all. All search for their translations and read
@@ -30,6 +33,9 @@ def see_at_end(translator: Translator, say: Say) -> Seen | None:
     """
     run_dir = translator.config.run_dir
     try:
+        from dist_s2s.reports.collecting import see
+        from dist_s2s.reports.sentences import Chosen
+
         samples, worst, checkpoint = translator.ranks.on_first(lambda: _choose(run_dir))
         chosen = [Chosen(*each) for each in samples], [Chosen(*each) for each in worst]
         return see(translator, chosen, Path(checkpoint), [])
@@ -38,10 +44,14 @@ def see_at_end(translator: Translator, say: Say) -> Seen | None:
         return None
 
 
-def write_at_end(translator: Translator, seen: Seen, say: Say) -> None:
+def write_at_end(translator: Translator, seen: "Seen", say: Say) -> None:
     """Write the run's report; for the first rank alone. Calls no collectives, so that no rank has to wait for it."""
     run_dir = translator.config.run_dir
     try:
+        from dist_s2s.reports.collecting import assemble
+        from dist_s2s.reports.scores import read_translations
+        from dist_s2s.reports.writing import write_report
+
         report = assemble(run_dir, [], read_translations(run_dir), translator, seen)
         size = write_report(report, run_dir / REPORT)
     except Exception as error:
@@ -50,9 +60,13 @@ def write_at_end(translator: Translator, seen: Seen, say: Say) -> None:
         say(f"report of the run in {run_dir / REPORT} ({size:,} bytes)")
 
 
-def _choose(run_dir: Path) -> tuple[list[Chosen], list[Chosen], str]:
+def _choose(run_dir: Path) -> "tuple[list[Chosen], list[Chosen], str]":
     """Return samples, the worst sentences and the checkpoint; any error becomes one that the other ranks hear of."""
     try:
+        from dist_s2s.reports.charts import PURPOSE
+        from dist_s2s.reports.scores import read_translations
+        from dist_s2s.reports.sentences import choose
+
         for module in ("matplotlib", "jinja2"):  # before anything is computed in vain
             extra(module, "analysis", PURPOSE)
         return *choose(read_translations(run_dir)), str(best_checkpoint(run_dir))

@@ -239,8 +239,8 @@ def test_a_report_that_fails_is_a_line(
     assert attempt().startswith(f"report of the run in {page} (")
     for target, error, reason in (
         ("writing.write_output", UserError("disk full"), "disk full"),
-        ("at_end.see", ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero"),
-        ("at_end.choose", KeyError("a"), "KeyError: 'a'"),
+        ("collecting.see", ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero"),
+        ("sentences.choose", KeyError("a"), "KeyError: 'a'"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(f"dist_s2s.reports.{target}", Mock(side_effect=error))

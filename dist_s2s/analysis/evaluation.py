@@ -1,27 +1,23 @@
 """Systems judged by the same test pairs, and compared with the first of them, as plain values for JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sacrebleu.metrics.chrf import CHRF
 
 from dist_s2s.analysis.answers import Answer
-from dist_s2s.analysis.errors import LENGTHS, by_frequency, by_length, limits_of, range_of
+from dist_s2s.analysis.errors import LENGTHS, Cut, by_frequency, by_length, limits_of, range_of
+from dist_s2s.analysis.probing import as_answers, cutter
 from dist_s2s.analysis.systems import Judged
 from dist_s2s.analysis.training_counts import word_counts_or_note
 from dist_s2s.config import Config
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
-from dist_s2s.text.whole_words import words_of
 from dist_s2s.translation.forced import Likelihood
 from dist_s2s.translation.scoring import TER_LEFT_OUT, Row, Scorer
 from dist_s2s.translation.significance import MetricScores, compare, resamples_of
-
-Cut = Callable[[str], list[str]]
 
 
 def plain_side() -> TextSide:
@@ -50,7 +46,7 @@ def evaluate(
         UserError: BLEU's tokenizer is not installed.
     """
     found = compare([(each.name, each.rows) for each in systems], scorer, with_ter=True)
-    cut_source, cut_target = partial(words_of, side=source), partial(words_of, side=target)
+    cut_source, cut_target = cutter(source), cutter(target)
     counts, notes = (None, []) if trained is None else word_counts_or_note(*trained, target)
     answers = []
     for place, system in enumerate(systems):
@@ -62,7 +58,7 @@ def evaluate(
                 "lengths": _lengths(system.rows, scorer),
                 **system.about,
                 "by_length": [asdict(each) for each in by_length(system.rows, cut_source, cut_target, scorer)],
-                "by_frequency": None if counts is None else _by_frequency(system.rows, cut_target, counts),
+                "by_frequency": None if counts is None else as_answers(by_frequency(system.rows, cut_target, counts)),
             }
         )
     first, *others = answers
@@ -157,7 +153,3 @@ def _lengths(rows: Sequence[Row], scorer: Scorer) -> Answer:
         "characters_of_translations": sum(len(row[2]) for row in rows),
         "characters_of_references": sum(len(row[1]) for row in rows),
     }
-
-
-def _by_frequency(rows: Sequence[Row], cut_target: Cut, counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    return [{**asdict(each), "f1": each.f1} for each in by_frequency(rows, cut_target, counts)]

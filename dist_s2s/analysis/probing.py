@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from dist_s2s.analysis.answers import Answer
-from dist_s2s.analysis.errors import WordErrors, by_frequency, by_length, by_position, worst
+from dist_s2s.analysis.errors import Cut, WordErrors, by_frequency, by_length, by_position, worst
 from dist_s2s.analysis.training_counts import word_counts_or_note
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
@@ -29,14 +28,14 @@ def find_errors(
         rows: source, reference and translation of each pair.
         counts: from ``word_counts``.
     """
-    cut_source, cut_target = (cache(partial(words_of, side=side)) for side in (source, target))  # each is cut again
+    cut_source, cut_target = cutter(source), cutter(target)
     lengths = by_length(rows, cut_source, cut_target, scorer)
     return {
         "sentences": len(rows),
         "scores": scorer.scores(rows),
         "by_length": [asdict(each) for each in lengths],
-        "by_frequency": None if counts is None else _words(by_frequency(rows, cut_target, counts)),
-        "by_position": _words(by_position(rows, cut_target)),
+        "by_frequency": None if counts is None else as_answers(by_frequency(rows, cut_target, counts)),
+        "by_position": as_answers(by_position(rows, cut_target)),
     }
 
 
@@ -129,5 +128,11 @@ def _judge(run_dir: Path, translator: Translator, rows: list[Row], number: int) 
     }
 
 
-def _words(errors: Sequence[WordErrors]) -> list[dict[str, Any]]:
+def cutter(side: TextSide) -> Cut:
+    """Return how a side's text is cut into words, remembered, as the same sentences are cut again and again."""
+    return cache(partial(words_of, side=side))
+
+
+def as_answers(errors: Sequence[WordErrors]) -> list[Answer]:
+    """Return the errors of words as plain values for JSON."""
     return [{**asdict(each), "f1": each.f1} for each in errors]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dist_s2s import UserError
 from dist_s2s.analysis.errors import worst
+from dist_s2s.analysis.probe_tables import share_in_words
 from dist_s2s.analysis.probing import attention_of, find_errors
 from dist_s2s.analysis.training_counts import word_counts
 from dist_s2s.reports.about import is_large
@@ -131,7 +132,13 @@ def _by_length(lengths: Sequence[Mapping[str, Any]]) -> list[Block]:
     names = [_range(each) for each in lengths]
     scores = {name: [each[key] for each in lengths] for key, name in (("bleu", "BLEU"), ("chrf", "chrF"))}
     table = [
-        [name, f"{each['sentences']:,}", f"{each['bleu']:.2f}", f"{each['chrf']:.2f}", _share(each["length_ratio"])]
+        [
+            name,
+            f"{each['sentences']:,}",
+            f"{each['bleu']:.2f}",
+            f"{each['chrf']:.2f}",
+            share_in_words(each["length_ratio"]),
+        ]
         for name, each in zip(names, lengths, strict=True)
     ]
     return [
@@ -166,8 +173,4 @@ def _range(limits: Mapping[str, Any]) -> str:
 
 
 def _shares(judged: Mapping[str, Any]) -> list[str]:
-    return [_share(judged[key]) for key in _JUDGED]
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return [share_in_words(judged[key]) for key in _JUDGED]

@@ -176,8 +176,6 @@ def _translate(
             if not ranks.on_first(partial(_write, output, text)):
                 raise BrokenPipeError
             group = ranks.together(lambda: next(groups, []))
-    except BrokenPipeError:  # nobody reads what would be said
-        raise
     except KeyboardInterrupt:
         if ranks.is_first:
             print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dist_s2s.translation.attention import WordAlignment
     from dist_s2s.translation.joining import Candidate, Translation
 
+_LINES_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Form:
@@ -63,9 +65,6 @@ def _candidate(candidate: "Candidate") -> dict[str, Any]:
         "score": round(candidate.score, 6) if math.isfinite(candidate.score) else None,
         "is_cut": candidate.is_cut,
     }
-
-
-_LINES_NAMED = 5
 
 
 @dataclass

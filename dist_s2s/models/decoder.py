@@ -116,8 +116,7 @@ class Decoder(nn.Module):
             outputs.append(output_BH)
             cells.append(cell_BH)
             hidden_BX = norm(output_BH + (hidden_BX if layer else 0))
-        no_masks = [None] * (len(self.layers) + 2)
-        attentional_BH = self._attend(hidden_BX[:, None], encoding, no_masks)[:, 0]
+        attentional_BH = self._attend(hidden_BX[:, None], encoding)[:, 0]
         return attentional_BH, DecoderState(torch.stack(outputs), torch.stack(cells), attentional_BH)
 
     def _fed(self, embedded_BE: Tensor, state: DecoderState) -> Tensor:
@@ -143,15 +142,20 @@ class Decoder(nn.Module):
             outputs.append(last_1BH)
             cells.append(cell_1BH)
             hidden = self.norms[layer](drop(output_BTH, masks[layer]) + (hidden if layer else 0))
-        attentional_BTH = self._attend(hidden, encoding, masks)
+        attentional_BTH = self._attend(hidden, encoding, *masks[len(self.layers) :])
         return attentional_BTH, DecoderState(torch.cat(outputs), torch.cat(cells), attentional_BTH[:, -1])
 
-    def _attend(self, hidden_BTH: Tensor, encoding: Encoding, masks: Sequence[Tensor | None]) -> Tensor:
+    def _attend(
+        self,
+        hidden_BTH: Tensor,
+        encoding: Encoding,
+        mask_BTH: Tensor | None = None,
+        lexical_mask_BTE: Tensor | None = None,
+    ) -> Tensor:
         context_BTH, *words = self.attention(hidden_BTH, encoding).split(self.bridge.in_features, dim=-1)
-        attentional_BTH = torch.tanh(self.combine(torch.cat((context_BTH, hidden_BTH), dim=-1)))
-        attentional_BTH = drop(attentional_BTH, masks[len(self.layers)])
+        attentional_BTH = drop(torch.tanh(self.combine(torch.cat((context_BTH, hidden_BTH), dim=-1))), mask_BTH)
         if self.lexical is not None:
-            attentional_BTH = attentional_BTH + self.lexical(torch.cat(words, dim=-1), masks[-1])
+            attentional_BTH = attentional_BTH + self.lexical(torch.cat(words, dim=-1), lexical_mask_BTE)
         return attentional_BTH
 
 

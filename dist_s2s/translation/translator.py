@@ -3,16 +3,14 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from itertools import chain, islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Hypothesis, beam_search, greedy_search
+from dist_s2s.models import Hypothesis, beam_search
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
@@ -188,8 +186,7 @@ class Translator:
         limits = options.max_lengths(batch.source_lengths)
         if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
             limits = torch.zeros_like(limits)
-        search = _greedy if options.beam_size == 1 else partial(beam_search, beam_size=options.beam_size)
-        return search(
+        return beam_search(
             self.core,
             self.source_rows(batch),
             batch.source_lengths,
@@ -198,9 +195,6 @@ class Translator:
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,
+            beam_size=options.beam_size,
             all_finished=self.ranks.all_agree,
         )
-
-
-def _greedy(*arguments: Any, **settings: Any) -> list[list[Hypothesis]]:
-    return [[found] for found in greedy_search(*arguments, **settings)]

@@ -90,13 +90,9 @@ def choose_pairs(
     if settings.test is not None:
         found = find_pairs(settings.test, entries[settings.test], source.ids, target.ids)
         say(found.description)
-        test, tested = found.pairs, {word for word, _ in found.pairs}
-        if settings.dictionary is None:
-            tested.clear()  # the attention knows no dictionary
-        kept = [pair for pair in pairs if pair[0] not in tested]
-        if len(kept) < len(pairs):
-            say(f"{len(pairs) - len(kept):,} pairs of the dictionary have a word of the test: they are left out")
-        pairs = kept
+        test = found.pairs
+        if settings.dictionary is not None:  # the attention knows no dictionary, so its pairs may be tested
+            pairs = _without_tested(pairs, test, say)
     elif settings.dictionary is not None:
         pairs, test = hold_out(pairs, settings.test_share, settings.seed)
         if settings.test_share > 0 and not test:
@@ -109,6 +105,15 @@ def choose_pairs(
     if 0 < len(pairs) < source.rows.dim:
         say(f"warning: {len(pairs):,} pairs do not determine a rotation of {source.rows.dim} dimensions")
     return pairs, test
+
+
+def _without_tested(pairs: Pairs, test: Pairs, say: Say) -> Pairs:
+    """Return the pairs of a dictionary without those of a source word that is tested."""
+    tested = {word for word, _ in test}
+    kept = [pair for pair in pairs if pair[0] not in tested]
+    if len(kept) < len(pairs):
+        say(f"{len(pairs) - len(kept):,} pairs of the dictionary have a word of the test: they are left out")
+    return kept
 
 
 def _known(words: list[tuple[str, str]], source: WordVectors, target: WordVectors, run: Path) -> Pairs:

@@ -12,7 +12,7 @@ from dist_s2s.analysis.alignment.attention import mutual_best
 from dist_s2s.analysis.alignment.normalizing import all_blocks
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.durable_files import whole_file, write_output
+from dist_s2s.storage.durable_files import whole_file, writable, write_output
 from dist_s2s.text.vectors.writing import write_word2vec
 
 
@@ -60,7 +60,13 @@ def save_shared(alignment: Alignment, folder: Path, ranks: Ranks) -> None:
     Raises:
         UserError: on every rank, if the folder cannot be made, or a file not be written.
     """
-    ranks.together(lambda: folder.mkdir(exist_ok=True) if ranks.is_first else None)
+
+    def make() -> None:
+        if ranks.is_first:
+            with writable(folder):
+                folder.mkdir(exist_ok=True)
+
+    ranks.together(make)
     sides = (("source", alignment.source, alignment.translations.source), ("target", alignment.target, None))
     for name, side, mapped in sides:
         blocks = ((ids, block.float().numpy()) for ids, block in all_blocks(mapped or side.rows))

@@ -24,8 +24,9 @@ Say = Callable[[str], None]
 def see_at_end(translator: Translator, say: Say) -> "Seen | None":
     """Look at the model while its ranks are together (collective); None if that fails.
 
-    Protocol: the first rank chooses the sentences, and sends them to all. All search for their translations and read
-    their rows of the tables together. A rank that fails alone leaves the group soon after, which ends the others' wait.
+    Protocol: all tell whether they can make a report. The first rank chooses the sentences, and sends them to all. All
+    search for their translations and read their rows of the tables together. A rank that fails alone leaves the group
+    soon after, which ends the others' wait.
 
     Args:
         translator: with the weights of the run's best checkpoint.
@@ -36,6 +37,7 @@ def see_at_end(translator: Translator, say: Say) -> "Seen | None":
         from dist_s2s.reports.collecting import see
         from dist_s2s.reports.sentences import Chosen
 
+        translator.ranks.together(_check_extra)  # before anything is computed in vain
         samples, worst, checkpoint = translator.ranks.on_first(lambda: _choose(run_dir))
         chosen = [Chosen(*each) for each in samples], [Chosen(*each) for each in worst]
         return see(translator, chosen, Path(checkpoint), [])
@@ -60,15 +62,19 @@ def write_at_end(translator: Translator, seen: "Seen", say: Say) -> None:
         say(f"report of the run in {run_dir / REPORT} ({size:,} bytes)")
 
 
+def _check_extra() -> None:
+    from dist_s2s.reports.charts import PURPOSE
+
+    for module in ("matplotlib", "jinja2"):
+        extra(module, "analysis", PURPOSE)
+
+
 def _choose(run_dir: Path) -> "tuple[list[Chosen], list[Chosen], str]":
     """Return samples, the worst sentences and the checkpoint; any error becomes one that the other ranks hear of."""
     try:
-        from dist_s2s.reports.charts import PURPOSE
         from dist_s2s.reports.scores import read_translations
         from dist_s2s.reports.sentences import choose
 
-        for module in ("matplotlib", "jinja2"):  # before anything is computed in vain
-            extra(module, "analysis", PURPOSE)
         return *choose(read_translations(run_dir)), str(best_checkpoint(run_dir))
     except Exception as error:
         raise UserError(_in_a_line(error)) from error

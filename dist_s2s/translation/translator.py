@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -121,12 +121,12 @@ class Translator:
 
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
         """
-        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
-        cut = [
-            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
-            for sentence, length in zip(sentences, lengths, strict=True)
-        ]
-        found = iter(self.search_n_best(list(chain.from_iterable(cut)), n_best, options, after_batch))
+        cut, sources = list[list[str]](), list[list[int]]()
+        for sentence, source in zip(sentences, self.source.encode_all(sentences), strict=True):
+            is_long = len(source) > self.batching.max_source_tokens
+            cut.append(cut_sentence(sentence, self.source, self.batching.max_source_tokens) if is_long else [sentence])
+            sources += self.source.encode_all(cut[-1]) if is_long else [source]
+        found = iter(self._search_sources(sources, n_best, options, after_batch))
         return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
 
     def search(
@@ -156,8 +156,17 @@ class Translator:
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
+        return self._search_sources(self.source.encode_all(sentences), n_best, options, after_batch)
+
+    def _search_sources(
+        self,
+        sources: Sequence[list[int]],
+        n_best: int,
+        options: SearchOptions | None,
+        after_batch: Callable[[], None],
+    ) -> list[list[Hypothesis]]:
+        """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
-        sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
@@ -178,7 +178,7 @@ def _translate(
             group = ranks.together(lambda: next(groups, []))
     except KeyboardInterrupt:
         if ranks.is_first:
-            print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)
+            print(f"\ninterrupted; {counted(counts.lines, 'line is', 'lines are')} translated", file=sys.stderr)
         counts.tell(ranks.is_first)
         raise
     except UserError:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
@@ -71,10 +71,9 @@ def check_lines(name: str, lines: Sequence[str], data: str, pairs: Pairs) -> Seq
         UserError: there are not as many as pairs.
     """
     if len(lines) != len(pairs):
-        what = "line" if len(lines) == 1 else "lines"
         raise UserError(
-            f"{name} has {len(lines):,} {what}, but there are {len(pairs):,} pairs in {data}: each pair needs a line, "
-            "which may be empty"
+            f"{name} has {counted(len(lines), 'line')}, but {data} has {counted(len(pairs), 'pair')}: each pair needs "
+            "a line, which may be empty"
         )
     return lines
 

@@ -19,7 +19,7 @@ from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.int8_table import as_numbers
+from dist_s2s.translation.int8_table import as_numbers, row_dim
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
@@ -62,6 +62,7 @@ class Translator:
         with torch.device("meta") if quantized else nullcontext():
             self.output = make_output(config, num_classes, self.target_table, ranks)
             self.core = make_model(config, self.output.layer).to(device=device, dtype=parameter_dtype(config))
+        self._core_numbers = sum(parameter.numel() for parameter in self.core.parameters())  # int8 layers have none
         self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks, quantized)
 
     @property
@@ -72,6 +73,11 @@ class Translator:
             del own["source_table"]
         output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
         return own | output | self.source_rows.named_tables
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model has, on all ranks together: int8 ones count as those they stand for."""
+        return self._core_numbers + sum(table.num_embeddings * row_dim(table) for table in self.tables.values())
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""

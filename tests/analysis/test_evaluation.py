@@ -75,7 +75,7 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
 
 
 def test_unlike_files_and_tokenizers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"h.txt has 1 line, but there are 2 pairs in p.tsv"):
+    with pytest.raises(UserError, match=r"h.txt has 1 line, but p.tsv has 2 pairs"):
         check_lines("h.txt", ["a"], "p.tsv", [("a", "b"), ("c", "d")])
     runs = {name: Config(training={"bleu_tokenizer": name}) for name in ("13a", "zh")}
     monkeypatch.setattr(

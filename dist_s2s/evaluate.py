@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
+from dist_s2s.cli.command_line import (
+    add_replace_unknown,
+    add_search_options,
+    open_output,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
 from dist_s2s.cli.sentences import read_lines
@@ -42,6 +49,11 @@ def main() -> int:
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
+        choice = SearchChoice(
+            arguments.beam_size, arguments.length_factor, arguments.extra_length, arguments.replace_unknown
+        )
+        if translator is not None and arguments.hypotheses is None:
+            choice.options(translator)  # what it cannot do is told before the work
         files = ranks.together(
             lambda: {
                 name: open_output(path)
@@ -49,7 +61,6 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length)
         trained = None if config is None else (arguments.run, config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
@@ -102,6 +113,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help=f"show N sentences that a compared system translates better, and N worse (default: {_EXAMPLES})",
     )
     add_search_options(parser)
+    add_replace_unknown(parser)
     parser.add_argument(
         "--bleu_tokenizer",
         choices=get_args(BleuTokenizer),
@@ -118,6 +130,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
         raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
+    if arguments.replace_unknown and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
+        raise UserError("--replace_unknown is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
 

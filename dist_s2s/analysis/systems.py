@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -14,6 +14,7 @@ from dist_s2s.translation.load import load_translator, read_run
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.unknown_words import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class SearchChoice:
     beam_size: int
     length_factor: float | None
     extra_length: int | None
+    replace_unknown: bool = False
 
     def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search."""
-        options = SearchOptions.of(translator.config, self.beam_size)
+        """Return the settings of a run's search; UserError if its unknown words cannot be replaced, but are to be."""
+        if self.replace_unknown:
+            check_replaceable(translator)
+        options = replace(SearchOptions.of(translator.config, self.beam_size), replace_unknown=self.replace_unknown)
         return options.with_limits(self.length_factor, self.extra_length)
 
 

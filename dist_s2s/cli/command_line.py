@@ -93,6 +93,15 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extra_length", type=positive_int, metavar="EXTRA", help="see --length_factor")
 
 
+def add_replace_unknown(parser: argparse.ArgumentParser) -> None:
+    """Add what becomes of words that the target vocabulary lacks."""
+    parser.add_argument(
+        "--replace_unknown",
+        action="store_true",
+        help="let the token for unknown words be chosen, and write for each the source word that it looks at most",
+    )
+
+
 def open_output(path: Path | None) -> TextIO:
     """Return the file, open for writing, or a second handle of stdout; the caller closes either."""
     return open(

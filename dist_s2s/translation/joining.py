@@ -95,10 +95,14 @@ def _followed(steps: Sequence[Sequence[tuple[int, Hypothesis]]], place: int) -> 
 
 
 def _candidate(parts: tuple[Hypothesis, ...], score: float, side: TextSide) -> Candidate:
-    if len(parts) == 1:
-        return Candidate(side.decode(parts[0].ids), parts[0].score, parts[0].is_cut, parts)
-    text = "".join(_with_spaces([side.decode(part.ids) for part in parts], side))
+    text = join_texts([side.decode(part.ids) for part in parts], side)
+    score = parts[0].score if len(parts) == 1 else score
     return Candidate(text, score, any(part.is_cut for part in parts), parts)
+
+
+def join_texts(texts: Sequence[str], side: TextSide) -> str:
+    """Return the translation of a sentence from the texts of its pieces' translations."""
+    return texts[0] if len(texts) == 1 else "".join(_with_spaces(texts, side))
 
 
 def _with_spaces(texts: Sequence[str], side: TextSide) -> Iterator[str]:

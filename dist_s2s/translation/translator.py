@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 
 import torch
@@ -206,7 +207,7 @@ class Translator:
             self.source_rows(batch),
             batch.source_lengths,
             embed=self.target_table,
-            best_tokens=self.output.best_tokens,
+            best_tokens=partial(self.output.best_tokens, forbidden=options.never_chosen),
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,

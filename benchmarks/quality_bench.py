@@ -2,8 +2,8 @@
 
     python benchmarks/quality_bench.py --config configs/multi30k-de-en.yaml --folder FOLDER --minutes 60
 
-Both train on the same pairs, one after the other, with the same sizes, dropout, label smoothing and batches, a joint BPE
-of as many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT
+Both train on the same pairs, one after the other, with the same sizes, dropout, label smoothing and batches, a joint
+BPE of as many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT
 refuses DistributedDataParallel on a CPU, so it is one process, with --peer_threads threads; it feeds the attention
 back in (--no_input_feeding: it does not), which its documentation calls its default, and lowers its learning rate where
 BLEU stands still. Its environment is made in the user's cache directory, once.
@@ -83,8 +83,8 @@ def joeynmt_job(config: Config, options: argparse.Namespace, folder: Path) -> di
         "minutes": options.peer_minutes, "threads": options.peer_threads, "validate_every": options.peer_validate_every,
         "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
         "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,
-        "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate, "max_norm": training.max_norm,
-        "label_smoothing": training.label_smoothing, "input_feeding": not options.no_input_feeding,
+        "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate,
+        "max_norm": training.max_norm, "label_smoothing": training.label_smoothing, "input_feeding": not options.no_input_feeding,
     }  # fmt: skip
 
 

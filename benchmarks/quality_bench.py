@@ -84,7 +84,8 @@ def joeynmt_job(config: Config, options: argparse.Namespace, folder: Path) -> di
         "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
         "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,
         "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate,
-        "max_norm": training.max_norm, "label_smoothing": training.label_smoothing, "input_feeding": not options.no_input_feeding,
+        "max_norm": training.max_norm, "label_smoothing": training.label_smoothing,
+        "input_feeding": not options.no_input_feeding,
     }  # fmt: skip
 
 

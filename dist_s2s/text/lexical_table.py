@@ -1,0 +1,126 @@
+"""Which target tokens are the likely translations of each source token: IBM model 1 of a corpus of token ids.
+
+Brown et al. 1993. Every target token of a sentence has one source token as its origin, and t(target | source) is what a
+few rounds of expectation and maximisation make of the question which. The source's end token stands for no word: it is
+in every sentence, and so becomes the origin of what has none.
+
+    pairs of tokens      (s, t) for each source token and each target token of a sentence; with itself, each position
+    entries              the different (s, t) of the whole corpus, in the order of s and t
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dist_s2s.text.corpus import Corpus, Example
+from dist_s2s.text.vocabulary import EOS
+
+MOST_PAIRS = 1 << 26  # of tokens: 4 bytes each, and as much again for their entries
+_PAIRS_AT_A_TIME = 1 << 21
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LexicalTable:
+    """t(target | source) of the pairs of tokens that a corpus has.
+
+    Attributes:
+        sources, targets: ids of each entry, int64 [M], in the order of source and target.
+        probabilities: float64 [M]; those of a source have the sum 1.
+    """
+
+    sources: Ints
+    targets: Ints
+    probabilities: Floats
+
+    def likeliest(self, count: int, num_sources: int) -> tuple[Ints, Ints]:
+        """Return the ``count`` likeliest target tokens of each source token; the lower id first of equal ones.
+
+        Returns:
+            Where each source token's end in the ids, int64 [num_sources + 1], from 0 on; and the ids, int64.
+        """
+        order = np.lexsort((-self.probabilities, self.sources))
+        sources = self.sources[order]
+        begins = np.searchsorted(sources, np.arange(num_sources + 1))
+        kept = np.arange(len(sources)) - begins[sources] < count
+        ends = np.concatenate(([0], np.cumsum(np.minimum(np.diff(begins), count))))
+        return ends, self.targets[order][kept]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The pairs of tokens of some sentences, for each target position one for each source position.
+
+    Attributes:
+        entries: those of these sentences, int32 [U].
+        places: of each pair among them, int32 [P].
+        begins: of each target position among the pairs, int64 [T].
+    """
+
+    entries: NDArray[np.int32]
+    places: NDArray[np.int32]
+    begins: Ints
+
+    def expected(self, probabilities: Floats) -> Floats:
+        """Return how often each of ``entries`` is expected to be an origin and what comes of it, float64 [U]."""
+        of_pairs = probabilities[self.entries][self.places]
+        sums = np.add.reduceat(of_pairs, self.begins)
+        of_pairs /= np.repeat(sums, np.diff(self.begins, append=len(of_pairs)))
+        return np.bincount(self.places, of_pairs, minlength=len(self.entries))
+
+
+def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
+    """Learn t(target | source) from examples, which must have a token on both sides, from equal chances on.
+
+    Time and memory are for the pairs of tokens: choose examples by ``choose_examples``.
+    """
+    width = 1 << 32
+    found = [_pairs(some, width) for some in _in_chunks(examples)]
+    keys = np.unique(np.concatenate([keys for keys, _, _ in found]))
+    chunks = [_Chunk(np.searchsorted(keys, some).astype(np.int32), *rest) for some, *rest in found]
+    del found
+    sources, targets = keys // width, keys % width
+    probabilities = np.ones(len(keys))
+    for _ in range(rounds):
+        counts = np.zeros(len(keys))
+        for chunk in chunks:
+            counts[chunk.entries] += chunk.expected(probabilities)
+        probabilities = counts / np.bincount(sources, counts)[sources]
+    return LexicalTable(sources, targets, probabilities)
+
+
+def choose_examples(corpora: Sequence[Corpus], most_pairs: int = MOST_PAIRS) -> tuple[list[tuple[Corpus, Ints]], int]:
+    """Return which examples of corpora to learn from, evenly spaced, and how many: all, unless they are too many."""
+    pairs = [np.prod(np.asarray(corpus.lengths, dtype=np.int64) + [1, 0], axis=1) for corpus in corpora]
+    share = min(1.0, most_pairs / max(1, sum(int(each.sum()) for each in pairs)))
+    chosen = [np.unique((np.arange(int(len(corpus) * share)) / share).astype(np.int64)) for corpus in corpora]
+    return list(zip(corpora, chosen, strict=True)), sum(map(len, chosen))
+
+
+def _in_chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    some, size = list[Example](), 0
+    for example in examples:
+        some.append(example)
+        size += (len(example.source) + 1) * len(example.target)
+        if size >= _PAIRS_AT_A_TIME:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _pairs(examples: Sequence[Example], width: int) -> tuple[Ints, NDArray[np.int32], Ints]:
+    """Return the keys source · width + target that occur, each pair's place among them, and see ``_Chunk.begins``."""
+    source_sizes = np.array([len(example.source) + 1 for example in examples])
+    target_sizes = np.array([len(example.target) for example in examples])
+    sources = np.array([token for example in examples for token in (*example.source, EOS)])
+    targets = np.array([token for example in examples for token in example.target])
+    sizes = np.repeat(source_sizes, target_sizes)  # pairs of each target position
+    ends = np.cumsum(sizes)
+    first = np.repeat(np.cumsum(source_sizes) - source_sizes, target_sizes)  # of its sentence's source tokens
+    positions = np.arange(ends[-1]) + np.repeat(first - (ends - sizes), sizes)
+    keys, places = np.unique(sources[positions] * width + np.repeat(targets, sizes), return_inverse=True)
+    return keys, places.astype(np.int32), ends - sizes

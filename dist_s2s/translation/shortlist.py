@@ -1,0 +1,109 @@
+"""Which target tokens a search needs for a source sentence: the file of a run, and the lists of a batch.
+
+A sentence lists the most frequent target tokens, the likeliest translations of each of its tokens, and its end.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dist_s2s import UserError
+from dist_s2s.models.shortlist import TokenLists
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.vocabulary import EOS, PAD
+
+SHORTLIST = "shortlist.safetensors"
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The tokens to choose from.
+
+    Attributes:
+        frequent: ids of the most frequent target tokens, int64.
+        ends: where the translations of each source token end, int64 [source tokens + 1], from 0 on.
+        ids: the translations of all source tokens, one after the other, int64.
+    """
+
+    frequent: Ints
+    ends: Ints
+    ids: Ints
+
+    def to_bytes(self, source: TextSide, target: TextSide) -> bytes:
+        """Return the content of its file, which names the vocabularies that it belongs to."""
+        tensors = {"frequent": self.frequent, "ends": self.ends, "ids": self.ids}
+        return save({name: torch.from_numpy(value) for name, value in tensors.items()}, _names(source, target))
+
+    @classmethod
+    def load(cls, path: Path, source: TextSide, target: TextSide) -> Self:
+        """Read what ``to_bytes`` returned. Calls no collectives.
+
+        Raises:
+            UserError: it is damaged, or belongs to other vocabularies.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                names, found = file.metadata(), {name: file.get_tensor(name) for name in ("frequent", "ends", "ids")}
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read as a shortlist: {error}") from None
+        for name, expected in _names(source, target).items():
+            if (names or {}).get(name) != expected:
+                raise UserError(
+                    f"{path} belongs to another {name} vocabulary than the run's: export the run again, with --shortlist"
+                )
+        return cls(**found)
+
+    def lists(self, sources: Sequence[Sequence[int]], always: Sequence[Sequence[int]]) -> TokenLists:
+        """Return the lists of sentences.
+
+        Args:
+            sources: their ids.
+            always: what else each lists.
+        """
+        begins, sizes = self.ends[:-1], np.diff(self.ends)
+        lengths = np.array([len(source) + 1 for source in sources])
+        tokens = np.array([token for source in sources for token in (*source, EOS)])
+        found = sizes[tokens]
+        positions = np.arange(found.sum()) + np.repeat(begins[tokens] - (np.cumsum(found) - found), found)
+        numbers = np.arange(len(sources))
+        rows = [
+            np.repeat(np.repeat(numbers, lengths), found),
+            np.repeat(numbers, len(self.frequent) + 1),
+            np.repeat(numbers, [len(each) for each in always]),
+        ]
+        ids = [
+            self.ids[positions],
+            np.tile([*self.frequent, EOS], len(sources)),
+            np.array([token for each in always for token in each], dtype=np.int64),
+        ]
+        return _token_lists(np.concatenate(rows), np.concatenate(ids), len(sources))
+
+
+def _token_lists(rows: Ints, ids: Ints, num_rows: int) -> TokenLists:
+    """Return the lists of what each row has, once or more often."""
+    width = int(ids.max()) + 1
+    keys = np.unique(rows * width + ids)
+    rows, ids = keys // width, keys % width
+    counts = np.bincount(rows, minlength=num_rows)
+    union = np.unique(np.append(ids, PAD))
+    places = np.zeros((num_rows, counts.max()), dtype=np.int64)
+    places[rows, np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]] = np.searchsorted(union, ids)
+    return TokenLists(torch.from_numpy(union), torch.from_numpy(places))
+
+
+def _names(source: TextSide, target: TextSide) -> dict[str, str]:
+    """Return a hash of each side's tokens."""
+    sides = {"source": source, "target": target}
+    return {
+        name: hashlib.sha256("\n".join(side.vocabulary.tokens).encode()).hexdigest() for name, side in sides.items()
+    }

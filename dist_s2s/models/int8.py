@@ -9,8 +9,9 @@ they are not to be had, as on other processors and on GPUs, weights become float
 """
 
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from dist_s2s.models.decoder import DecoderLSTM
 
 # Shapes: N rows, O outputs, I inputs, B sentences, T positions, H hidden_size, G = 4 H gates.
 
-Multiply = Callable[[Tensor], Tensor]
+Packed = Any  # an object of torch.classes, of FBGEMM's own
 Quantized = tuple[Tensor, Tensor]  # codes, int8 [O, I], and scales, float32 [O]
 _ENGINE = "fbgemm"
 _TINY = torch.finfo(torch.float32).tiny
@@ -39,17 +40,29 @@ class Int8Linear(nn.Module):
     def __init__(self, codes_OI: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = codes_OI.shape
-        self._multiply, self._bias = _packed(codes_OI, scale_O), bias_O
-        if self._multiply is None:
+        self._packed, self._bias = _packed(codes_OI, scale_O), bias_O
+        self._quantized = (codes_OI, scale_O) if self._packed is None else None
+        if self._packed is None:
             self._weight_OI = codes_OI * scale_O[:, None]
 
     def forward(self, input_I: Tensor) -> Tensor:
         """Return [..., O] of [..., I]."""
-        if self._multiply is None:
+        if self._packed is None:
             return linear(input_I, self._weight_OI, self._bias)
         largest_1 = torch.linalg.vector_norm(input_I, float("inf"), dim=-1, keepdim=True).clamp_(min=_TINY)
-        output_O = self._multiply(input_I / largest_1)
+        output_O = _multiply(input_I / largest_1, self._packed)
         return output_O.mul_(largest_1) if self._bias is None else torch.addcmul(self._bias, output_O, largest_1)
+
+    def select(self, outputs_U: Tensor) -> "Int8Linear":
+        """Return the layer of some of its outputs, int64 [U], which computes the same of each.
+
+        From the first call on, the codes are kept once more, as they were before FBGEMM had them.
+        """
+        if self._quantized is None:
+            self._quantized = _unpacked(self._packed)
+        codes_OI, scale_O = self._quantized
+        bias_U = None if self._bias is None else self._bias[outputs_U]
+        return Int8Linear(codes_OI[outputs_U], scale_O[outputs_U], bias_U)
 
 
 class StoredLSTM(nn.Module):
@@ -106,30 +119,42 @@ def why_not_int8() -> str | None:
         torch.tensor([[1.0, -1]]),
     )
     try:
-        output_NO = _pack(codes_OI, scale_O)(input_NI)
+        output_NO = _multiply(input_NI, _pack(codes_OI, scale_O))
     except (RuntimeError, AttributeError) as error:
         return f"this version of torch does not offer {_ENGINE}'s operators ({str(error).splitlines()[0]})"
     return None if round(output_NO.item(), 3) == 254 else f"{_ENGINE} computes something else here"
 
 
-def _packed(codes_OI: Tensor, scale_O: Tensor) -> Multiply | None:
-    """Return how inputs [..., I] in [-1, 1] are multiplied; None if that is not possible here."""
+def _packed(codes_OI: Tensor, scale_O: Tensor) -> Packed | None:
+    """Return the weights as FBGEMM wants them; None if that is not possible here."""
     return _pack(codes_OI, scale_O) if codes_OI.device.type == "cpu" and why_not_int8() is None else None
 
 
-def _pack(codes_OI: Tensor, scale_O: Tensor) -> Multiply:
-    operators, before = torch.ops.quantized, torch.backends.quantized.engine
+def _pack(codes_OI: Tensor, scale_O: Tensor) -> Packed:
+    before = torch.backends.quantized.engine
     with warnings.catch_warnings():  # torch tells of its plans for quantised tensors, once
         warnings.simplefilter("ignore")
         zero_O = torch.zeros(len(scale_O), dtype=torch.int64)
         weight_OI = torch._make_per_channel_quantized_tensor(codes_OI, scale_O.double(), zero_O, 0)
     torch.backends.quantized.engine = _ENGINE
     try:
-        packed = operators.linear_prepack(weight_OI, None)
+        packed: Packed = torch.ops.quantized.linear_prepack(weight_OI, None)
     finally:
         torch.backends.quantized.engine = before
-    multiply = operators.linear_with_input_q_dq_qweight_dq_output_fp32
-    return lambda input_I: multiply(input_I, _STEP, _ZERO, packed)
+    return packed
+
+
+def _unpacked(packed: Packed) -> Quantized:
+    weight_OI, _ = torch.ops.quantized.linear_unpack(packed)
+    return weight_OI.int_repr(), weight_OI.q_per_channel_scales().float()
+
+
+def _multiply(input_I: Tensor, packed: Packed) -> Tensor:
+    """Return the products [..., O] of inputs [..., I] in [-1, 1]."""
+    output_O: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+        input_I, _STEP, _ZERO, packed
+    )
+    return output_O
 
 
 def weight_names(model: nn.Module) -> Iterator[str]:

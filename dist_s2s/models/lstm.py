@@ -10,7 +10,7 @@ from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder, Encoding
 from dist_s2s.models.ngram_gate import NgramGate
-from dist_s2s.models.output import apply_output
+from dist_s2s.models.output import apply_to_step
 
 
 class LSTMEncoderDecoder(nn.Module):
@@ -103,7 +103,9 @@ class LSTMEncoderDecoder(nn.Module):
         encoding = self.decoder.attention.prepare(self.encoder(source_BSE, source_lengths_B))
         return encoding, self.decoder.initial_state(encoding)
 
-    def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Return outputs [B, X] after one more target token, and the state after it."""
+    def step(
+        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding, apply_output: bool = True
+    ) -> tuple[Tensor, DecoderState]:
+        """Return outputs [B, X] after one more target token, or the attentional state [B, H]; and the state after it."""
         attentional_BH, state = self.decoder.step(embedded_BE, state, encoding)
-        return apply_output(self.output, attentional_BH), state
+        return apply_to_step(self.output, attentional_BH) if apply_output else attentional_BH, state

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, pad
 _CLASSES_AT_A_TIME = 1024
 
 
-def apply_output(layer: nn.Module, states_NH: Tensor) -> Tensor:
+def apply_to_step(layer: nn.Module, states_NH: Tensor) -> Tensor:
     """Return ``layer(states_NH)``, [N, X], for a search.
 
     An nn.Linear is applied to 1,024 classes at a time: with the few states of a step, a CPU multiplies up to 1.5 times
@@ -21,6 +21,14 @@ def apply_output(layer: nn.Module, states_NH: Tensor) -> Tensor:
     weights = layer.weight.split(_CLASSES_AT_A_TIME)
     biases = [None] * len(weights) if layer.bias is None else layer.bias.split(_CLASSES_AT_A_TIME)
     return torch.cat([linear(states_NH, *part) for part in zip(weights, biases, strict=True)], dim=-1)
+
+
+def linear_of(weight_OH: Tensor, bias_O: Tensor) -> nn.Linear:
+    """Return an nn.Linear of these very tensors, without gradients."""
+    with torch.device("meta"):
+        layer = nn.Linear(weight_OH.shape[1], len(weight_OH)).requires_grad_(False)
+    layer.load_state_dict({"weight": weight_OH, "bias": bias_O}, assign=True)
+    return layer
 
 
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:

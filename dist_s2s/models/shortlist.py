@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.models.output import best_of_logits
-from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncodingT, StateT
+from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, N rows, U tokens that any sentence lists, L tokens of the longest list, H states, E embedding_dim,
 # M given tokens.
@@ -56,7 +56,7 @@ class ListedModel(Generic[EncodingT, StateT]):
 
     def __init__(
         self,
-        model: AttentiveEncoderDecoder[EncodingT, StateT],
+        model: EncoderDecoder[EncodingT, StateT],
         logits: Callable[[Tensor], Tensor],
         lists: TokenLists,
     ) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.models.shortlist import TokenLists
+from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, PAD
 
@@ -63,34 +64,28 @@ class Shortlist:
                 )
         return cls(**found)
 
-    def lists(self, sources: Sequence[Sequence[int]], always: Sequence[Sequence[int]]) -> TokenLists:
-        """Return the lists of sentences.
+    def lists(self, batch: Batch, extra: Sequence[Sequence[int]] | None = None) -> TokenLists:
+        """Return the lists of a batch's sentences (local), which have their tokens and their order whatever the batch.
 
-        Args:
-            sources: their ids.
-            always: what else each lists.
+        extra: what each sentence lists besides.
         """
-        begins, sizes = self.ends[:-1], np.diff(self.ends)
-        lengths = np.array([len(source) + 1 for source in sources])
-        tokens = np.array([token for source in sources for token in (*source, EOS)])
-        found = sizes[tokens]
-        positions = np.arange(found.sum()) + np.repeat(begins[tokens] - (np.cumsum(found) - found), found)
-        numbers = np.arange(len(sources))
-        rows = [
-            np.repeat(np.repeat(numbers, lengths), found),
-            np.repeat(numbers, len(self.frequent) + 1),
-            np.repeat(numbers, [len(each) for each in always]),
-        ]
-        ids = [
-            self.ids[positions],
-            np.tile([*self.frequent, EOS], len(sources)),
-            np.array([token for each in always for token in each], dtype=np.int64),
-        ]
-        return _token_lists(np.concatenate(rows), np.concatenate(ids), len(sources))
+        tokens = batch.source[batch.source_mask].cpu().numpy()
+        sizes = (self.ends[1:] - self.ends[:-1])[tokens]
+        positions = np.arange(sizes.sum()) + np.repeat(self.ends[tokens] - (np.cumsum(sizes) - sizes), sizes)
+        numbers = np.arange(len(batch.source))
+        of_tokens = np.repeat(numbers, batch.source_lengths.cpu().numpy())
+        of_all = np.append(self.frequent, EOS)
+        rows = [np.repeat(of_tokens, sizes), np.repeat(numbers, len(of_all))]
+        ids = [self.ids[positions], np.tile(of_all, len(numbers))]
+        for row, more in enumerate(extra or ()):
+            rows.append(np.full(len(more), row))
+            ids.append(np.array(more, dtype=np.int64))
+        union, places = _lists(np.concatenate(rows), np.concatenate(ids), len(numbers))
+        return TokenLists(*(torch.from_numpy(each).to(batch.source.device) for each in (union, places)))
 
 
-def _token_lists(rows: Ints, ids: Ints, num_rows: int) -> TokenLists:
-    """Return the lists of what each row has, once or more often."""
+def _lists(rows: Ints, ids: Ints, num_rows: int) -> tuple[Ints, Ints]:
+    """Return the ids and the places of ``TokenLists``, of what each row has, once or more often."""
     width = int(ids.max()) + 1
     keys = np.unique(rows * width + ids)
     rows, ids = keys // width, keys % width
@@ -98,7 +93,7 @@ def _token_lists(rows: Ints, ids: Ints, num_rows: int) -> TokenLists:
     union = np.unique(np.append(ids, PAD))
     places = np.zeros((num_rows, counts.max()), dtype=np.int64)
     places[rows, np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]] = np.searchsorted(union, ids)
-    return TokenLists(torch.from_numpy(union), torch.from_numpy(places))
+    return union, places
 
 
 def _names(source: TextSide, target: TextSide) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What a translator asks of its output layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.translation.new_rows import NewRows, Optimizers
 from dist_s2s.translation.output.start import NEVER_CHOSEN
 
-# Shapes: B sentences, T target positions, N tokens, V target vocabulary, H readout_size, X: V or H, as ``layer`` says.
+# Shapes: B sentences, T target positions, N tokens, V target vocabulary, U some of it, H readout_size, X: V or H, as ``layer`` says.
 
 
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These four are
+    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These five are
     collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
@@ -63,6 +63,12 @@ class OutputLayer(Protocol):
 
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
+
+    def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what turns the model's states [N, H] into logits [N, U] of these classes, int64 [U], on this rank.
+
+        It is as things are now: later updates are not seen. Ranks may have different numbers of ids.
+        """
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.

@@ -1,11 +1,14 @@
 """An output layer that every rank holds whole."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.models import best_of_logits
+from dist_s2s.models.int8 import Int8Linear
+from dist_s2s.models.output import apply_to_step, linear_of
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
@@ -58,6 +61,14 @@ class ReplicatedOutput:
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the cross-entropy of each token."""
         return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
+
+    def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a layer of some of the rows."""
+        layer = self.layer
+        if isinstance(layer, Int8Linear):
+            return layer.select(ids_U)
+        assert isinstance(layer, nn.Linear)
+        return partial(apply_to_step, linear_of(layer.weight.detach()[ids_U], layer.bias.detach()[ids_U]))
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

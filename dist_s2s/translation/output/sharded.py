@@ -1,11 +1,13 @@
 """An output layer whose rows are divided among the ranks, trained with the exact loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy
+from dist_s2s.models.output import apply_to_step, linear_of
+from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy, lookup
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_rows
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
@@ -66,6 +68,12 @@ class ShardedOutput:
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the vocabulary-parallel cross-entropy of each token (collective)."""
         return self._exact.token_losses(states_BTH, target_out_BT)
+
+    @torch.no_grad()
+    def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
+        """Look the rows up, so that what comes of them is local (collective)."""
+        weight_UH, bias_U1 = lookup([self._table, self._bias], [ids_U, ids_U])
+        return partial(apply_to_step, linear_of(weight_UH, bias_U1[:, 0]))
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""

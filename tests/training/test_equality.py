@@ -53,8 +53,8 @@ ONE_TABLE = {  # for source, target and output; and a deeper model with another 
     "layer_norm": True,
     "lexical": True,
 }
-# On two ranks all runs. On three and four ranks each run once, but the tied one twice, and on one rank each optimizer and
-# each output layer once: an optimizer does not know how many ranks there are.
+# All on two ranks. On three and four each run once, but the tied one twice, and on one rank each optimizer and each
+# output layer once: an optimizer does not know how many ranks there are.
 RUNS_OF = {1: [RUNS[2], *RUNS[4:]], 2: RUNS, 3: [RUNS[1], RUNS[2], *RUNS[5:]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
 SENTENCES = ["w5 w6 w7", "w9", "w5 w6 w80 w81 nothing", "", "w30 w31 w32 w33"]
 SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]

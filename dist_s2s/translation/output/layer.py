@@ -63,5 +63,8 @@ class OutputLayer(Protocol):
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
 
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M]: ``best_tokens``'s (collective as it is)."""
+
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""

@@ -1,6 +1,6 @@
 """Every option of a search against all hypotheses that there are, and the early end against the full search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise, product
@@ -85,13 +85,14 @@ def search(
     demands: Sequence[Demand] = NONE,
     rows: Sequence[int] = range(4),
     n_best: int | None = None,
+    all_finished: Callable[[bool], bool] = bool,
 ) -> list[list[Hypothesis]]:
     setting, of_rows = setting_of(seed), list(rows)
     wanted = Demands.among([demands[row] for row in rows], GIVEN, demands) if any(d.size for d in demands) else None
     options = {"n_best": n_best, "ranking": ranking, "rules": rules, "demands": wanted}
     best_tokens = partial(_best, forbidden=FORBIDDEN)
     arguments = setting.source[of_rows], LENGTHS[of_rows], setting.table, best_tokens, SOS, EOS
-    return beam_search(setting.model, *arguments, torch.tensor(LIMITS)[of_rows], beam_size, **options)
+    return beam_search(setting.model, *arguments, torch.tensor(LIMITS)[of_rows], beam_size, all_finished, **options)
 
 
 def _best(logits: Tensor, k: int, forbidden: list[int]) -> tuple[Tensor, Tensor]:
@@ -170,6 +171,19 @@ def test_a_narrow_beam_keeps_rules_and_demands_whatever_its_companions(demands: 
             for row, found in zip(rows, search(8, beam_size, ranking, rules, demands, rows), strict=True):
                 assert [each.ids for each in found] == [each.ids for each in together[row]]
                 assert [e.score for e in found] == pytest.approx([e.score for e in together[row]], rel=1e-9)
+
+
+@pytest.mark.parametrize("demands", [NONE, BOTH])
+def test_a_rank_that_waits_for_others_finds_the_same(demands: Sequence[Demand]) -> None:
+    answers = list[bool]()
+
+    def all_finished(mine: bool) -> bool:
+        answers.append(mine)
+        return len(answers) > 7
+
+    settings = {"beam_size": 3, "ranking": Ranking(0.6, 0.2), "rules": Rules(1, 2), "demands": demands}
+    assert search(8, **settings, all_finished=all_finished) == search(8, **settings)
+    assert answers[-3:] == [True] * 3
 
 
 def test_the_likeliest_tokens_are_asked_for_as_far_as_rules_can_forbid() -> None:

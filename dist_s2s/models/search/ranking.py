@@ -16,7 +16,7 @@ class Ranking:
 
     score = log-probability / length**length_penalty + coverage_penalty · Σ_s log(min(Σ_t attention_ts, 1))
 
-    Wu et al. 2016 (arXiv:1609.08144), section 7, with the plain power of the length that came before theirs. Length and
+    Wu et al. 2016 (arXiv:1609.08144), section 7, with the plain power of the length, which they tried first. Length and
     sums count the end token, of the target (t) and of the source (s).
 
     Attributes:

@@ -9,8 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, chosen_search, open_output, positive_int, program, run_command
+from dist_s2s import UserError, counted
+from dist_s2s.cli.command_line import (
+    add_replace_unknown,
+    add_search_options,
+    chosen_search,
+    open_output,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
@@ -36,6 +44,10 @@ def main() -> int:
         )
     if arguments.prefix is not None and arguments.input is None:
         raise UserError("--prefix needs --input FILE, whose lines its lines belong to")
+    if arguments.replace_unknown and arguments.print_alignment:
+        raise UserError(
+            "--print_alignment aligns what was found, but --replace_unknown writes other words: leave out one of them"
+        )
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
 
     if arguments.input is None and check_torchrun()[1] > 1:
@@ -58,6 +70,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
     add_demand_options(parser)
+    add_replace_unknown(parser)
     parser.add_argument(
         "--nbest",
         type=positive_int,
@@ -94,6 +107,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
     from dist_s2s.translation.attention import check_attention
     from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.unknown_words import check_replaceable
 
     started = time.monotonic()
     if _is_typed(arguments):
@@ -101,6 +115,8 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     translator = load_translator(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
+    if arguments.replace_unknown:
+        check_replaceable(translator)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
     if _is_typed(arguments):
         print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)
@@ -111,10 +127,9 @@ def _options(arguments: argparse.Namespace, translator: "Translator") -> "Search
     """Return how to search; UserError, the same on every rank, for what this model cannot do."""
     from dist_s2s.translation.search_options import SearchOptions
 
-    options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-        arguments.length_factor, arguments.extra_length
-    )
-    options = options.with_choices(chosen_search(arguments))
+    choices = {**chosen_search(arguments), "replace_unknown": arguments.replace_unknown}
+    options = SearchOptions.of(translator.config, arguments.beam_size).with_choices(choices)
+    options = options.with_limits(arguments.length_factor, arguments.extra_length)
     options.check(translator.config, len(translator.target.vocabulary))
     return options
 
@@ -140,8 +155,7 @@ def _groups(
         return wanted.checked(groups, name, translator, options)
 
     if path is None:
-        typed = _is_typed(arguments)
-        yield from (typed_groups() if typed else read(sys.stdin.fileno(), "stdin", may_pause=True))
+        yield from typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
         return
     with open(path, "rb", buffering=0) as file:
         is_file = path.is_file()
@@ -184,6 +198,7 @@ def _translate(
 ) -> None:
     """Write the translations of a group and those after it, each as soon as it is through (collective)."""
     from dist_s2s.translation.attention import align_candidates
+    from dist_s2s.translation.unknown_words import replace_unknown
 
     ranks, n_best = translator.ranks, arguments.nbest or 1
     form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
@@ -193,6 +208,8 @@ def _translate(
             prefixes = wanted.prefixes_of(counts.lines, len(group))
             found = translator.translate(group, options, n_best=n_best, prefixes=prefixes, terms=wanted.terms)
             wanted.add(found, counts.lines, translator)
+            if arguments.replace_unknown:
+                found = replace_unknown(translator, found)
             aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
             parts = zip(group, found, aligned, strict=True)
             text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
@@ -202,7 +219,7 @@ def _translate(
             group = ranks.together(lambda: next(groups, []))
     except KeyboardInterrupt:
         if ranks.is_first:
-            print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)
+            print(f"\ninterrupted; {counted(counts.lines, 'line is', 'lines are')} translated", file=sys.stderr)
         _tell(counts, wanted, ranks)
         raise
     except UserError:
@@ -212,7 +229,6 @@ def _translate(
 
 
 def _tell(counts: Counts, wanted: Wanted, ranks: "Ranks") -> None:
-    """Write the warnings about the translations so far."""
     counts.tell(ranks.is_first)
     wanted.tell(ranks.is_first, counts.lines)
 

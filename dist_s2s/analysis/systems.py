@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
@@ -14,6 +14,7 @@ from dist_s2s.translation.load import load_translator, read_run
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.unknown_words import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,21 @@ class SearchChoice:
     beam_size: int
     length_factor: float | None
     extra_length: int | None
+    replace_unknown: bool = False
     others: Mapping[str, int | float] = field(default_factory=dict)
 
     def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search."""
-        options = SearchOptions.of(translator.config, self.beam_size)
-        return options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
+        """Return the settings of a run's search.
+
+        Raises:
+            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
+        """
+        if self.replace_unknown:
+            check_replaceable(translator)
+        options = replace(SearchOptions.of(translator.config, self.beam_size), replace_unknown=self.replace_unknown)
+        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
+        options.check(translator.config, len(translator.target.vocabulary))
+        return options
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,9 @@ def check_lines(name: str, lines: Sequence[str], data: str, pairs: Pairs) -> Seq
         UserError: there are not as many as pairs.
     """
     if len(lines) != len(pairs):
-        what = "line" if len(lines) == 1 else "lines"
         raise UserError(
-            f"{name} has {len(lines):,} {what}, but there are {len(pairs):,} pairs in {data}: each pair needs a line, "
-            "which may be empty"
+            f"{name} has {counted(len(lines), 'line')}, but {data} has {counted(len(pairs), 'pair')}: each pair needs "
+            "a line, which may be empty"
         )
     return lines
 

@@ -105,7 +105,7 @@ class Wanted:
             return None
         prefixes = self.prefixes_of(begin, len(group))
         group = group if prefixes is None else group[: len(prefixes)]  # too few are told at the end
-        cut = translator.cut(group)
+        cut, _ = translator.cut(group)
         for place, (pieces, demands) in enumerate(
             zip(cut, demands_of(cut, prefixes, self.terms, translator.source), strict=True)
         ):

@@ -1,7 +1,7 @@
 """How translations are searched for."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.models import Ranking, Rules
-from dist_s2s.translation.output.start import NEVER_CHOSEN
+from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class SearchOptions:
         beam_size: hypotheses kept for a sentence; 1 is greedy search.
         length_factor, extra_length: a translation has at most ``length_factor`` · source tokens + ``extra_length``
             tokens, EOS counted on both sides. The defaults are for runs that have not measured their training pairs.
+        replace_unknown: the token for unknown words may be chosen, and what is found is for
+            ``unknown_words.replace_unknown``.
         length_penalty, coverage_penalty: what scores are, see ``Ranking``.
         min_length, no_repeat_ngram: which tokens may not come, see ``Rules``.
     """
@@ -29,6 +31,7 @@ class SearchOptions:
     beam_size: int = 1
     length_factor: float = 6.0
     extra_length: int = 50
+    replace_unknown: bool = False
     length_penalty: float = 1.0
     coverage_penalty: float = 0.0
     min_length: int = 0
@@ -71,7 +74,7 @@ class SearchOptions:
             config: the run's.
             vocabulary_size: target tokens, the special ones among them.
         """
-        usable = vocabulary_size - len(NEVER_CHOSEN)
+        usable = vocabulary_size - len(self.never_chosen)
         if self.beam_size > usable:
             raise UserError(
                 f"beam_size is {self.beam_size}, but there are only {usable} target tokens to choose from; lower it"
@@ -90,6 +93,11 @@ class SearchOptions:
     def rules(self) -> Rules:
         """Which tokens may not come."""
         return Rules(self.min_length, self.no_repeat_ngram)
+
+    @property
+    def never_chosen(self) -> Sequence[int]:
+        """Ids that are in no translation."""
+        return NEVER_CHOSEN_BUT_UNKNOWN if self.replace_unknown else NEVER_CHOSEN
 
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.int8_table import as_numbers
+from dist_s2s.translation.int8_table import as_numbers, row_dim
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
@@ -63,6 +64,7 @@ class Translator:
         with torch.device("meta") if quantized else nullcontext():
             self.output = make_output(config, num_classes, self.target_table, ranks)
             self.core = make_model(config, self.output.layer).to(device=device, dtype=parameter_dtype(config))
+        self._core_numbers = sum(parameter.numel() for parameter in self.core.parameters())  # int8 layers have none
         self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks, quantized)
 
     @property
@@ -73,6 +75,11 @@ class Translator:
             del own["source_table"]
         output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
         return own | output | self.source_rows.named_tables
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model has, on all ranks together: int8 ones count as those they stand for."""
+        return self._core_numbers + sum(table.num_embeddings * row_dim(table) for table in self.tables.values())
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -125,22 +132,22 @@ class Translator:
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
 
         Args:
-            sentences, options, after_batch, n_best: as there.
             prefixes: of each sentence, the target ids that its translation begins with.
             terms: phrases that translations contain; one without enough length or beam may lack them.
         """
-        cut = self.cut(sentences)
-        demands = list(chain.from_iterable(demands_of(cut, prefixes, terms, self.source)))
-        found = iter(self.search_n_best(list(chain.from_iterable(cut)), n_best, options, after_batch, demands))
+        cut, sources = self.cut(sentences)
+        demands = [demand for some in demands_of(cut, prefixes, terms, self.source) for demand in some]
+        found = iter(self._search_sources(sources, n_best, options, after_batch, demands))
         return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
 
-    def cut(self, sentences: Sequence[str]) -> list[list[str]]:
-        """Return the pieces that each sentence is translated in: itself, unless it is long."""
-        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
-        return [
-            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
-            for sentence, length in zip(sentences, lengths, strict=True)
-        ]
+    def cut(self, sentences: Sequence[str]) -> tuple[list[list[str]], list[list[int]]]:
+        """Return the pieces that each sentence is translated in, itself unless it is long, and all pieces' ids."""
+        cut, sources = list[list[str]](), list[list[int]]()
+        for sentence, source in zip(sentences, self.source.encode_all(sentences), strict=True):
+            is_long = len(source) > self.batching.max_source_tokens
+            cut.append(cut_sentence(sentence, self.source, self.batching.max_source_tokens) if is_long else [sentence])
+            sources += self.source.encode_all(cut[-1]) if is_long else [source]
+        return cut, sources
 
     def search(
         self,
@@ -169,16 +176,27 @@ class Translator:
             n_best: hypotheses of a sentence; fewer where the search has found fewer, and never more than its beam size.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
-            demands: of each sentence. The translation of one without a token stays without.
+            demands: of each sentence; that of one without a token counts for nothing.
 
         Raises:
             UserError: on every rank, for options that do not fit the model.
         """
+        return self._search_sources(self.source.encode_all(sentences), n_best, options, after_batch, demands or ())
+
+    def _search_sources(
+        self,
+        sources: Sequence[list[int]],
+        n_best: int,
+        options: SearchOptions | None,
+        after_batch: Callable[[], None],
+        demands: Sequence[Demand],
+    ) -> list[list[Hypothesis]]:
+        """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
         options.check(self.config, len(self.target.vocabulary))
-        sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
-        wanted = [demand for demand, source in zip(demands or (), sources, strict=False) if source]
+        some = demands if any(demand.size for demand in demands) else ()
+        wanted = [demand for demand, source in zip(some, sources, strict=False) if source]
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
             for number, found in self._search(examples, options, after_batch, n_best, wanted):
@@ -201,29 +219,25 @@ class Translator:
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
         limits = options.max_lengths(examples.lengths[:, 0] + 1)
-        has_demands = any(demand.size for demand in wanted)
         for batch in self.batching.batches(examples, self.ranks, options.beam_size, limits):
-            demands = None
-            if has_demands:
-                mine = [wanted[number] for number in batch.indices] or [Demand()]
-                demands = Demands.among(mine, self.output.given_tokens, wanted)
-            found = self._search_batch(batch, options, n_best, demands)
+            found = self._search_batch(batch, options, n_best, wanted)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
 
     @torch.no_grad()
     def _search_batch(
-        self, batch: Batch, options: SearchOptions, n_best: int, demands: Demands | None
+        self, batch: Batch, options: SearchOptions, n_best: int, wanted: Sequence[Demand]
     ) -> list[list[Hypothesis]]:
-        limits = options.max_lengths(batch.source_lengths)
-        if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
-            limits = torch.zeros_like(limits)
+        # The row of a rank that has no sentence only joins the others' lookups.
+        limits = options.max_lengths(batch.source_lengths) * bool(batch.indices)
+        mine = [wanted[number] for number in batch.indices] or [Demand()] if wanted else []
+        given_tokens = partial(self.output.given_tokens, forbidden=options.never_chosen)
         return beam_search(
             self.core,
             self.source_rows(batch),
             batch.source_lengths,
             embed=self.target_table,
-            best_tokens=self.output.best_tokens,
+            best_tokens=partial(self.output.best_tokens, forbidden=options.never_chosen),
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,
@@ -232,5 +246,5 @@ class Translator:
             n_best=n_best,
             ranking=options.ranking,
             rules=options.rules,
-            demands=demands,
+            demands=Demands.among(mine, given_tokens, wanted) if wanted else None,
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.translation.new_rows import NewRows, Optimizers
+from dist_s2s.translation.output.start import NEVER_CHOSEN
 
 # Shapes: B sentences, T target positions, N tokens, V target vocabulary, H readout_size, X: V or H, as ``layer`` says.
 
@@ -63,8 +64,11 @@ class OutputLayer(Protocol):
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
 
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_tokens`` has them."""
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
+        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
+
+        Forbidden ones have no probability, which is that of the others.
+        """

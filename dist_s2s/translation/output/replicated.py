@@ -59,10 +59,10 @@ class ReplicatedOutput:
         """Return the cross-entropy of each token."""
         return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
 
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return what the logits give these tokens."""
-        return given_of_logits(outputs_NX, ids_NM, NEVER_CHOSEN)
+        return given_of_logits(outputs_NX, ids_NM, forbidden)
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""
-        return best_of_logits(outputs_NX, k, NEVER_CHOSEN)
+        return best_of_logits(outputs_NX, k, forbidden)

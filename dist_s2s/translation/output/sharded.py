@@ -68,11 +68,11 @@ class ShardedOutput:
         """Return the vocabulary-parallel cross-entropy of each token (collective)."""
         return self._exact.token_losses(states_BTH, target_out_BT)
 
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return what all shards together give these classes (collective)."""
         sizes = {"num_classes": self._exact.num_classes, "chunk_elements": self._exact.chunk_elements}
-        return given_classes(self._table, self._bias, outputs_NX, ids_NM, NEVER_CHOSEN, **sizes)
+        return given_classes(self._table, self._bias, outputs_NX, ids_NM, forbidden, **sizes)
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""
-        return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)
+        return self._exact.top_k(outputs_NX, k, forbidden)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models import best_of_logits
+from dist_s2s.models import best_of_logits, given_of_logits
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
@@ -58,6 +58,10 @@ class ReplicatedOutput:
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the cross-entropy of each token."""
         return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return what the logits give these tokens."""
+        return given_of_logits(outputs_NX, ids_NM, forbidden)
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

@@ -10,6 +10,7 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    chosen_search,
     open_output,
     positive_int,
     program,
@@ -50,7 +51,11 @@ def main() -> int:
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
         choice = SearchChoice(
-            arguments.beam_size, arguments.length_factor, arguments.extra_length, arguments.replace_unknown
+            arguments.beam_size,
+            arguments.length_factor,
+            arguments.extra_length,
+            arguments.replace_unknown,
+            chosen_search(arguments),
         )
         if translator is not None and arguments.hypotheses is None:
             choice.options(translator)  # what it cannot do is told before the work

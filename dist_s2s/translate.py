@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,11 +13,13 @@ from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    chosen_search,
     open_output,
     positive_int,
     program,
     run_command,
 )
+from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sentences import read_groups
@@ -26,6 +27,7 @@ from dist_s2s.cli.translated_lines import Counts, Form
 
 if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
+    from dist_s2s.translation.search_options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
@@ -40,6 +42,8 @@ def main() -> int:
         raise UserError(
             f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
         )
+    if arguments.prefix is not None and arguments.input is None:
+        raise UserError("--prefix needs --input FILE, whose lines its lines belong to")
     if arguments.replace_unknown and arguments.print_alignment:
         raise UserError(
             "--print_alignment aligns what was found, but --replace_unknown writes other words: leave out one of them"
@@ -50,10 +54,12 @@ def main() -> int:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as ranks:
         translator = _load(arguments, ranks)
-        groups = _groups(arguments, translator)
+        options = _options(arguments, translator)
+        wanted = ranks.together(lambda: Wanted.read(arguments, translator))
+        groups = _groups(arguments, translator, options, wanted)
         first = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
         with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
-            _translate(arguments, translator, first, groups, output)
+            _translate(arguments, translator, options, wanted, first, groups, output)
     return 0
 
 
@@ -63,6 +69,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    add_demand_options(parser)
     add_replace_unknown(parser)
     parser.add_argument(
         "--nbest",
@@ -116,11 +123,24 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     return translator
 
 
+def _options(arguments: argparse.Namespace, translator: "Translator") -> "SearchOptions":
+    """Return how to search; UserError, the same on every rank, for what this model cannot do."""
+    from dist_s2s.translation.search_options import SearchOptions
+
+    choices = {**chosen_search(arguments), "replace_unknown": arguments.replace_unknown}
+    options = SearchOptions.of(translator.config, arguments.beam_size).with_choices(choices)
+    options = options.with_limits(arguments.length_factor, arguments.extra_length)
+    options.check(translator.config, len(translator.target.vocabulary))
+    return options
+
+
 def _is_typed(arguments: argparse.Namespace) -> bool:
     return arguments.input is None and os.isatty(sys.stdin.fileno())
 
 
-def _groups(arguments: argparse.Namespace, translator: "Translator") -> Iterator[list[str]]:
+def _groups(
+    arguments: argparse.Namespace, translator: "Translator", options: "SearchOptions", wanted: Wanted
+) -> Iterator[list[str]]:
     """Yield the input's groups of lines.
 
     A file is checked as a whole before its first line is translated, so that a fault in it leaves nothing half done.
@@ -131,16 +151,18 @@ def _groups(arguments: argparse.Namespace, translator: "Translator") -> Iterator
     def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
         size = _BATCHES_OF_A_GROUP * batch
         groups = read_groups(descriptor, name, size, may_pause=may_pause, first_size=batch)
-        return _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+        groups = _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+        return wanted.checked(groups, name, translator, options)
 
     if path is None:
-        groups = typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
-        yield from groups
+        yield from typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
         return
     with open(path, "rb", buffering=0) as file:
         is_file = path.is_file()
         if not is_file and ranks.world_size > 1:
             raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
+        if not is_file and wanted.prefixes is not None:
+            raise UserError(f"--prefix needs a file whose lines can be counted first, but {path} is none")
         if is_file:
             for _ in read(file.fileno(), str(path), may_pause=False):
                 pass
@@ -168,25 +190,24 @@ def _without_long(groups: Iterator[list[str]], name: str, translator: "Translato
 def _translate(
     arguments: argparse.Namespace,
     translator: "Translator",
+    options: "SearchOptions",
+    wanted: Wanted,
     group: list[str],
     groups: Iterator[list[str]],
     output: TextIO,
 ) -> None:
     """Write the translations of a group and those after it, each as soon as it is through (collective)."""
     from dist_s2s.translation.attention import align_candidates
-    from dist_s2s.translation.search_options import SearchOptions
     from dist_s2s.translation.unknown_words import replace_unknown
 
     ranks, n_best = translator.ranks, arguments.nbest or 1
-    options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-        arguments.length_factor, arguments.extra_length
-    )
-    options = replace(options, replace_unknown=arguments.replace_unknown)
     form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
     counts = Counts(options.longest, translator.batching.max_source_tokens)
     try:
         while group:
-            found = translator.translate(group, options, n_best=n_best)
+            prefixes = wanted.prefixes_of(counts.lines, len(group))
+            found = translator.translate(group, options, n_best=n_best, prefixes=prefixes, terms=wanted.terms)
+            wanted.add(found, counts.lines, translator)
             if arguments.replace_unknown:
                 found = replace_unknown(translator, found)
             aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
@@ -199,12 +220,17 @@ def _translate(
     except KeyboardInterrupt:
         if ranks.is_first:
             print(f"\ninterrupted; {counted(counts.lines, 'line is', 'lines are')} translated", file=sys.stderr)
-        counts.tell(ranks.is_first)
+        _tell(counts, wanted, ranks)
         raise
     except UserError:
-        counts.tell(ranks.is_first)
+        _tell(counts, wanted, ranks)
         raise
+    _tell(counts, wanted, ranks)
+
+
+def _tell(counts: Counts, wanted: Wanted, ranks: "Ranks") -> None:
     counts.tell(ranks.is_first)
+    wanted.tell(ranks.is_first, counts.lines)
 
 
 def _write(output: TextIO, text: str) -> bool:

@@ -1,8 +1,8 @@
 """The systems that an evaluation compares, each a run or a file of translations, brought to the same test pairs."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -34,19 +34,26 @@ class System:
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """How runs translate; None: as each was trained to."""
+    """How runs translate; None: as each was trained to. ``others`` are attributes of SearchOptions by name."""
 
     beam_size: int
     length_factor: float | None
     extra_length: int | None
     replace_unknown: bool = False
+    others: Mapping[str, int | float] = field(default_factory=dict)
 
     def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search; UserError if its unknown words cannot be replaced, but are to be."""
+        """Return the settings of a run's search.
+
+        Raises:
+            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
+        """
         if self.replace_unknown:
             check_replaceable(translator)
         options = replace(SearchOptions.of(translator.config, self.beam_size), replace_unknown=self.replace_unknown)
-        return options.with_limits(self.length_factor, self.extra_length)
+        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
+        options.check(translator.config, len(translator.target.vocabulary))
+        return options
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ def _translate(
         found = translate_pairs(translator, pairs, options)
         about["seconds"] = time.monotonic() - started
         about |= {"beam_size": options.beam_size, "translations_cut": found.cut, "longest_translation": options.longest}
+        about["search"] = dict(choice.others)
         lines = [hypothesis for _, _, hypothesis in found.rows]
         if translator.target.normalization != side.normalization:
             notes.append(

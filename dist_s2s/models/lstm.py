@@ -1,5 +1,8 @@
 """The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -10,7 +13,7 @@ from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder, Encoding
 from dist_s2s.models.ngram_gate import NgramGate
-from dist_s2s.models.output import apply_to_step
+from dist_s2s.models.output import apply_output
 
 
 class LSTMEncoderDecoder(nn.Module):
@@ -86,15 +89,15 @@ class LSTMEncoderDecoder(nn.Module):
 
         Row t belongs to the token after target position t. The model must have attention.
         """
-        attention, seen = self.decoder.attention, list[Tensor]()
-        assert isinstance(attention, GlobalAttention | AdditiveAttention)
-
-        def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
-            seen.append(attention.weights(*inputs))
-
-        with attention.register_forward_hook(record):  # with input feeding, a position at a time
+        with self._recording() as seen:  # with input feeding, a position at a time
             self(source_BSE, source_lengths_B, target_BTE, apply_output=False)
         return torch.cat(seen, dim=1)
+
+    def without_output(self) -> "LSTMEncoderDecoder":
+        """Return a model that shares all layers with this one but the output layer: its outputs are states [B, H]."""
+        other = copy(self)
+        other._modules = {**self._modules, "output": nn.Identity()}
+        return other
 
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[Encoding, DecoderState]:
         """Return the source as the decoder sees it, and the decoder's state before the first target token."""
@@ -103,9 +106,31 @@ class LSTMEncoderDecoder(nn.Module):
         encoding = self.decoder.attention.prepare(self.encoder(source_BSE, source_lengths_B))
         return encoding, self.decoder.initial_state(encoding)
 
-    def step(
-        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding, apply_output: bool = True
-    ) -> tuple[Tensor, DecoderState]:
-        """Return outputs [B, X] after one more target token, or the attentional state [B, H]; and the state after it."""
+    def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
+        """Return outputs [B, X] after one more target token, and the state after it."""
         attentional_BH, state = self.decoder.step(embedded_BE, state, encoding)
-        return apply_to_step(self.output, attentional_BH) if apply_output else attentional_BH, state
+        return apply_output(self.output, attentional_BH), state
+
+    def step_with_attention(
+        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding
+    ) -> tuple[Tensor, DecoderState, Tensor]:
+        """Return what ``step`` does, and what the position looks at in the source, [B, S].
+
+        The model must have attention, whose scores are computed twice.
+        """
+        with self._recording() as seen:
+            outputs_BX, state = self.step(embedded_BE, state, encoding)
+        [weights_B1S] = seen
+        return outputs_BX, state, weights_B1S[:, 0]
+
+    @contextmanager
+    def _recording(self) -> Iterator[list[Tensor]]:
+        """Within: keep the weights of attention, [B, T, S] of each of its calls."""
+        attention, seen = self.decoder.attention, list[Tensor]()
+        assert isinstance(attention, GlobalAttention | AdditiveAttention)
+
+        def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
+            seen.append(attention.weights(*inputs))
+
+        with attention.register_forward_hook(record):
+            yield seen

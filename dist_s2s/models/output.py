@@ -9,7 +9,7 @@ from torch.nn.functional import linear, pad
 _CLASSES_AT_A_TIME = 1024
 
 
-def apply_to_step(layer: nn.Module, states_NH: Tensor) -> Tensor:
+def apply_output(layer: nn.Module, states_NH: Tensor) -> Tensor:
     """Return ``layer(states_NH)``, [N, X], for a search.
 
     An nn.Linear is applied to 1,024 classes at a time: with the few states of a step, a CPU multiplies up to 1.5 times
@@ -29,6 +29,16 @@ def linear_of(weight_OH: Tensor, bias_O: Tensor) -> nn.Linear:
         layer = nn.Linear(weight_OH.shape[1], len(weight_OH)).requires_grad_(False)
     layer.load_state_dict({"weight": weight_OH, "bias": bias_O}, assign=True)
     return layer
+
+
+def given_of_logits(logits_NV: Tensor, ids_NM: Tensor, forbidden: Sequence[int]) -> Tensor:
+    """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_of_logits`` has them.
+
+    It is not modified. No collective.
+    """
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32), copy=True)
+    logits_NV[:, forbidden] = float("-inf")
+    return logits_NV.log_softmax(dim=-1).gather(1, ids_NM)
 
 
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:

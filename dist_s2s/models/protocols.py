@@ -39,10 +39,14 @@ class EncoderDecoder(Protocol[EncodingT, StateT]):
     def encode(self, source_BSE: Tensor, source_lengths_B: Tensor) -> tuple[EncodingT, StateT]:
         """Return the encoded source, which stays as it is, and the state before the first target token."""
 
-    def step(
-        self, embedded_BE: Tensor, state: StateT, encoding: EncodingT, apply_output: bool = True
-    ) -> tuple[Tensor, StateT]:
-        """Return the outputs [B, X] after one more target token, and the state after it.
+    def step(self, embedded_BE: Tensor, state: StateT, encoding: EncodingT) -> tuple[Tensor, StateT]:
+        """Return the outputs [B, X] after one more target token, and the state after it."""
 
-        apply_output: if not, they are what the output layer is to be applied to.
-        """
+
+class AttentiveEncoderDecoder(EncoderDecoder[EncodingT, StateT], Protocol[EncodingT, StateT]):
+    """A model that can tell what it looks at."""
+
+    def step_with_attention(
+        self, embedded_BE: Tensor, state: StateT, encoding: EncodingT
+    ) -> tuple[Tensor, StateT, Tensor]:
+        """Return what ``step`` does, and the attention of the position, [B, S]: rows of sum 1, 0 at padding."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.models.output import best_of_logits
-from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
+from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, N rows, U tokens that any sentence lists, L tokens of the longest list, H states, E embedding_dim,
 # M given tokens.
@@ -49,14 +49,14 @@ class ListedModel(Generic[EncodingT, StateT]):
     Its outputs [N, L] are logits, in the order of the rows' lists; -inf after the end of a list.
 
     Args:
-        model: whose output layer is not applied.
-        logits: turns states [N, H] into the logits [N, U] of the rows of the output layer; of padding -inf.
+        model: its outputs are states, to which no output layer is applied.
+        logits: turns states [N, H] into the logits [N, U] of the listed tokens, which may be changed.
         lists: of the batch's sentences.
     """
 
     def __init__(
         self,
-        model: EncoderDecoder[EncodingT, StateT],
+        model: AttentiveEncoderDecoder[EncodingT, StateT],
         logits: Callable[[Tensor], Tensor],
         lists: TokenLists,
     ) -> None:
@@ -72,7 +72,7 @@ class ListedModel(Generic[EncodingT, StateT]):
         self, embedded_NE: Tensor, state: StateT, encoding: ListedEncoding[EncodingT]
     ) -> tuple[Tensor, StateT]:
         """Return the outputs [N, L] after one more target token, and the state after it."""
-        states_NH, state = self._model.step(embedded_NE, state, encoding.encoding, apply_output=False)
+        states_NH, state = self._model.step(embedded_NE, state, encoding.encoding)
         return self._listed(states_NH, encoding), state
 
     def step_with_attention(
@@ -80,7 +80,7 @@ class ListedModel(Generic[EncodingT, StateT]):
     ) -> tuple[Tensor, StateT, Tensor]:
         """Return what ``step`` does, and what the position looks at in the source, [N, S]."""
         states_NH, state, weights_NS = self._model.step_with_attention(
-            embedded_NE, state, encoding.encoding, apply_output=False
+            embedded_NE, state, encoding.encoding
         )
         return self._listed(states_NH, encoding), state, weights_NS
 
@@ -99,4 +99,6 @@ class ListedModel(Generic[EncodingT, StateT]):
 
     def _listed(self, states_NH: Tensor, encoding: ListedEncoding[EncodingT]) -> Tensor:
         self._places_NL = encoding.places_BL
-        return self._logits(states_NH).gather(1, encoding.places_BL)
+        logits_NU = self._logits(states_NH)
+        logits_NU[:, 0] = -torch.inf  # of padding
+        return logits_NU.gather(1, encoding.places_BL)

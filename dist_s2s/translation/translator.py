@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Hypothesis, beam_search
+from dist_s2s.models import Demand, Demands, Hypothesis, beam_search
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
@@ -27,6 +27,7 @@ from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
+from dist_s2s.translation.terms import Terms, demands_of
 
 
 class Translator:
@@ -123,18 +124,30 @@ class Translator:
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
         n_best: int = 1,
+        prefixes: Sequence[Sequence[int]] | None = None,
+        terms: Terms | None = None,
     ) -> list[Translation]:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
+
+        Args:
+            prefixes: of each sentence, the target ids that its translation begins with.
+            terms: phrases that translations contain; one without enough length or beam may lack them.
         """
+        cut, sources = self.cut(sentences)
+        demands = [demand for some in demands_of(cut, prefixes, terms, self.source) for demand in some]
+        found = iter(self._search_sources(sources, n_best, options, after_batch, demands))
+        return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
+
+    def cut(self, sentences: Sequence[str]) -> tuple[list[list[str]], list[list[int]]]:
+        """Return the pieces that each sentence is translated in, itself unless it is long, and all pieces' ids."""
         cut, sources = list[list[str]](), list[list[int]]()
         for sentence, source in zip(sentences, self.source.encode_all(sentences), strict=True):
             is_long = len(source) > self.batching.max_source_tokens
             cut.append(cut_sentence(sentence, self.source, self.batching.max_source_tokens) if is_long else [sentence])
             sources += self.source.encode_all(cut[-1]) if is_long else [source]
-        found = iter(self._search_sources(sources, n_best, options, after_batch))
-        return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
+        return cut, sources
 
     def search(
         self,
@@ -151,6 +164,7 @@ class Translator:
         n_best: int,
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
+        demands: Sequence[Demand] | None = None,
     ) -> list[list[Hypothesis]]:
         """Return for each sentence its hypotheses, the best first, on every rank (collective).
 
@@ -162,8 +176,12 @@ class Translator:
             n_best: hypotheses of a sentence; fewer where the search has found fewer, and never more than its beam size.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
+            demands: of each sentence; that of one without a token counts for nothing.
+
+        Raises:
+            UserError: on every rank, for options that do not fit the model.
         """
-        return self._search_sources(self.source.encode_all(sentences), n_best, options, after_batch)
+        return self._search_sources(self.source.encode_all(sentences), n_best, options, after_batch, demands or ())
 
     def _search_sources(
         self,
@@ -171,14 +189,18 @@ class Translator:
         n_best: int,
         options: SearchOptions | None,
         after_batch: Callable[[], None],
+        demands: Sequence[Demand],
     ) -> list[list[Hypothesis]]:
         """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
+        options.check(self.config, len(self.target.vocabulary))
         examples = ExampleList(Example(source, []) for source in sources if source)
+        some = demands if any(demand.size for demand in demands) else ()
+        wanted = [demand for demand, source in zip(some, sources, strict=False) if source]
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
-            for number, found in self._search(examples, options, after_batch):
-                mine.append((number, [(each.ids, each.score, each.is_cut) for each in found[:n_best]]))
+            for number, found in self._search(examples, options, after_batch, n_best, wanted):
+                mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
         by_number = {
             number: [Hypothesis(*values) for values in found]
             for part in self.ranks.gather_texts(json.dumps(mine))
@@ -188,20 +210,28 @@ class Translator:
         return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
 
     def _search(
-        self, examples: ExampleList, options: SearchOptions, after_batch: Callable[[], None]
+        self,
+        examples: ExampleList,
+        options: SearchOptions,
+        after_batch: Callable[[], None],
+        n_best: int,
+        wanted: Sequence[Demand],
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
         limits = options.max_lengths(examples.lengths[:, 0] + 1)
         for batch in self.batching.batches(examples, self.ranks, options.beam_size, limits):
-            found = self._search_batch(batch, options)
+            found = self._search_batch(batch, options, n_best, wanted)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
 
     @torch.no_grad()
-    def _search_batch(self, batch: Batch, options: SearchOptions) -> list[list[Hypothesis]]:
-        limits = options.max_lengths(batch.source_lengths)
-        if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
-            limits = torch.zeros_like(limits)
+    def _search_batch(
+        self, batch: Batch, options: SearchOptions, n_best: int, wanted: Sequence[Demand]
+    ) -> list[list[Hypothesis]]:
+        # The row of a rank that has no sentence only joins the others' lookups.
+        limits = options.max_lengths(batch.source_lengths) * bool(batch.indices)
+        mine = [wanted[number] for number in batch.indices] or [Demand()] if wanted else []
+        given_tokens = partial(self.output.given_tokens, forbidden=options.never_chosen)
         return beam_search(
             self.core,
             self.source_rows(batch),
@@ -213,4 +243,8 @@ class Translator:
             max_lengths_B=limits,
             beam_size=options.beam_size,
             all_finished=self.ranks.all_agree,
+            n_best=n_best,
+            ranking=options.ranking,
+            rules=options.rules,
+            demands=Demands.among(mine, given_tokens, wanted) if wanted else None,
         )

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dist_s2s.models import best_of_logits
-from dist_s2s.models.output import apply_to_step
+from dist_s2s.models.output import apply_output
 
 V, FORBIDDEN = 131, [0, 7, 130]
 
@@ -78,9 +78,9 @@ def test_something_must_be_allowed() -> None:
 def test_an_output_layer_in_parts_is_the_whole_one(num_classes: int, has_bias: bool) -> None:
     layer = nn.Linear(3, num_classes, bias=has_bias).double()
     states = torch.randn(2, 3, dtype=torch.float64)
-    torch.testing.assert_close(apply_to_step(layer, states), layer(states), rtol=0, atol=1e-14)
+    torch.testing.assert_close(apply_output(layer, states), layer(states), rtol=0, atol=1e-14)
 
 
 def test_another_output_layer_is_applied_as_it_is() -> None:
     states = torch.randn(2, 3)
-    assert apply_to_step(nn.Identity(), states) is states
+    assert apply_output(nn.Identity(), states) is states

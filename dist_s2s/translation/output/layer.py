@@ -15,8 +15,8 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These five are
-    collective unless the layer is replicated: all ranks must call them.
+    The losses take the model's states [B, T, H], ``best_tokens`` and ``given_tokens`` take what ``layer`` makes of
+    them. These six are collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -69,6 +69,9 @@ class OutputLayer(Protocol):
 
         It is as things are now: later updates are not seen. Ranks may have different numbers of ids.
         """
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_tokens`` has them."""
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models import best_of_logits
+from dist_s2s.models import best_of_logits, given_of_logits
 from dist_s2s.models.int8 import Int8Linear
-from dist_s2s.models.output import apply_to_step, linear_of
+from dist_s2s.models.output import apply_output, linear_of
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
@@ -68,7 +68,11 @@ class ReplicatedOutput:
         if isinstance(layer, Int8Linear):
             return layer.select(ids_U)
         assert isinstance(layer, nn.Linear)
-        return partial(apply_to_step, linear_of(layer.weight.detach()[ids_U], layer.bias.detach()[ids_U]))
+        return partial(apply_output, linear_of(layer.weight.detach()[ids_U], layer.bias.detach()[ids_U]))
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return what the logits give these tokens."""
+        return given_of_logits(outputs_NX, ids_NM, forbidden)
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

@@ -6,8 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models.output import apply_to_step, linear_of
+from dist_s2s.models.output import apply_output, linear_of
 from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy, lookup
+from dist_s2s.sharded.output.given_classes import given_classes
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_rows
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
@@ -73,7 +74,12 @@ class ShardedOutput:
     def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
         """Look the rows up, so that what comes of them is local (collective)."""
         weight_UH, bias_U1 = lookup([self._table, self._bias], [ids_U, ids_U])
-        return partial(apply_to_step, linear_of(weight_UH, bias_U1[:, 0]))
+        return partial(apply_output, linear_of(weight_UH, bias_U1[:, 0]))
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return what all shards together give these classes (collective)."""
+        sizes = {"num_classes": self._exact.num_classes, "chunk_elements": self._exact.chunk_elements}
+        return given_classes(self._table, self._bias, outputs_NX, ids_NM, forbidden, **sizes)
 
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""

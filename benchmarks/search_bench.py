@@ -3,6 +3,7 @@
     python benchmarks/search_bench.py
     python benchmarks/search_bench.py --run runs/multi30k --input test.de --beam_sizes 1 5
     python benchmarks/search_bench.py --run runs/multi30k --quantized runs/multi30k-int8 --input test.tsv
+    python benchmarks/search_bench.py --run runs/multi30k --others runs/multi30k-shortlist --input test.tsv
 
 Without --run the model has the size of configs/tatoeba-zh-en.yaml and random weights: its translations never end before
 the longest length, --words, which is that of the sources too. With it, the lines of --input, or the first columns of a
@@ -10,6 +11,7 @@ TSV, are translated in the batches of `dist-s2s translate`, from text on; --word
 
 --quantized is what `dist-s2s export --quantize int8` has made of the run: it translates the same lines. Of a TSV, BLEU
 is told too (sacreBLEU, 13a), and of both folders how much memory a process takes to load them, and after a search.
+--others are more folders, such as what `dist-s2s export --shortlist` has made of it, each told by its name.
 
 Folders and beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are
 those of all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     with joined_ranks(options.threads) as ranks:
         runs = {"float32": options.run} | ({} if options.quantized is None else {"int8": options.quantized})
+        runs |= {folder.name: folder for folder in options.others}
         finds = {
             name: _random_model(options) if run is None else _run(run, options, ranks) for name, run in runs.items()
         }
@@ -67,13 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_table(f"search, {threads} threads", ("weights",), headings, rows)
     by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in finds}
     results: dict[str, object] = {"beam_sizes": by_weights["float32"]}
+    if options.others:
+        results["others"] = {folder.name: by_weights[folder.name] for folder in options.others}
     if options.quantized is not None:
         sentences = [source for source, _ in _pairs(options)]
-        memory = {name: memory_of(run, sentences, max(options.beam_sizes)) for name, run in runs.items()}
+        two = ("float32", "int8")
+        memory = {name: memory_of(runs[name], sentences, max(options.beam_sizes)) for name in two}
         for name, taken in memory.items():
             print(f"{name}: {taken['loaded_mib']:.1f} MiB once loaded, {taken['searched_mib']:.1f} after a search")
         results |= {"int8": by_weights["int8"], "memory": memory}
     settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "quantized", "input")}
+    settings["others"] = [str(folder) for folder in options.others]
     write_results(options.json, {"settings": settings, "threads": threads, **results})
     return 0
 
@@ -138,6 +145,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, help="a run to translate with; else a model of random weights")
     parser.add_argument("--quantized", type=Path, help="the same run with int8 weights, to be compared; with --run")
+    parser.add_argument("--others", type=Path, nargs="+", default=[], help="more runs to be compared; with --run")
     parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
     parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
@@ -152,8 +160,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.run is None) != (options.input is None):
         parser.error("--run and --input go together")
-    if options.quantized is not None and options.run is None:
-        parser.error("--quantized needs --run, with which it is compared")
+    if (options.quantized is not None or options.others) and options.run is None:
+        parser.error("--quantized and --others need --run, with which they are compared")
     return options
 
 

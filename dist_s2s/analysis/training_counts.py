@@ -82,10 +82,15 @@ def training_pairs(run_dir: Path, config: Config) -> list[tuple[str, str]]:
     Raises:
         UserError: the data are no longer there, are others by now, or are no text.
     """
-    _check_data(run_dir, config)
-    if not (pairs := _pairs(config)):
+    if not (pairs := training_texts(run_dir, config)):
         raise UserError("the training data are a prepared corpus, which has no text")
     return pairs
+
+
+def training_texts(run_dir: Path, config: Config) -> list[tuple[str, str]]:
+    """Return the pairs that are text, without those of a prepared corpus; it raises the same but for the last."""
+    _check_data(run_dir, config)
+    return _pairs(config)
 
 
 def _check_data(run_dir: Path, config: Config) -> None:

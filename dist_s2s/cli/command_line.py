@@ -12,7 +12,7 @@ from typing import TextIO
 
 from dist_s2s import UserError
 
-RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram")
+RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram", "shortlist")
 ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")  # they take --ranks N
 
 
@@ -112,6 +112,13 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min_length", type=positive_int, metavar="N", help="a translation has at least N tokens")
     parser.add_argument(
         "--no_repeat_ngram", type=positive_int, metavar="N", help="no N tokens follow each other twice in a translation"
+    )
+    parser.add_argument(
+        "--no_shortlist",
+        action="store_const",
+        const=False,
+        dest="shortlist",
+        help="choose from all target tokens, also with a run that export --shortlist has written",
     )
 
 

@@ -47,9 +47,10 @@ def _check_goes_on(checkpoint: Path) -> None:
     """Raise UserError if it is no checkpoint, or one that lacks what training needs to go on."""
     manifest = read_manifest(checkpoint)
     refuse_quantized(checkpoint, manifest, "training goes on from")
-    if manifest.get("averaged"):
+    if manifest.get("averaged") or manifest.get("shortlist"):
+        what = "is an average" if manifest.get("averaged") else "has a shortlist for translating"
         raise UserError(
-            f"{checkpoint} is an average, without the optimizers' state, so training can't go on from it; begin "
+            f"{checkpoint} {what}, without the optimizers' state, so training can't go on from it; begin "
             f"another run with its weights: --training.init_from {checkpoint.parent.parent}"
         )
 

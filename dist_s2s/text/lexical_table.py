@@ -1,4 +1,4 @@
-"""Which target tokens are the likely translations of each source token: IBM model 1 of a corpus of token ids.
+"""Which target tokens are likely translations of each source token: IBM model 1 of a corpus of token ids.
 
 Brown et al. 1993. Every target token of a sentence has one source token as its origin, and t(target | source) is what a
 few rounds of expectation and maximisation make of the question which. The source's end token stands for no word: it is
@@ -25,16 +25,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LexicalTable:
-    """t(target | source) of the pairs of tokens that a corpus has.
+    """How often tokens are expected to come of each other, for the pairs of tokens that a corpus has.
 
     Attributes:
         sources, targets: ids of each entry, int64 [M], in the order of source and target.
-        probabilities: float64 [M]; those of a source have the sum 1.
+        counts: float64 [M]; t(target | source) is that of the entry, divided by the sum of its source's entries. The
+            sum of a target's entries is how often the corpus has it.
     """
 
     sources: Ints
     targets: Ints
-    probabilities: Floats
+    counts: Floats
+
+    def without_targets(self, ids: Sequence[int]) -> "LexicalTable":
+        """Return the entries of other target tokens."""
+        kept = ~np.isin(self.targets, ids)
+        return LexicalTable(self.sources[kept], self.targets[kept], self.counts[kept])
+
+    def most_frequent(self, count: int) -> Ints:
+        """Return the most frequent target tokens; the lower id first of equal ones."""
+        totals = np.bincount(self.targets, self.counts).round(3)  # the sum of shares, which is a whole number
+        return np.argsort(-totals, kind="stable")[: min(count, np.count_nonzero(totals))]
 
     def likeliest(self, count: int, num_sources: int) -> tuple[Ints, Ints]:
         """Return the ``count`` likeliest target tokens of each source token; the lower id first of equal ones.
@@ -42,7 +53,7 @@ class LexicalTable:
         Returns:
             Where each source token's end in the ids, int64 [num_sources + 1], from 0 on; and the ids, int64.
         """
-        order = np.lexsort((-self.probabilities, self.sources))
+        order = np.lexsort((-self.counts, self.sources))
         sources = self.sources[order]
         begins = np.searchsorted(sources, np.arange(num_sources + 1))
         kept = np.arange(len(sources)) - begins[sources] < count
@@ -75,7 +86,7 @@ class _Chunk:
 def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
     """Learn t(target | source) from examples, which must have a token on both sides, from equal chances on.
 
-    Time and memory are for the pairs of tokens: choose examples by ``choose_examples``.
+    Time and memory go by the pairs of tokens: choose examples by ``choose_examples``.
     """
     width = 1 << 32
     found = [_pairs(some, width) for some in _in_chunks(examples)]
@@ -83,21 +94,21 @@ def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
     chunks = [_Chunk(np.searchsorted(keys, some).astype(np.int32), *rest) for some, *rest in found]
     del found
     sources, targets = keys // width, keys % width
-    probabilities = np.ones(len(keys))
-    for _ in range(rounds):
+    counts = np.ones(len(keys))
+    for number in range(rounds):
+        probabilities = counts / np.bincount(sources, counts)[sources] if number else counts
         counts = np.zeros(len(keys))
         for chunk in chunks:
             counts[chunk.entries] += chunk.expected(probabilities)
-        probabilities = counts / np.bincount(sources, counts)[sources]
-    return LexicalTable(sources, targets, probabilities)
+    return LexicalTable(sources, targets, counts)
 
 
-def choose_examples(corpora: Sequence[Corpus], most_pairs: int = MOST_PAIRS) -> tuple[list[tuple[Corpus, Ints]], int]:
-    """Return which examples of corpora to learn from, evenly spaced, and how many: all, unless they are too many."""
-    pairs = [np.prod(np.asarray(corpus.lengths, dtype=np.int64) + [1, 0], axis=1) for corpus in corpora]
-    share = min(1.0, most_pairs / max(1, sum(int(each.sum()) for each in pairs)))
-    chosen = [np.unique((np.arange(int(len(corpus) * share)) / share).astype(np.int64)) for corpus in corpora]
-    return list(zip(corpora, chosen, strict=True)), sum(map(len, chosen))
+def choose_examples(corpora: Sequence[Corpus], most_pairs: int = MOST_PAIRS) -> list[Ints]:
+    """Return the numbers of the examples of each corpus to learn from: all, or evenly spaced ones of too many."""
+    pairs = [np.prod(np.asarray(corpus.lengths, dtype=np.int64) + [1, 0], axis=1).sum() for corpus in corpora]
+    share = min(1.0, most_pairs / max(1, sum(pairs)))
+    counts = [int(len(corpus) * share) for corpus in corpora]
+    return [np.arange(some) * len(corpus) // max(1, some) for some, corpus in zip(counts, corpora, strict=True)]
 
 
 def _in_chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:

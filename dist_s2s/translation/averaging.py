@@ -66,13 +66,37 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
         UserError: on every rank, if a file is missing or damaged, if the checkpoints differ in the tables, the model or
             the vocabularies, or if the output exists or cannot be written.
     """
+    told = {"averaged": [path.name for path in checkpoints]}
+    write_mean(run_dir, checkpoints, output, ranks, "an average is made of", {}, told)
+
+
+def write_mean(
+    run_dir: Path,
+    checkpoints: Sequence[Path],
+    output: Path,
+    ranks: Ranks,
+    purpose: str,
+    more_files: Mapping[str, bytes],
+    told: Mapping[str, Any],
+) -> None:
+    """Write what ``write_average`` does, of one checkpoint its very weights.
+
+    Args:
+        run_dir, checkpoints, output, ranks: as there.
+        purpose: see ``refuse_quantized``.
+        more_files: small files that the run has besides.
+        told: what its manifest says of how it came about.
+
+    Raises:
+        UserError: as there.
+    """
 
     def prepare() -> tuple[Manifests, dict[str, bytes]]:
         manifests = {path: read_manifest(path) for path in checkpoints}
         for path, manifest in manifests.items():
-            refuse_quantized(path, manifest, "an average is made of")
+            refuse_quantized(path, manifest, purpose)
         _check_tables(manifests)
-        return manifests, _run_files(run_dir, checkpoints, output)
+        return manifests, {**_run_files(run_dir, checkpoints, output), **more_files}
 
     manifests, files = ranks.together(prepare)
     last = manifests[checkpoints[-1]]
@@ -90,11 +114,8 @@ def write_average(run_dir: Path, checkpoints: Sequence[Path], output: Path, rank
         return sums
 
     here = {"layout": "contiguous", "world_size": ranks.world_size}
-    told = {
-        "tables": {name: saved | here for name, saved in last["tables"].items()},
-        "averaged": [path.name for path in checkpoints],
-    }
-    write_derived_run(run_dir, output, files, last, write, told, ranks)
+    tables = {name: saved | here for name, saved in last["tables"].items()}
+    write_derived_run(run_dir, output, files, last, write, {"tables": tables, **told}, ranks)
 
 
 def _mean_rows(manifests: Manifests, name: str, ids: range) -> Tensor:

@@ -18,8 +18,10 @@ from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
-from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.averaging import write_mean
+from dist_s2s.translation.load import SavedRun, load_translator, read_run
 from dist_s2s.translation.quantizing import write_quantized
+from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
 
 Rows = Iterator[NDArray[np.float32]]
 
@@ -63,23 +65,54 @@ def export_vectors(run_dir: Path, side: str, form: str, output: Path) -> Exporte
     return Exported(checkpoint, len(tokens), dim)
 
 
-def export_quantized(run_dir: Path, output: Path, ranks: Ranks) -> tuple[Path, int, int]:
+def check_export(run_dir: Path, output: Path, option: str, ranks: Ranks) -> SavedRun:
+    """Return the run that is to be written as another, for translating; ``option`` is what asks for it.
+
+    Raises:
+        UserError: as ``read_run``; if there are several ranks; if the run is quantised or has a shortlist already; or
+            if ``output`` exists.
+    """
+    if ranks.world_size > 1:
+        raise UserError(f"export {option} runs in one process, not on {ranks.world_size} ranks: leave out torchrun")
+    check_new(output)
+    run = read_run(run_dir)
+    refuse_quantized(run.checkpoint, read_manifest(run.checkpoint), f"export {option} begins with")
+    if (run_dir / SHORTLIST).exists():
+        raise UserError(f"{run_dir} has a shortlist already: give the run that it was exported from")
+    return run
+
+
+def export_shortlist(run_dir: Path, output: Path, shortlist: Shortlist, ranks: Ranks) -> Path:
+    """Write the run's best checkpoint with a shortlist as a run of its own; return the checkpoint.
+
+    Raises:
+        UserError: as ``check_export``, or ``output`` cannot be written.
+    """
+    run = check_export(run_dir, output, "--shortlist", ranks)
+    files = {SHORTLIST: shortlist.to_bytes(run.source, run.target)}
+    write_mean(run_dir, [run.checkpoint], output, ranks, "", files, {"shortlist": True})
+    return run.checkpoint
+
+
+def export_quantized(
+    run_dir: Path, output: Path, ranks: Ranks, shortlist: Shortlist | None = None
+) -> tuple[Path, int, int]:
     """Write the run's best checkpoint with int8 weights as a run of its own, see ``write_quantized``.
+
+    Args:
+        shortlist: of the run that is written; None: it has none.
 
     Returns:
         The checkpoint, the bytes of its weights as float32, and those that were written.
 
     Raises:
-        UserError: as ``load_translator``; if there are several ranks; if the run is quantised already; or if ``output``
-            exists, or cannot be written.
+        UserError: as ``check_export`` and ``load_translator``, or ``output`` cannot be written.
     """
-    if ranks.world_size > 1:
-        raise UserError(f"export --quantize runs in one process, not on {ranks.world_size} ranks: leave out torchrun")
-    check_new(output)
-    checkpoint = read_run(run_dir).checkpoint
-    refuse_quantized(checkpoint, read_manifest(checkpoint), "export --quantize begins with")
+    run = check_export(run_dir, output, "--quantize", ranks)
+    checkpoint = run.checkpoint
+    files = {} if shortlist is None else {SHORTLIST: shortlist.to_bytes(run.source, run.target)}
     translator = load_translator(run_dir, ranks)
-    write_quantized(translator, run_dir, checkpoint, output)
+    write_quantized(translator, run_dir, checkpoint, output, files)
     weights = [*translator.core.parameters(), *(table.weight for table in translator.tables.values())]
     written = sum(file.stat().st_size for file in output.glob("checkpoints/*/*"))
     return checkpoint, sum(4 * weight.numel() for weight in weights), written

@@ -13,6 +13,7 @@ from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation.quantizing import load_quantized
+from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
 from dist_s2s.translation.translator import Translator
 
 
@@ -42,8 +43,15 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
             print(f"note: {run_dir} computes with float32 weights, made of its int8 ones: {why}", file=sys.stderr)
     else:
         ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
+    translator.shortlist = ranks.together(lambda: _shortlist(run))
     translator.core.eval()
     return translator
+
+
+def _shortlist(run: SavedRun) -> Shortlist | None:
+    """Return the shortlist that the run of a checkpoint has, if any."""
+    path = run.checkpoint.resolve().parent.parent / SHORTLIST
+    return Shortlist.load(path, run.source, run.target) if path.exists() else None
 
 
 def read_run(run_dir: Path) -> SavedRun:

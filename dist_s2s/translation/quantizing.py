@@ -1,6 +1,6 @@
 """A run in eight bits: written as a run of its own, which is smaller and faster to translate with, and read again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,13 @@ from dist_s2s.translation.translator import Translator
 _OUTPUT_TABLES = ("output_table", "output_bias")
 
 
-def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, output: Path) -> None:
+def write_quantized(
+    translator: Translator,
+    run_dir: Path,
+    checkpoint: Path,
+    output: Path,
+    more_files: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a translator in eight bits as a run with one checkpoint. For one process alone.
 
     Tables, the weights of LSTM and linear layers become int8 with a scale for each row; biases and layer normalisation
@@ -33,6 +39,7 @@ def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, out
     Args:
         translator: on one process, with the weights of the checkpoint.
         run_dir: the run that it is of.
+        more_files: small files that the run has besides.
 
     Raises:
         UserError: if the output exists or cannot be written.
@@ -49,7 +56,7 @@ def write_quantized(translator: Translator, run_dir: Path, checkpoint: Path, out
         return sums | {"core.safetensors": save_tensors(folder / "core.safetensors", core)}
 
     texts = translator.source.files("source") | translator.target.files("target")
-    files = {CONFIG: _config(translator.config, output).to_yaml().encode(), **texts}
+    files = {CONFIG: _config(translator.config, output).to_yaml().encode(), **texts, **(more_files or {})}
     told = {"quantized": INT8, "tables": {name: _describe(table) for name, table in tables.items()}}
     write_derived_run(run_dir, output, files, read_manifest(checkpoint), write, told, translator.ranks)
 

@@ -26,6 +26,7 @@ class SearchOptions:
             ``unknown_words.replace_unknown``.
         length_penalty, coverage_penalty: what scores are, see ``Ranking``.
         min_length, no_repeat_ngram: which tokens may not come, see ``Rules``.
+        shortlist: a run with a shortlist chooses from each sentence's alone, and probabilities are among these.
     """
 
     beam_size: int = 1
@@ -36,6 +37,7 @@ class SearchOptions:
     coverage_penalty: float = 0.0
     min_length: int = 0
     no_repeat_ngram: int = 0
+    shortlist: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no search can do."""

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.models.shortlist import TokenLists
+from dist_s2s.models import LSTMEncoderDecoder
+from dist_s2s.models.shortlist import ListedModel, TokenLists
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import EOS, PAD
+from dist_s2s.text.vocabulary import EOS, PAD, UNK
+from dist_s2s.translation.output import OutputLayer
 
 SHORTLIST = "shortlist.safetensors"
 Ints = NDArray[np.int64]
@@ -42,7 +44,7 @@ class Shortlist:
 
     def to_bytes(self, source: TextSide, target: TextSide) -> bytes:
         """Return the content of its file, which names the vocabularies that it belongs to."""
-        tensors = {"frequent": self.frequent, "ends": self.ends, "ids": self.ids}
+        tensors = {"frequent": self.frequent, "ends": self.ends, "ids": self.ids.astype(np.int32)}
         return save({name: torch.from_numpy(value) for name, value in tensors.items()}, _names(source, target))
 
     @classmethod
@@ -62,26 +64,33 @@ class Shortlist:
                 raise UserError(
                     f"{path} belongs to another {name} vocabulary than the run's: export the run again, with --shortlist"
                 )
-        return cls(**found)
+        return cls(**{name: value.astype(np.int64) for name, value in found.items()})
 
-    def lists(self, batch: Batch, extra: Sequence[Sequence[int]] | None = None) -> TokenLists:
-        """Return the lists of a batch's sentences (local), which have their tokens and their order whatever the batch.
+    def lists(self, batch: Batch, never_chosen: Sequence[int], extra: Sequence[Sequence[int]] = ()) -> TokenLists:
+        """Return the lists of a batch's sentences (local), each of which is the same whatever the batch.
 
-        extra: what each sentence lists besides.
+        Args:
+            never_chosen: ids that may not be listed; if unknown words are not among them, they are listed.
+            extra: what each sentence lists besides.
         """
         tokens = batch.source[batch.source_mask].cpu().numpy()
         sizes = (self.ends[1:] - self.ends[:-1])[tokens]
         positions = np.arange(sizes.sum()) + np.repeat(self.ends[tokens] - (np.cumsum(sizes) - sizes), sizes)
         numbers = np.arange(len(batch.source))
         of_tokens = np.repeat(numbers, batch.source_lengths.cpu().numpy())
-        of_all = np.append(self.frequent, EOS)
+        of_all = np.append(self.frequent, [EOS, *({UNK} - set(never_chosen))])
         rows = [np.repeat(of_tokens, sizes), np.repeat(numbers, len(of_all))]
         ids = [self.ids[positions], np.tile(of_all, len(numbers))]
-        for row, more in enumerate(extra or ()):
+        for row, more in enumerate(extra):
             rows.append(np.full(len(more), row))
             ids.append(np.array(more, dtype=np.int64))
         union, places = _lists(np.concatenate(rows), np.concatenate(ids), len(numbers))
         return TokenLists(*(torch.from_numpy(each).to(batch.source.device) for each in (union, places)))
+
+
+def listed_model(model: LSTMEncoderDecoder, output: OutputLayer, lists: TokenLists) -> ListedModel[Any, Any]:
+    """Return what computes no more than the lists of a batch (collective, unless the output layer is replicated)."""
+    return ListedModel(model.without_output(), output.rows_of(lists.ids_U), lists)
 
 
 def _lists(rows: Ints, ids: Ints, num_rows: int) -> tuple[Ints, Ints]:

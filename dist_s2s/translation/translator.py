@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Demand, Demands, Hypothesis, beam_search
+from dist_s2s.models.protocols import AttentiveEncoderDecoder
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
@@ -25,6 +27,7 @@ from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.shortlist import Shortlist, listed_model
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
 from dist_s2s.translation.terms import Terms, demands_of
@@ -42,6 +45,7 @@ class Translator:
 
     Attributes:
         batching: how much is worked on at a time; may be set.
+        shortlist: what searches choose from; None (as it begins): from all tokens; may be set.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Translator:
     ) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision, self.batching = config.training.precision, Batching.of(config)
+        self.shortlist: Shortlist | None = None
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
@@ -231,13 +236,19 @@ class Translator:
         # The row of a rank that has no sentence only joins the others' lookups.
         limits = options.max_lengths(batch.source_lengths) * bool(batch.indices)
         mine = [wanted[number] for number in batch.indices] or [Demand()] if wanted else []
+        model: AttentiveEncoderDecoder[Any, Any] = self.core
+        best_tokens = partial(self.output.best_tokens, forbidden=options.never_chosen)
         given_tokens = partial(self.output.given_tokens, forbidden=options.never_chosen)
+        if self.shortlist is not None and options.shortlist:
+            lists = self.shortlist.lists(batch, options.never_chosen, [demand.tokens for demand in mine])
+            model = listed = listed_model(self.core, self.output, lists)
+            best_tokens, given_tokens = listed.best_tokens, listed.given_tokens
         return beam_search(
-            self.core,
+            model,
             self.source_rows(batch),
             batch.source_lengths,
             embed=self.target_table,
-            best_tokens=partial(self.output.best_tokens, forbidden=options.never_chosen),
+            best_tokens=best_tokens,
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,

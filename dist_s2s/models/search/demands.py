@@ -32,6 +32,11 @@ class Demand:
         """The tokens that are needed at most."""
         return len(self.prefix) + sum(map(len, self.phrases))
 
+    @property
+    def tokens(self) -> list[int]:
+        """All ids that it is of."""
+        return [*self.prefix, *(token for phrase in self.phrases for token in phrase)]
+
     def unmet(self, ids: Sequence[int]) -> int:
         """Return how many phrases these ids do not contain."""
         return sum(not contains(ids, phrase) for phrase in self.phrases)

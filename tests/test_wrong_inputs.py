@@ -151,6 +151,7 @@ def wrong_runs(folder: Path) -> Answers:
         "`export` of a folder that is no run": answer(
             folder, "dist_s2s.export", "--run", folder, "--side", "source", "--output", folder / "new"
         ),
+        **wrong_shortlist(folder, run_dir),
         **wrong_quantized(folder, run_dir),
     }
     for what, question in (
@@ -177,6 +178,18 @@ def wrong_quantized(folder: Path, run_dir: Path) -> Answers:
     write_checked_json(checkpoint / MANIFEST, {**read_manifest(checkpoint), "quantized": "int3"})
     answers["`translate` with weights of another kind"] = answer(folder, "dist_s2s.translate", "--run", folder / "int8")
     return answers
+
+
+def wrong_shortlist(folder: Path, run_dir: Path) -> Answers:
+    listed = ["--run", run_dir, "--output", folder / "listed"]
+    run("dist_s2s.export", *listed, "--shortlist")
+    size = ["--run", run_dir, "--output", folder / "more", "--shortlist_frequent", 9]
+    again = ["--run", folder / "listed", "--output", folder / "more", "--shortlist"]
+    return {
+        "`export` of a length without a shortlist": answer(folder, "dist_s2s.export", *size),
+        "`export` of a second shortlist": answer(folder, "dist_s2s.export", *again),
+        "`train` on with a shortlist": answer(folder, "dist_s2s.train", "--config", folder / "listed" / "config.yaml"),
+    }
 
 
 def wrong_sentences(folder: Path, run_dir: Path) -> Answers:

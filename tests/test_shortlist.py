@@ -171,7 +171,11 @@ def test_the_command_says_what_goes_together(saved_run: Path, listed_int8: Path,
     for run_dir, options, message in (
         (saved_run, ["--shortlist", "--side", "source"], "--side is used only without --shortlist"),
         (saved_run, SIZES[:2], "--shortlist_frequent is used only with --shortlist"),
-        (listed_int8, ["--shortlist"], f"{listed_int8 / 'checkpoints' / 'step-2'} is quantised (int8), for translating"),
+        (
+            listed_int8,
+            ["--shortlist"],
+            f"{listed_int8 / 'checkpoints' / 'step-2'} is quantised (int8), for translating",
+        ),
     ):
         finished = run("dist_s2s.export", "--run", run_dir, *options, "--output", tmp_path / "x", status=2)
         assert finished.errors[0].startswith(f"error: {message}")

@@ -151,9 +151,7 @@ def _unpacked(packed: Packed) -> Quantized:
 
 def _multiply(input_I: Tensor, packed: Packed) -> Tensor:
     """Return the products [..., O] of inputs [..., I] in [-1, 1]."""
-    output_O: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-        input_I, _STEP, _ZERO, packed
-    )
+    output_O: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(input_I, _STEP, _ZERO, packed)
     return output_O
 
 

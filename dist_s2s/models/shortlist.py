@@ -15,8 +15,8 @@ from torch import Tensor
 from dist_s2s.models.output import best_of_logits
 from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncodingT, StateT
 
-# Shapes: B sentences, N rows, U tokens that any sentence lists, L tokens of the longest list, H states, E embedding_dim,
-# M given tokens.
+# Shapes: B sentences, N rows, U tokens that any sentence lists, L tokens of the longest list, H states, E
+# embedding_dim, S source positions, M given tokens.
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class ListedModel(Generic[EncodingT, StateT]):
         encoding, state = self._model.encode(source_BSE, source_lengths_B)
         return ListedEncoding(encoding, self._lists.places_BL), state
 
-    def step(
-        self, embedded_NE: Tensor, state: StateT, encoding: ListedEncoding[EncodingT]
-    ) -> tuple[Tensor, StateT]:
+    def step(self, embedded_NE: Tensor, state: StateT, encoding: ListedEncoding[EncodingT]) -> tuple[Tensor, StateT]:
         """Return the outputs [N, L] after one more target token, and the state after it."""
         states_NH, state = self._model.step(embedded_NE, state, encoding.encoding)
         return self._listed(states_NH, encoding), state
@@ -79,13 +77,11 @@ class ListedModel(Generic[EncodingT, StateT]):
         self, embedded_NE: Tensor, state: StateT, encoding: ListedEncoding[EncodingT]
     ) -> tuple[Tensor, StateT, Tensor]:
         """Return what ``step`` does, and what the position looks at in the source, [N, S]."""
-        states_NH, state, weights_NS = self._model.step_with_attention(
-            embedded_NE, state, encoding.encoding
-        )
+        states_NH, state, weights_NS = self._model.step_with_attention(embedded_NE, state, encoding.encoding)
         return self._listed(states_NH, encoding), state, weights_NS
 
     def best_tokens(self, outputs_NL: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row of the last step, of those that it lists: see ``best_of_logits``."""
+        """Return the k likeliest of the tokens that each row of the last step lists; see ``best_of_logits``."""
         log_probabilities_NK, columns_NK = best_of_logits(outputs_NL, k, ())
         return log_probabilities_NK, self._lists.ids_U[self._places_NL.gather(1, columns_NK)]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dist_s2s.text.corpus import Corpus, Example
 from dist_s2s.text.vocabulary import EOS
 
-MOST_PAIRS = 1 << 26  # of tokens: 4 bytes each, and as much again for their entries
+MOST_PAIRS = 1 << 25  # of tokens, which take 30 bytes each at most
 _PAIRS_AT_A_TIME = 1 << 21
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -105,7 +105,8 @@ def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
 
 def choose_examples(corpora: Sequence[Corpus], most_pairs: int = MOST_PAIRS) -> list[Ints]:
     """Return the numbers of the examples of each corpus to learn from: all, or evenly spaced ones of too many."""
-    pairs = [np.prod(np.asarray(corpus.lengths, dtype=np.int64) + [1, 0], axis=1).sum() for corpus in corpora]
+    sizes = [np.asarray(corpus.lengths, dtype=np.int64) for corpus in corpora]
+    pairs = [int(((size[:, 0] + 1) * size[:, 1]).sum()) for size in sizes]
     share = min(1.0, most_pairs / max(1, sum(pairs)))
     counts = [int(len(corpus) * share) for corpus in corpora]
     return [np.arange(some) * len(corpus) // max(1, some) for some, corpus in zip(counts, corpora, strict=True)]

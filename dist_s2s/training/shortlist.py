@@ -32,7 +32,9 @@ def make_shortlist(
     corpora = _corpora(run_dir, run)
     chosen = choose_examples(corpora)
     count, total = sum(map(len, chosen)), sum(map(len, corpora))
-    say(f"{counted(count, 'pair')} of sentences{f' of {total:,}' if count < total else ''}: learning which tokens translate which")
+    say(
+        f"{counted(count, 'pair')} of sentences{f' of {total:,}' if count < total else ''}: learning which tokens translate which"
+    )
     numbers = zip(corpora, (each.tolist() for each in chosen), strict=True)
     table = learn_table(chain.from_iterable(map(corpus.__getitem__, some) for corpus, some in numbers), _ROUNDS)
     table = table.without_targets(NEVER_CHOSEN)

@@ -1,4 +1,4 @@
-"""A run with a shortlist: it chooses from what each sentence lists, whatever the batch and the ranks, and nothing else."""
+"""A run with a shortlist: it chooses from what each sentence lists, whatever the batch and the ranks."""
 
 import shutil
 from collections.abc import Callable

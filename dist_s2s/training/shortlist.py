@@ -13,7 +13,7 @@ from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.shortlist import Shortlist
 
-_ROUNDS = 5  # IBM model 1 has nearly converged, as in Brown et al. 1993
+_ROUNDS = 5
 
 
 def make_shortlist(
@@ -32,11 +32,10 @@ def make_shortlist(
     corpora = _corpora(run_dir, run)
     chosen = choose_examples(corpora)
     count, total = sum(map(len, chosen)), sum(map(len, corpora))
-    say(
-        f"{counted(count, 'pair')} of sentences{f' of {total:,}' if count < total else ''}: learning which tokens translate which"
-    )
+    some = f" of {total:,}" if count < total else ""
+    say(f"{counted(count, 'pair')} of sentences{some}: learning which tokens translate which")
     numbers = zip(corpora, (each.tolist() for each in chosen), strict=True)
-    table = learn_table(chain.from_iterable(map(corpus.__getitem__, some) for corpus, some in numbers), _ROUNDS)
+    table = learn_table(chain.from_iterable(map(corpus.__getitem__, which) for corpus, which in numbers), _ROUNDS)
     table = table.without_targets(NEVER_CHOSEN)
     return Shortlist(table.most_frequent(frequent), *table.likeliest(per_token, run.source.vocabulary.num_ids))
 

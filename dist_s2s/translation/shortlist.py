@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.models import LSTMEncoderDecoder
@@ -61,9 +60,7 @@ class Shortlist:
             raise UserError(f"{path} cannot be read as a shortlist: {error}") from None
         for name, expected in _names(source, target).items():
             if (names or {}).get(name) != expected:
-                raise UserError(
-                    f"{path} belongs to another {name} vocabulary than the run's: export the run again, with --shortlist"
-                )
+                raise UserError(f"{path} belongs to another {name} vocabulary than the run's: export the run again")
         return cls(**{name: value.astype(np.int64) for name, value in found.items()})
 
     def lists(self, batch: Batch, never_chosen: Sequence[int], extra: Sequence[Sequence[int]] = ()) -> TokenLists:

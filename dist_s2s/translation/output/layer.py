@@ -9,7 +9,8 @@ from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.translation.new_rows import NewRows, Optimizers
 from dist_s2s.translation.output.start import NEVER_CHOSEN
 
-# Shapes: B sentences, T target positions, N tokens, V target vocabulary, U some of it, H readout_size, X: V or H, as ``layer`` says.
+# Shapes: B sentences, T target positions, N tokens, V target vocabulary, U some of it, H readout_size, X: V or H,
+# as ``layer`` says.
 
 
 class OutputLayer(Protocol):

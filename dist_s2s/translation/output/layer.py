@@ -14,8 +14,8 @@ from dist_s2s.translation.new_rows import NewRows, Optimizers
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` takes what ``layer`` makes of them. These four are
-    collective unless the layer is replicated: all ranks must call them.
+    The losses take the model's states [B, T, H], ``best_tokens`` and ``log_probabilities`` take what ``layer`` makes
+    of them. These five are collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -65,3 +65,9 @@ class OutputLayer(Protocol):
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""
+
+    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+        """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
+
+        Those that ``best_tokens`` never chooses have -inf, and the others their probability without them.
+        """

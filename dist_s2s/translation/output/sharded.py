@@ -70,3 +70,7 @@ class ShardedOutput:
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""
         return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)
+
+    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+        """Return those of the logits of all shards (collective)."""
+        return self._exact.log_probabilities(outputs_NX, NEVER_CHOSEN)

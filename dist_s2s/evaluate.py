@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def main() -> int:
     from dist_s2s.analysis.systems import SearchChoice, choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.load import run_of
+    from dist_s2s.translation.members import load_members
     from dist_s2s.translation.scoring import Scorer
 
     with joined_ranks() as ranks:
-        translator = None if arguments.run is None else load_translator(arguments.run, ranks)
+        translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
         data, pairs = ranks.together(lambda: _read_pairs(arguments.data, config))
         systems = ranks.together(lambda: _read_systems(arguments, data, pairs))
@@ -49,8 +51,9 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length)
-        trained = None if config is None else (arguments.run, config)
+        sampling = chosen_sampling(arguments)
+        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length, sampling)
+        trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
             lambda: {
@@ -74,7 +77,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument(
         "--hypotheses",
         type=Path,
@@ -101,6 +109,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help=f"show N sentences that a compared system translates better, and N worse (default: {_EXAMPLES})",
     )
     add_search_options(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--bleu_tokenizer",
         choices=get_args(BleuTokenizer),
@@ -113,6 +122,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together."""
+    check_sampling(arguments)
     if arguments.run is None and arguments.hypotheses is None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
@@ -140,7 +150,9 @@ def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "
         return check_lines(str(path), read_lines(path), data, pairs)
 
     first = arguments.hypotheses
-    systems = [System(str(first or arguments.run), arguments.run, None if first is None else lines_of(first))]
+    runs = arguments.run or []
+    name = str(first or " + ".join(map(str, runs)))
+    systems = [System(name, next(iter(runs), None), None if first is None else lines_of(first))]
     for path in arguments.compare:
         if path.is_dir():
             systems.append(System(str(path), path, None))

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -13,6 +14,7 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_groups
 from dist_s2s.cli.translated_lines import Counts, Form
 
@@ -28,7 +30,10 @@ def main() -> int:
     prog = program("translate")
     check_extra(prog)
     arguments = _parser(prog).parse_args()
-    if arguments.nbest is not None and arguments.nbest > arguments.beam_size:
+    check_sampling(arguments)
+    if len(arguments.run) > 1 and arguments.print_alignment:
+        raise UserError("--print_alignment shows the attention of one run: give one --run, or leave it out")
+    if not arguments.sample and arguments.nbest is not None and arguments.nbest > arguments.beam_size:
         raise UserError(
             f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
         )
@@ -47,15 +52,23 @@ def main() -> int:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--nbest",
         type=positive_int,
         metavar="N",
-        help="write up to N translations of a line, each as: number of the line from 0 ||| translation ||| score",
+        help="write up to N translations of a line, or with --sample N samples, each as: number of the line from 0 ||| "
+        "translation ||| score",
     )
     parser.add_argument(
         "--json", action="store_true", help="write an object a line instead, with score and n-best list"
@@ -86,12 +99,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
     from dist_s2s.translation.attention import check_attention
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.members import load_members
 
     started = time.monotonic()
     if _is_typed(arguments):
-        print(f"loading {arguments.run} ... ", end="", file=sys.stderr, flush=True)
-    translator = load_translator(arguments.run, ranks)
+        print(f"loading {' '.join(map(str, arguments.run))} ... ", end="", file=sys.stderr, flush=True)
+    translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
@@ -164,6 +177,7 @@ def _translate(
     options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
         arguments.length_factor, arguments.extra_length
     )
+    options = replace(options, sampling=chosen_sampling(arguments, n_best))
     form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
     counts = Counts(options.longest, translator.batching.max_source_tokens)
     try:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dist_s2s import UserError
@@ -11,6 +11,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.forced import Likelihood, encode_pairs, force
 from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
@@ -22,7 +23,7 @@ class System:
 
     Attributes:
         name: what to call it.
-        run: that translates, or tells how likely the references are.
+        run: that translates, or tells how likely the references are; of several that do so together the first.
         lines: its translations, instead of the run's.
     """
 
@@ -33,16 +34,17 @@ class System:
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """How runs translate; None: as each was trained to."""
+    """How runs translate; None: as each was trained to, and by a search."""
 
     beam_size: int
     length_factor: float | None
     extra_length: int | None
+    sampling: Sampling | None = None
 
     def options(self, translator: Translator) -> SearchOptions:
         """Return the settings of a run's search."""
         options = SearchOptions.of(translator.config, self.beam_size)
-        return options.with_limits(self.length_factor, self.extra_length)
+        return replace(options.with_limits(self.length_factor, self.extra_length), sampling=self.sampling)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,12 @@ def _translate(
         options, started = choice.options(translator), time.monotonic()
         found = translate_pairs(translator, pairs, options)
         about["seconds"] = time.monotonic() - started
-        about |= {"beam_size": options.beam_size, "translations_cut": found.cut, "longest_translation": options.longest}
+        about |= {"translations_cut": found.cut, "longest_translation": options.longest}
+        if options.sampling is None:
+            about["beam_size"] = options.beam_size
+        else:
+            drawn = options.sampling
+            about["sampling"] = {**asdict(drawn.options), "seed": drawn.seed, "by_risk": drawn.by_risk}
         lines = [hypothesis for _, _, hypothesis in found.rows]
         if translator.target.normalization != side.normalization:
             notes.append(

@@ -32,8 +32,12 @@ def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple
     The log-probabilities are float32, or float64 if the logits are. ``logits_NV`` is not modified. No collective.
     Raises ValueError if every id is forbidden.
     """
-    log_probabilities_NV = log_probabilities(logits_NV, forbidden)
-    vocabulary_size = logits_NV.shape[-1]
+    return best_of(log_probabilities(logits_NV, forbidden), k)
+
+
+def best_of(log_probabilities_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest and their ids; see ``best_of_logits``."""
+    vocabulary_size = log_probabilities_NV.shape[-1]
     best, ids = log_probabilities_NV.topk(min(k, vocabulary_size), dim=-1)
     missing = (0, k - ids.shape[-1])
     return pad(best, missing, value=float("-inf")), pad(ids, missing)

@@ -9,6 +9,7 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models.int8 import why_not_int8
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest, text_directory
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
@@ -29,6 +30,9 @@ class SavedRun:
 def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     """Return the translator of a run's best checkpoint, its rows spread over ``ranks`` (collective).
 
+    Args:
+        run_dir: the run, or one of its checkpoints.
+
     Raises:
         UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
@@ -47,18 +51,24 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
 
 
 def read_run(run_dir: Path) -> SavedRun:
-    """Return a run by its best checkpoint. Calls no collectives.
+    """Return a run by its best checkpoint, or by the checkpoint itself if that is given. Calls no collectives.
 
     Raises:
         UserError: if there is no run or no checkpoint, or a file of either is damaged.
     """
+    given, run_dir = run_dir, run_of(run_dir)
     if not (run_dir / CONFIG).is_file():
         raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}")
     check_run(run_dir)
-    checkpoint = best_checkpoint(run_dir)
+    checkpoint = best_checkpoint(run_dir) if given == run_dir else given
     if checkpoint is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
     return read_saved(run_dir, checkpoint)
+
+
+def run_of(path: Path) -> Path:
+    """Return the run of a checkpoint, RUN/checkpoints/step-N; of a run itself."""
+    return path.resolve().parent.parent if (path / MANIFEST).is_file() else path
 
 
 def read_saved(run_dir: Path, checkpoint: Path) -> SavedRun:

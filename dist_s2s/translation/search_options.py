@@ -6,6 +6,7 @@ from typing import Self
 from torch import Tensor
 
 from dist_s2s.config import Config
+from dist_s2s.translation.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class SearchOptions:
         beam_size: hypotheses kept for a sentence; 1 is greedy search.
         length_factor, extra_length: a translation has at most ``length_factor`` · source tokens + ``extra_length``
             tokens, EOS counted on both sides. The defaults are for runs that have not measured their training pairs.
+        sampling: that translations are drawn, instead of searched for; None: they are searched for.
     """
 
     beam_size: int = 1
     length_factor: float = 6.0
     extra_length: int = 50
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no search can do."""
@@ -48,6 +51,11 @@ class SearchOptions:
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""
         return (self.length_factor * source_lengths_B.double()).ceil().long() + self.extra_length
+
+    @property
+    def num_hypotheses(self) -> int:
+        """How many hypotheses of a sentence there are at a time."""
+        return self.beam_size if self.sampling is None else self.sampling.options.num_samples
 
     @property
     def longest(self) -> str:

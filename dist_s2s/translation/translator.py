@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis, beam_search
+from dist_s2s.models.ensemble import Member
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
@@ -20,9 +21,12 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.int8_table import as_numbers
-from dist_s2s.translation.joining import Translation, join_pieces
+from dist_s2s.translation.joining import Translation, join_pieces, join_samples
+from dist_s2s.translation.mbr import choose_by_risk
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
+from dist_s2s.translation.predictor import Predictor, ensemble
+from dist_s2s.translation.sampling import sample_batch
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
@@ -40,6 +44,7 @@ class Translator:
 
     Attributes:
         batching: how much is worked on at a time; may be set.
+        others: translators of the same vocabularies and ranks that predict together with this one; may be set.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Translator:
     ) -> None:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision, self.batching = config.training.precision, Batching.of(config)
+        self.others: Sequence[Translator] = ()
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
@@ -72,6 +78,25 @@ class Translator:
             del own["source_table"]
         output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
         return own | output | self.source_rows.named_tables
+
+    @property
+    def predictor(self) -> Predictor:
+        """What translations are found and scored with: this translator, or with others their ensemble."""
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.output)
+        if not self.others:
+            return alone
+        return ensemble([(self._as_member(), alone), *((each._as_member(), each.predictor) for each in self.others)])
+
+    def _as_member(self) -> Member:
+        model, embedding = self.config.model, self.config.embedding
+        return Member(
+            self.core,
+            source_dim=model.embedding_dim + len(embedding.ngrams) * embedding.ngram_dim,
+            target_dim=model.embedding_dim,
+            output_dim=model.readout_dim if self.output.tables else self.target.vocabulary.num_ids,
+            state_dim=model.readout_dim,
+            dtype=parameter_dtype(self.config),
+        )
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -119,15 +144,22 @@ class Translator:
     ) -> list[Translation]:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
-        A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
+        A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Samples come all, in their
+        order, or as the one with the least risk.
         """
         most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
         cut = [
             [sentence] if length <= most else cut_sentence(sentence, self.source, most)
             for sentence, length in zip(sentences, lengths, strict=True)
         ]
-        found = iter(self.search_n_best(list(chain.from_iterable(cut)), n_best, options, after_batch))
-        return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
+        sampling = None if options is None else options.sampling
+        count = n_best if sampling is None else sampling.options.num_samples
+        found = iter(self.search_n_best(list(chain.from_iterable(cut)), count, options, after_batch))
+        parts = [(pieces, list(islice(found, len(pieces)))) for pieces in cut]
+        if sampling is None:
+            return [join_pieces(*each, n_best, self.target) for each in parts]
+        samples = [join_samples(*each, self.target) for each in parts]
+        return choose_by_risk(samples, self.ranks) if sampling.by_risk else samples
 
     def search(
         self,
@@ -153,6 +185,7 @@ class Translator:
         Args:
             sentences: text.
             n_best: hypotheses of a sentence; fewer where the search has found fewer, and never more than its beam size.
+                Of samples the first, in their order.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
@@ -176,7 +209,7 @@ class Translator:
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
         limits = options.max_lengths(examples.lengths[:, 0] + 1)
-        for batch in self.batching.batches(examples, self.ranks, options.beam_size, limits):
+        for batch in self.batching.batches(examples, self.ranks, options.num_hypotheses, limits):
             found = self._search_batch(batch, options)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
@@ -186,12 +219,15 @@ class Translator:
         limits = options.max_lengths(batch.source_lengths)
         if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
             limits = torch.zeros_like(limits)
+        predictor = self.predictor
+        if options.sampling is not None:
+            return sample_batch(predictor, batch, limits, options.sampling, self.ranks.all_agree)
         return beam_search(
-            self.core,
-            self.source_rows(batch),
+            predictor.model,
+            predictor.source_rows(batch),
             batch.source_lengths,
-            embed=self.target_table,
-            best_tokens=self.output.best_tokens,
+            embed=predictor.embed,
+            best_tokens=predictor.output.best_tokens,
             start_id=SOS,
             end_id=EOS,
             max_lengths_B=limits,

@@ -1,0 +1,68 @@
+"""From several runs to a translator that predicts with all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dist_s2s import UserError
+from dist_s2s.distributed import Ranks
+from dist_s2s.text.side import TextSide
+from dist_s2s.translation.load import SavedRun, load_translator, read_run
+from dist_s2s.translation.translator import Translator
+
+
+def load_members(runs: Sequence[Path], ranks: Ranks) -> Translator:
+    """Return the translator of a run, or of an ensemble of several (collective).
+
+    An ensemble takes its limits, such as the longest translation, from its first member.
+
+    Args:
+        runs: each a run, or one of its checkpoints; they must have the same vocabularies.
+
+    Raises:
+        UserError: on every rank, as ``load_translator``; or vocabularies differ.
+    """
+    if len(runs) > 1:
+        ranks.together(lambda: _check(runs))
+    first, *others = [load_translator(run, ranks) for run in runs]
+    first.others = others
+    return first
+
+
+def _check(runs: Sequence[Path]) -> None:
+    """Raise UserError for the first run whose vocabularies are not those of the first."""
+    expected, *others = [read_run(run) for run in runs]
+    for path, run in zip(runs[1:], others, strict=True):
+        for name, differs in _differences(run, expected):
+            if differs is not None:
+                raise UserError(
+                    f"{path} has another {name} side than {runs[0]}: {differs}; an ensemble needs runs of the same "
+                    "vocabularies"
+                )
+
+
+def _differences(run: SavedRun, expected: SavedRun) -> list[tuple[str, str | None]]:
+    here, there = run.config.data, expected.config.data
+    names = (
+        ("source", here.source_tokenizer, there.source_tokenizer),
+        ("target", here.target_tokenizer, there.target_tokenizer),
+    )
+    sides = (run.source, expected.source), (run.target, expected.target)
+    return [
+        (name, f"its tokenizer is {mine}, not {other}" if mine != other else _difference(*both))
+        for (name, mine, other), both in zip(names, sides, strict=True)
+    ]
+
+
+def _difference(side: TextSide, expected: TextSide) -> str | None:
+    """Return in words how a side differs from another of the same tokenizer; None if ids stand for the same in both."""
+    here, there = side.vocabulary.tokens, expected.vocabulary.tokens
+    if len(here) != len(there):
+        return f"its vocabulary has {len(here):,} tokens, not {len(there):,}"
+    for number, (mine, other) in enumerate(zip(here, there, strict=True)):
+        if mine != other:
+            return f"its token {number:,} is {mine!r}, not {other!r}"
+    if side.files("") != expected.files(""):
+        return "its subwords are cut by another model"
+    if side.normalization != expected.normalization:
+        return f"its Unicode form is {side.normalization}, not {expected.normalization}"
+    return None

@@ -16,6 +16,7 @@ from dist_s2s.models.search import Hypothesis
 # Shapes: B sentences, S source positions, E embedding_dim, X the model's outputs, V target vocabulary, M samples of all
 # sentences, N of them that go on, C tokens that may be drawn.
 
+_NUCLEUS = 1024  # tokens that are nearly always enough for top_p
 Exponentials = Callable[[Tensor, int, Tensor], Tensor]
 
 
@@ -103,19 +104,22 @@ def likeliest(log_probabilities_NV: Tensor, options: SamplingOptions) -> tuple[T
     The first to arrive of several that take exponentially distributed times, each divided by its weight, is each one
     with a probability in proportion to its weight: so the largest of weights / exponentials is a draw.
     """
-    size, kept = log_probabilities_NV.shape[-1], options.top_k
-    if kept is None and options.top_p == 1:
-        best_NC, ids_C = log_probabilities_NV, torch.arange(size, device=log_probabilities_NV.device)
-        ids_NC = ids_C.expand_as(best_NC)
-    elif kept is not None and kept < size:
-        best_NC, ids_NC = log_probabilities_NV.topk(kept, dim=1)
-    else:
-        best_NC, ids_NC = log_probabilities_NV.sort(dim=1, descending=True, stable=True)
+    size = log_probabilities_NV.shape[-1]
+    best_NC, ids_NC = log_probabilities_NV, torch.arange(size, device=log_probabilities_NV.device).expand(1, -1)
+    if options.top_k is not None and options.top_k < size:
+        best_NC, ids_NC = log_probabilities_NV.topk(options.top_k, dim=1)
+    ids_NC = ids_NC.expand_as(best_NC)
     weights_NC = best_NC.double().div_(options.temperature).softmax(dim=1)
-    if options.top_p < 1:
-        before_NC = weights_NC.cumsum(dim=1) - weights_NC
-        weights_NC.masked_fill_(before_NC >= options.top_p, 0.0)
-    return weights_NC, ids_NC
+    return (weights_NC, ids_NC) if options.top_p == 1 else _nucleus(weights_NC, ids_NC, options.top_p)
+
+
+def _nucleus(weights_NC: Tensor, ids_NC: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return the largest weights, of which only those that are needed for the sum ``top_p`` aren't 0, and their ids."""
+    best_NC, places_NC = weights_NC.topk(min(_NUCLEUS, weights_NC.shape[1]), dim=1)
+    if bool((best_NC.sum(dim=1) < top_p).any()):  # to sort all takes several times as long
+        best_NC, places_NC = weights_NC.sort(dim=1, descending=True, stable=True)
+    before_NC = best_NC.cumsum(dim=1) - best_NC
+    return best_NC.masked_fill(before_NC >= top_p, 0.0), ids_NC.gather(1, places_NC)
 
 
 @dataclass

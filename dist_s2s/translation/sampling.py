@@ -14,6 +14,8 @@ from dist_s2s.text.batches import Batch
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.predictor import Predictor
 
+_NUMBERS_AT_A_TIME = 1 << 17  # what stays in a CPU's cache from one of their many operations to the next
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -75,9 +77,15 @@ class Draws:
     def __call__(self, samples_N: Tensor, position: int, ids_NC: Tensor) -> Tensor:
         """Return numbers of the exponential distribution, float64 [N, C]; see ``dist_s2s.models.sampling.sample``."""
         keys_N = mix(self._keys_M[samples_N] + torch.full_like(samples_N, position + 1) * GOLDEN_GAMMA)
-        bits_NC = mix(keys_N[:, None] + (ids_NC + 1) * GOLDEN_GAMMA)
-        uniform_NC = shift_right(bits_NC, 11).double().add_(0.5).mul_(2.0**-53)  # within (0, 1), or 1 by rounding
-        return uniform_NC.neg_().log1p_().neg_()
+        rows = max(1, _NUMBERS_AT_A_TIME // max(1, ids_NC.shape[1]))
+        parts = zip(keys_N.split(rows), ids_NC.split(rows), strict=True)
+        return torch.cat([_exponentials(mix(keys[:, None] + (ids + 1) * GOLDEN_GAMMA)) for keys, ids in parts])
+
+
+def _exponentials(bits: Tensor) -> Tensor:
+    """Return numbers of the exponential distribution, float64, from 64 random bits each."""
+    uniform = shift_right(bits, 11).double().add_(0.5).mul_(2.0**-53)  # within (0, 1), or 1 by rounding
+    return uniform.neg_().log1p_().neg_()
 
 
 def _key(seed: int, ids: list[int]) -> int:

@@ -122,6 +122,15 @@ def test_a_run_twice_is_the_run_and_its_checkpoint_may_be_named(saved_run: Path)
     assert not torch.equal(one.target_table.weight, two.target_table.weight)
 
 
+def test_the_likeliest_token_alone_is_greedy_search(saved_run: Path) -> None:
+    translator = load_translator(saved_run, ALONE)
+    searched, drawn = SearchOptions(1, 0, 9), replace(DRAWN, sampling=Sampling(SamplingOptions(top_k=1)))
+    expected, again = (
+        [found(each.n_best) for each in translator.translate(SENTENCES, options)] for options in (searched, drawn)
+    )
+    check_equal((again,), (expected,))
+
+
 def test_runs_of_other_vocabularies_are_refused(
     saved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

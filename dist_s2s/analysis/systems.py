@@ -10,7 +10,8 @@ from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.load import read_run_or_checkpoint
+from dist_s2s.translation.members import load_members
 from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
@@ -87,7 +88,8 @@ def choose_tokenizer(systems: Sequence[System], named: str | None) -> str:
     Raises:
         UserError: the runs' tokenizers differ; or a run is damaged, or there is none.
     """
-    found = {each.name: read_run(each.run).config.training.bleu_tokenizer for each in systems if each.run is not None}
+    runs = [(each.name, read_run_or_checkpoint(each.run)) for each in systems if each.run is not None]
+    found = {name: run.config.training.bleu_tokenizer for name, run in runs}
     if named is not None:
         return named
     for name, tokenizer in found.items():
@@ -123,7 +125,7 @@ def translate_systems(
     for place, system in enumerate(systems):
         translator = first
         if place:
-            translator = None if system.run is None else load_translator(system.run, ranks)
+            translator = None if system.run is None else load_members([system.run], ranks)
         judged.append(_translate(system, translator, side, pairs, references, choice))
     return judged
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import SavedRun, load_translator, read_run
+from dist_s2s.translation.load import SavedRun, load_saved, read_run_or_checkpoint
 from dist_s2s.translation.translator import Translator
 
 
@@ -21,23 +21,24 @@ def load_members(runs: Sequence[Path], ranks: Ranks) -> Translator:
     Raises:
         UserError: on every rank, as ``load_translator``; or vocabularies differ.
     """
-    if len(runs) > 1:
-        ranks.together(lambda: _check(runs))
-    first, *others = [load_translator(run, ranks) for run in runs]
+    saved = ranks.together(lambda: _read(runs))
+    first, *others = [load_saved(run, name, ranks) for run, name in zip(saved, runs, strict=True)]
     first.others = others
     return first
 
 
-def _check(runs: Sequence[Path]) -> None:
-    """Raise UserError for the first run whose vocabularies are not those of the first."""
-    expected, *others = [read_run(run) for run in runs]
-    for path, run in zip(runs[1:], others, strict=True):
+def _read(runs: Sequence[Path]) -> list[SavedRun]:
+    """Return the runs; raise UserError for the first whose vocabularies are not those of the first of all."""
+    saved = [read_run_or_checkpoint(run) for run in runs]
+    expected = saved[0]
+    for path, run in zip(runs, saved, strict=True):
         for name, differs in _differences(run, expected):
             if differs is not None:
                 raise UserError(
                     f"{path} has another {name} side than {runs[0]}: {differs}; an ensemble needs runs of the same "
                     "vocabularies"
                 )
+    return saved
 
 
 def _differences(run: SavedRun, expected: SavedRun) -> list[tuple[str, str | None]]:

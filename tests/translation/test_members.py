@@ -49,7 +49,7 @@ def three(saved_run: Path, quantized: Path, ranks: Ranks) -> list[Translator]:
     other = Translator(saved.config.model_copy(update=changes), saved.source, saved.target, ranks)
     other.core.eval()
     checkpoint = saved_run / "checkpoints" / "step-1"
-    return [load_translator(quantized, ranks), other, load_translator(checkpoint, ranks)]
+    return [load_translator(quantized, ranks), other, load_members([checkpoint], ranks)]
 
 
 def ensemble(saved_run: Path, quantized: Path, ranks: Ranks) -> Translator:
@@ -118,7 +118,7 @@ def test_a_run_twice_is_the_run_and_its_checkpoint_may_be_named(saved_run: Path)
     twice = load_members([saved_run, saved_run / "checkpoints" / "step-2"], ALONE).translate(SENTENCES, options)
     expected, again = ([found(each.n_best) for each in translations] for translations in (alone, twice))
     check_equal((again,), (expected,))
-    one, two = (load_translator(saved_run / "checkpoints" / f"step-{step}", ALONE) for step in (1, 2))
+    one, two = (load_members([saved_run / "checkpoints" / f"step-{step}"], ALONE) for step in (1, 2))
     assert not torch.equal(one.target_table.weight, two.target_table.weight)
 
 
@@ -154,7 +154,7 @@ def test_runs_of_other_vocabularies_are_refused(
     }
     for message, change in changed.items():
         runs = {saved_run: saved, copy: replace(saved, **change)}  # type: ignore[arg-type]
-        monkeypatch.setattr(members, "read_run", runs.__getitem__)
+        monkeypatch.setattr(members, "read_run_or_checkpoint", runs.__getitem__)
         with pytest.raises(UserError) as error:
             load_members([saved_run, copy], ALONE)
         assert str(error.value) == f"{copy} has another {message} ensemble needs runs of the same vocabularies"

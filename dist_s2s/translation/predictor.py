@@ -7,10 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dist_s2s.config import Config
 from dist_s2s.models.ensemble import Ensemble, Member, mean_of_probabilities, split
 from dist_s2s.models.output import best_of
 from dist_s2s.models.protocols import EncoderDecoder
 from dist_s2s.text.batches import Batch
+from dist_s2s.text.side import TextSide
+from dist_s2s.translation.output.layer import OutputLayer
+from dist_s2s.translation.tables import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
 
@@ -45,9 +49,21 @@ class Predictor:
     output: Predictions
 
 
-def ensemble(parts: Sequence[tuple[Member, Predictor]]) -> Predictor:
+def member_of(config: Config, model: EncoderDecoder[Any, Any], output: OutputLayer, target: TextSide) -> Member:
+    """Return a run's model with the sizes that its configuration gives it."""
+    sizes, embedding = config.model, config.embedding
+    return Member(
+        model,
+        source_dim=sizes.embedding_dim + len(embedding.ngrams) * embedding.ngram_dim,
+        target_dim=sizes.embedding_dim,
+        output_dim=sizes.readout_dim if output.tables else target.vocabulary.num_ids,
+        state_dim=sizes.readout_dim,
+        dtype=parameter_dtype(config),
+    )
+
+
+def ensemble(members: Sequence[Member], predictors: Sequence[Predictor]) -> Predictor:
     """Return what predicts with the mean of the probabilities of all members, which have the same vocabularies."""
-    members, predictors = [member for member, _ in parts], [predictor for _, predictor in parts]
     return Predictor(
         Ensemble(members),
         lambda batch: torch.cat([each.source_rows(batch) for each in predictors], dim=-1),

@@ -1,17 +1,21 @@
 """Samples of translations that are a function of the seed and the sentence alone."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis
 from dist_s2s.models.sampling import SamplingOptions, sample
 from dist_s2s.sharded.rows.random_bits import GOLDEN_GAMMA, mix, shift_right
 from dist_s2s.text.batches import Batch
+from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
+from dist_s2s.translation.joining import Translation, join_samples
+from dist_s2s.translation.mbr import choose_by_risk
 from dist_s2s.translation.predictor import Predictor
 
 _NUMBERS_AT_A_TIME = 1 << 17  # what stays in a CPU's cache from one of their many operations to the next
@@ -49,6 +53,21 @@ def sample_batch(
         options=sampling.options,
         all_finished=all_finished,
     )
+
+
+def join_drawn(
+    parts: Sequence[tuple[list[str], Sequence[Sequence[Hypothesis]]]], side: TextSide, sampling: Sampling, ranks: Ranks
+) -> list[Translation]:
+    """Return all samples of each sentence, or the one with the least risk, on every rank (collective if by risk).
+
+    Args:
+        parts: the pieces of each sentence, and samples of each piece.
+        side: of the target.
+        sampling: how they were drawn.
+        ranks: all of them have all samples.
+    """
+    translations = [join_samples(pieces, found, side) for pieces, found in parts]
+    return choose_by_risk(translations, ranks) if sampling.by_risk else translations
 
 
 class Draws:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis, beam_search
-from dist_s2s.models.ensemble import Member
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
@@ -21,12 +20,11 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.int8_table import as_numbers
-from dist_s2s.translation.joining import Translation, join_pieces, join_samples
-from dist_s2s.translation.mbr import choose_by_risk
+from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
-from dist_s2s.translation.predictor import Predictor, ensemble
-from dist_s2s.translation.sampling import sample_batch
+from dist_s2s.translation.predictor import Predictor, ensemble, member_of
+from dist_s2s.translation.sampling import join_drawn, sample_batch
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
@@ -85,18 +83,9 @@ class Translator:
         alone = Predictor(self.core, self.source_rows, self.target_table, self.output)
         if not self.others:
             return alone
-        return ensemble([(self._as_member(), alone), *((each._as_member(), each.predictor) for each in self.others)])
-
-    def _as_member(self) -> Member:
-        model, embedding = self.config.model, self.config.embedding
-        return Member(
-            self.core,
-            source_dim=model.embedding_dim + len(embedding.ngrams) * embedding.ngram_dim,
-            target_dim=model.embedding_dim,
-            output_dim=model.readout_dim if self.output.tables else self.target.vocabulary.num_ids,
-            state_dim=model.readout_dim,
-            dtype=parameter_dtype(self.config),
-        )
+        predictors = [alone, *(each.predictor for each in self.others)]
+        members = [member_of(each.config, each.core, each.output, self.target) for each in (self, *self.others)]
+        return ensemble(members, predictors)
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -156,10 +145,9 @@ class Translator:
         count = n_best if sampling is None else sampling.options.num_samples
         found = iter(self.search_n_best(list(chain.from_iterable(cut)), count, options, after_batch))
         parts = [(pieces, list(islice(found, len(pieces)))) for pieces in cut]
-        if sampling is None:
-            return [join_pieces(*each, n_best, self.target) for each in parts]
-        samples = [join_samples(*each, self.target) for each in parts]
-        return choose_by_risk(samples, self.ranks) if sampling.by_risk else samples
+        if sampling is not None:
+            return join_drawn(parts, self.target, sampling, self.ranks)
+        return [join_pieces(*each, n_best, self.target) for each in parts]
 
     def search(
         self,

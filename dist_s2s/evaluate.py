@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
+from dist_s2s.cli.command_line import add_search_options, chosen_search, open_output, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_lines
@@ -44,6 +44,12 @@ def main() -> int:
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
+        others = chosen_search(arguments)
+        choice = SearchChoice(
+            arguments.beam_size, arguments.length_factor, arguments.extra_length, others, chosen_sampling(arguments)
+        )
+        if translator is not None and arguments.hypotheses is None:
+            choice.options(translator).check(translator.config, len(translator.target.vocabulary))  # before the work
         files = ranks.together(
             lambda: {
                 name: open_output(path)
@@ -51,8 +57,6 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        sampling = chosen_sampling(arguments)
-        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length, sampling)
         trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(

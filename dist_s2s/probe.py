@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
+from dist_s2s.cli.command_line import add_search_options, chosen_search, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def main() -> int:
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
+        options = options.with_choices(chosen_search(arguments))
+        ranks.together(lambda: options.check(translator.config, len(translator.target.vocabulary)))
         found = probe(arguments.run, translator, pairs, sentences, options, arguments.number)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])

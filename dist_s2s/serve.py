@@ -4,7 +4,16 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from dist_s2s.cli.command_line import number_from_zero, port_number, positive_int, program, run_command
+from dist_s2s.cli.command_line import (
+    RANKING_OPTIONS,
+    add_ranking_options,
+    chosen_search,
+    number_from_zero,
+    port_number,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.extras import check_extra
 
 
@@ -23,11 +32,12 @@ def main() -> int:
     from dist_s2s.serving.turns import Turns
     from dist_s2s.translation.load import load_translator
 
-    limits = Limits(**{name: value for name, value in vars(options).items() if name not in ("run", "host", "port")})
+    others = ("run", "host", "port", *RANKING_OPTIONS)
+    limits = Limits(**{name: value for name, value in vars(options).items() if name not in others})
     with joined_ranks() as ranks:
         listener = ranks.together(partial(bind, options.host, options.port) if ranks.is_first else lambda: None)
         translator = load_translator(options.run, ranks)
-        answers = Answers(translator)
+        answers = Answers(translator, chosen_search(options))
         about = {
             "run": options.run.resolve().name,
             "ranks": ranks.world_size,
@@ -49,6 +59,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=port_number, default=8000, help="default: 8000; 0: any that is free")
+
+    add_ranking_options(parser)
 
     def limit(name: str, default: int, text: str) -> None:
         parser.add_argument(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
+from dist_s2s.cli.command_line import add_search_options, chosen_search, open_output, positive_int, program, run_command
+from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
@@ -20,6 +21,7 @@ from dist_s2s.cli.translated_lines import Counts, Form
 
 if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
+    from dist_s2s.translation.search_options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
@@ -37,16 +39,20 @@ def main() -> int:
         raise UserError(
             f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
         )
+    if arguments.prefix is not None and arguments.input is None:
+        raise UserError("--prefix needs --input FILE, whose lines its lines belong to")
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
 
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as ranks:
         translator = _load(arguments, ranks)
-        groups = _groups(arguments, translator)
+        options = _options(arguments, translator)
+        wanted = ranks.together(lambda: Wanted.read(arguments, translator))
+        groups = _groups(arguments, translator, options, wanted)
         first = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
         with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
-            _translate(arguments, translator, first, groups, output)
+            _translate(arguments, translator, options, wanted, first, groups, output)
     return 0
 
 
@@ -62,6 +68,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    add_demand_options(parser)
     add_sampling_options(parser)
     parser.add_argument(
         "--nbest",
@@ -113,11 +120,27 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     return translator
 
 
+def _options(arguments: argparse.Namespace, translator: "Translator") -> "SearchOptions":
+    """Return how to search; UserError, the same on every rank, for what this model cannot do."""
+    from dist_s2s.translation.search_options import SearchOptions
+
+    options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
+        arguments.length_factor, arguments.extra_length
+    )
+    options = replace(
+        options.with_choices(chosen_search(arguments)), sampling=chosen_sampling(arguments, arguments.nbest or 1)
+    )
+    options.check(translator.config, len(translator.target.vocabulary))
+    return options
+
+
 def _is_typed(arguments: argparse.Namespace) -> bool:
     return arguments.input is None and os.isatty(sys.stdin.fileno())
 
 
-def _groups(arguments: argparse.Namespace, translator: "Translator") -> Iterator[list[str]]:
+def _groups(
+    arguments: argparse.Namespace, translator: "Translator", options: "SearchOptions", wanted: Wanted
+) -> Iterator[list[str]]:
     """Yield the input's groups of lines.
 
     A file is checked as a whole before its first line is translated, so that a fault in it leaves nothing half done.
@@ -128,16 +151,19 @@ def _groups(arguments: argparse.Namespace, translator: "Translator") -> Iterator
     def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
         size = _BATCHES_OF_A_GROUP * batch
         groups = read_groups(descriptor, name, size, may_pause=may_pause, first_size=batch)
-        return _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+        groups = _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+        return wanted.checked(groups, name, translator, options)
 
     if path is None:
-        groups = typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
-        yield from groups
+        typed = _is_typed(arguments)
+        yield from (typed_groups() if typed else read(sys.stdin.fileno(), "stdin", may_pause=True))
         return
     with open(path, "rb", buffering=0) as file:
         is_file = path.is_file()
         if not is_file and ranks.world_size > 1:
             raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
+        if not is_file and wanted.prefixes is not None:
+            raise UserError(f"--prefix needs a file whose lines can be counted first, but {path} is none")
         if is_file:
             for _ in read(file.fileno(), str(path), may_pause=False):
                 pass
@@ -165,24 +191,23 @@ def _without_long(groups: Iterator[list[str]], name: str, translator: "Translato
 def _translate(
     arguments: argparse.Namespace,
     translator: "Translator",
+    options: "SearchOptions",
+    wanted: Wanted,
     group: list[str],
     groups: Iterator[list[str]],
     output: TextIO,
 ) -> None:
     """Write the translations of a group and those after it, each as soon as it is through (collective)."""
     from dist_s2s.translation.attention import align_candidates
-    from dist_s2s.translation.search_options import SearchOptions
 
     ranks, n_best = translator.ranks, arguments.nbest or 1
-    options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-        arguments.length_factor, arguments.extra_length
-    )
-    options = replace(options, sampling=chosen_sampling(arguments, n_best))
     form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
     counts = Counts(options.longest, translator.batching.max_source_tokens)
     try:
         while group:
-            found = translator.translate(group, options, n_best=n_best)
+            prefixes = wanted.prefixes_of(counts.lines, len(group))
+            found = translator.translate(group, options, n_best=n_best, prefixes=prefixes, terms=wanted.terms)
+            wanted.add(found, counts.lines, translator)
             aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
             parts = zip(group, found, aligned, strict=True)
             text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
@@ -193,12 +218,18 @@ def _translate(
     except KeyboardInterrupt:
         if ranks.is_first:
             print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)
-        counts.tell(ranks.is_first)
+        _tell(counts, wanted, ranks)
         raise
     except UserError:
-        counts.tell(ranks.is_first)
+        _tell(counts, wanted, ranks)
         raise
+    _tell(counts, wanted, ranks)
+
+
+def _tell(counts: Counts, wanted: Wanted, ranks: "Ranks") -> None:
+    """Write the warnings about the translations so far."""
     counts.tell(ranks.is_first)
+    wanted.tell(ranks.is_first, counts.lines)
 
 
 def _write(output: TextIO, text: str) -> bool:

@@ -265,6 +265,23 @@ def test_beam_search(trained: Path, translated: list[str]) -> None:
     assert sum(beam == greedy for beam, greedy in zip(lines, translated, strict=True)) >= 3
 
 
+def test_prefixes_and_terms_on_two_ranks(trained: Path, tmp_path: Path) -> None:
+    lines = {"in.txt": SOURCES, "prefix.txt": ["", "Anna", "", "", ""], "terms.tsv": ["看见\tliked", "猫\ta tree"]}
+    for name, texts in lines.items():
+        (tmp_path / name).write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    files = ("--input", tmp_path / "in.txt", "--prefix", tmp_path / "prefix.txt", "--terms", tmp_path / "terms.tsv")
+    others = ("--beam_size", 4, "--length_penalty", 0.6, "--coverage_penalty", 0.1, "--no_repeat_ngram", 3)
+    finished = run("dist_s2s.translate", "--run", trained, *files, *others, "--min_length", 5, ranks=2)
+    translated = finished.output.splitlines()
+    assert len(translated) == len(SOURCES)
+    assert finished.errors == ["", ""]
+    assert translated[1].startswith("Anna ")
+    for source, text in zip(SOURCES, translated, strict=True):
+        assert len(text.split()) >= 5
+        assert "看见" not in source or "liked" in text
+        assert "猫" not in source or "a tree" in text
+
+
 def test_translate_on_two_ranks(trained: Path, translated: list[str], tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("".join(source + "\n" for source in SOURCES), encoding="utf-8")
     finished = run("dist_s2s.translate", "--run", trained, "--input", tmp_path / "in.txt", ranks=2)

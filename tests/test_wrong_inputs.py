@@ -203,7 +203,11 @@ def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
         f"`translate` of {what}": answer(folder, "dist_s2s.translate", "--run", run_dir, stdin=content)
         for what, content in contents.items()
     }
+    prefixes = folder / "prefixes.txt"
+    prefixes.write_text("I\nyou hate\n", encoding="utf-8")
     choices: dict[str, tuple[list[object], bytes]] = {
+        "a prefix of unknown words": (["--input", prefixes, "--prefix", prefixes], b""),
+        "a beam of more than all words": (["--beam_size", 100], b""),
         "more translations than the beam finds": (["--nbest", 5, "--beam_size", 4], b""),
         "a long line that is to be refused": (
             ["--max_source_tokens", 4, "--long_lines", "refuse"],

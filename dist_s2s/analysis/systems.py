@@ -1,8 +1,8 @@
 """The systems that an evaluation compares, each a run or a file of translations, brought to the same test pairs."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from dist_s2s import UserError
@@ -35,17 +35,22 @@ class System:
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """How runs translate; None: as each was trained to, and by a search."""
+    """How runs translate; None: as each was trained to, and by a search.
+
+    ``others`` are attributes of SearchOptions by name.
+    """
 
     beam_size: int
     length_factor: float | None
     extra_length: int | None
+    others: Mapping[str, int | float] = field(default_factory=dict)
     sampling: Sampling | None = None
 
     def options(self, translator: Translator) -> SearchOptions:
         """Return the settings of a run's search."""
         options = SearchOptions.of(translator.config, self.beam_size)
-        return replace(options.with_limits(self.length_factor, self.extra_length), sampling=self.sampling)
+        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
+        return replace(options, sampling=self.sampling)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def _translate(
         about["seconds"] = time.monotonic() - started
         about |= {"translations_cut": found.cut, "longest_translation": options.longest}
         if options.sampling is None:
-            about["beam_size"] = options.beam_size
+            about |= {"beam_size": options.beam_size, "search": dict(choice.others)}
         else:
             drawn = options.sampling
             about["sampling"] = {**asdict(drawn.options), "seed": drawn.seed, "by_risk": drawn.by_risk}

@@ -12,6 +12,8 @@ from typing import TextIO
 
 from dist_s2s import UserError
 
+RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram")
+
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command: a UserError becomes one line on stderr and exit status 2, on every rank. Never returns."""
@@ -78,6 +80,33 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     limits = "a translation has at most FACTOR · source tokens + EXTRA tokens (default: as in the run)"
     parser.add_argument("--length_factor", type=number_from_zero, metavar="FACTOR", help=limits)
     parser.add_argument("--extra_length", type=positive_int, metavar="EXTRA", help="see --length_factor")
+    add_ranking_options(parser)
+
+
+def add_ranking_options(parser: argparse.ArgumentParser) -> None:
+    """Add what makes one translation better than another, and what none may do."""
+    parser.add_argument(
+        "--length_penalty",
+        type=number_from_zero,
+        metavar="ALPHA",
+        help="scores are log-probabilities divided by length**ALPHA: 1 (default): for a token; 0: for the whole",
+    )
+    parser.add_argument(
+        "--coverage_penalty",
+        type=number_from_zero,
+        metavar="BETA",
+        help="scores are lower the less attention source tokens get, BETA times so (default: 0)",
+    )
+    parser.add_argument("--min_length", type=positive_int, metavar="N", help="a translation has at least N tokens")
+    parser.add_argument(
+        "--no_repeat_ngram", type=positive_int, metavar="N", help="no N tokens follow each other twice in a translation"
+    )
+
+
+def chosen_search(arguments: argparse.Namespace) -> dict[str, int | float]:
+    """Return which of ``RANKING_OPTIONS`` are given."""
+    values = {name: getattr(arguments, name) for name in RANKING_OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def open_output(path: Path | None) -> TextIO:

@@ -4,12 +4,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import positive_int, seed_number
+from dist_s2s.cli.command_line import RANKING_OPTIONS, positive_int, seed_number
 
 if TYPE_CHECKING:
     from dist_s2s.translation.sampling import Sampling
 
 _SHAPES = ("temperature", "top_k", "top_p", "seed")
+_OF_SEARCHES = (*RANKING_OPTIONS, "prefix", "terms")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +52,12 @@ def check_sampling(arguments: argparse.Namespace) -> None:
     named = next((name for name in _SHAPES if getattr(arguments, name) is not None), None)
     if named is not None and not is_drawn:
         raise UserError(f"--{named} says how translations are drawn: give --sample or --mbr N too, or leave it out")
-    if is_drawn and arguments.beam_size > 1:
+    searched = [name for name in _OF_SEARCHES if getattr(arguments, name, None) is not None]
+    searched += ["beam_size"] * (arguments.beam_size > 1)
+    if is_drawn and searched:
         raise UserError(
-            f"--beam_size is for a search, but --{'sample' if arguments.sample else 'mbr'} draws translations: leave out "
-            "one of them"
+            f"--{searched[0]} is for a search, but --{'sample' if arguments.sample else 'mbr'} draws translations: "
+            "leave out one of them"
         )
     if arguments.mbr == 1:
         raise UserError("--mbr compares samples with each other, so it needs 2 at least, but is 1")

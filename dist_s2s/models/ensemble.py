@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dist_s2s.models.protocols import EncoderDecoder
+from dist_s2s.models.protocols import AttentiveEncoderDecoder
 
 # Shapes: B sentences, S and T source and target positions, N rows, V target vocabulary, E, X, H: the members' sizes of
 # rows of embedded tokens, of outputs and of the states before them, one after the other.
@@ -27,7 +27,7 @@ class Member:
         dtype: of what the model reads.
     """
 
-    model: EncoderDecoder[Any, Any]
+    model: AttentiveEncoderDecoder[Any, Any]
     source_dim: int
     target_dim: int
     output_dim: int
@@ -74,6 +74,13 @@ class Ensemble:
         inputs = zip(self._members, self._targets(embedded_NE), *state, *encoding, strict=True)
         found = [member.model.step(rows, mine, encoded) for member, rows, mine, encoded in inputs]
         return torch.cat([outputs for outputs, _ in found], dim=-1), Parts(tuple(after for _, after in found))
+
+    def step_with_attention(self, embedded_NE: Tensor, state: Parts, encoding: Parts) -> tuple[Tensor, Parts, Tensor]:
+        """Return what ``step`` does, and the mean of what the members look at, [N, S], all of which have attention."""
+        inputs = zip(self._members, self._targets(embedded_NE), *state, *encoding, strict=True)
+        found = [member.model.step_with_attention(*each) for member, *each in inputs]
+        outputs, states, weights = zip(*found, strict=True)
+        return torch.cat(outputs, dim=-1), Parts(states), torch.stack([each.double() for each in weights]).mean(0)
 
     def _sources(self, source_BSE: Tensor) -> list[Tensor]:
         return split(source_BSE, self._members, [member.source_dim for member in self._members])

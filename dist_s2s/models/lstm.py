@@ -1,5 +1,7 @@
 """The LSTM encoder-decoder: all of a translator but its embedding tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -86,13 +88,7 @@ class LSTMEncoderDecoder(nn.Module):
 
         Row t belongs to the token after target position t. The model must have attention.
         """
-        attention, seen = self.decoder.attention, list[Tensor]()
-        assert isinstance(attention, GlobalAttention | AdditiveAttention)
-
-        def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
-            seen.append(attention.weights(*inputs))
-
-        with attention.register_forward_hook(record):  # with input feeding, a position at a time
+        with self._recording() as seen:  # with input feeding, a position at a time
             self(source_BSE, source_lengths_B, target_BTE, apply_output=False)
         return torch.cat(seen, dim=1)
 
@@ -107,3 +103,27 @@ class LSTMEncoderDecoder(nn.Module):
         """Return outputs [B, X] after one more target token, and the state after it."""
         attentional_BH, state = self.decoder.step(embedded_BE, state, encoding)
         return apply_output(self.output, attentional_BH), state
+
+    def step_with_attention(
+        self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding
+    ) -> tuple[Tensor, DecoderState, Tensor]:
+        """Return what ``step`` does, and what the position looks at in the source, [B, S].
+
+        The model must have attention, whose scores are computed twice.
+        """
+        with self._recording() as seen:
+            outputs_BX, state = self.step(embedded_BE, state, encoding)
+        [weights_B1S] = seen
+        return outputs_BX, state, weights_B1S[:, 0]
+
+    @contextmanager
+    def _recording(self) -> Iterator[list[Tensor]]:
+        """Within: keep the weights of attention, [B, T, S] of each of its calls."""
+        attention, seen = self.decoder.attention, list[Tensor]()
+        assert isinstance(attention, GlobalAttention | AdditiveAttention)
+
+        def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
+            seen.append(attention.weights(*inputs))
+
+        with attention.register_forward_hook(record):
+            yield seen

@@ -23,6 +23,16 @@ def apply_output(layer: nn.Module, states_NH: Tensor) -> Tensor:
     return torch.cat([linear(states_NH, *part) for part in zip(weights, biases, strict=True)], dim=-1)
 
 
+def given_of_logits(logits_NV: Tensor, ids_NM: Tensor, forbidden: Sequence[int]) -> Tensor:
+    """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_of_logits`` has them.
+
+    It is not modified. No collective.
+    """
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32), copy=True)
+    logits_NV[:, forbidden] = float("-inf")
+    return logits_NV.log_softmax(dim=-1).gather(1, ids_NM)
+
+
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return log-probabilities [N, k], falling, and int64 ids [N, k] of the k likeliest tokens of each row.
 

@@ -41,3 +41,12 @@ class EncoderDecoder(Protocol[EncodingT, StateT]):
 
     def step(self, embedded_BE: Tensor, state: StateT, encoding: EncodingT) -> tuple[Tensor, StateT]:
         """Return the outputs [B, X] after one more target token, and the state after it."""
+
+
+class AttentiveEncoderDecoder(EncoderDecoder[EncodingT, StateT], Protocol[EncodingT, StateT]):
+    """A model that can tell what it looks at."""
+
+    def step_with_attention(
+        self, embedded_BE: Tensor, state: StateT, encoding: EncodingT
+    ) -> tuple[Tensor, StateT, Tensor]:
+        """Return what ``step`` does, and the attention of the position, [B, S]: rows of sum 1, 0 at padding."""

@@ -1,7 +1,8 @@
 """Answers to what is asked, by all ranks together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dist_s2s.analysis.neighbours import Neighbours
@@ -27,8 +28,11 @@ class Answers:
     All ranks are asked the same, and have the same answer or the same UserError. Answers are plain values for JSON.
     """
 
-    def __init__(self, translator: Translator) -> None:
+    def __init__(self, translator: Translator, search: Mapping[str, int | float] | None = None) -> None:
+        """Take attributes of SearchOptions by name, for all searches; UserError for what this model cannot do."""
         self.translator = translator
+        self._options = SearchOptions.of(translator.config).with_choices(search or {})
+        self._options.check(translator.config, len(translator.target.vocabulary))
         self._words = {
             "source": _Words(translator.source, translator.source_table),
             "target": _Words(translator.target, translator.target_table),
@@ -36,7 +40,7 @@ class Answers:
 
     def translate(self, sentences: Sequence[str], beam_size: int, n_best: int, attention: bool) -> list[Answer]:
         """Return for each sentence its translation, the ``n_best`` and, if wanted, the attention of the best."""
-        options = SearchOptions.of(self.translator.config, beam_size)
+        options = replace(self._options, beam_size=beam_size)
         found = self.translator.translate(sentences, options, n_best=n_best)
         answers = [_in_words(each) for each in found]
         if attention:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dist_s2s.config import Config
 from dist_s2s.models.ensemble import Ensemble, Member, mean_of_probabilities, split
 from dist_s2s.models.output import best_of
-from dist_s2s.models.protocols import EncoderDecoder
+from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncoderDecoder
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.layer import OutputLayer
@@ -27,6 +27,9 @@ class Predictions(Protocol):
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row."""
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M]."""
 
     def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
         """Return the log-probabilities of all tokens, [N, V]."""
@@ -49,7 +52,9 @@ class Predictor:
     output: Predictions
 
 
-def member_of(config: Config, model: EncoderDecoder[Any, Any], output: OutputLayer, target: TextSide) -> Member:
+def member_of(
+    config: Config, model: AttentiveEncoderDecoder[Any, Any], output: OutputLayer, target: TextSide
+) -> Member:
     """Return a run's model with the sizes that its configuration gives it."""
     sizes, embedding = config.model, config.embedding
     return Member(
@@ -87,6 +92,10 @@ class EnsembleOutput:
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row (collective if a member's is)."""
         return best_of(self.log_probabilities(outputs_NX), k)
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M] (collective if a member's is)."""
+        return self.log_probabilities(outputs_NX).gather(1, ids_NM)
 
     def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
         """Return the log-probabilities of all tokens, [N, V] (collective if a member's is)."""

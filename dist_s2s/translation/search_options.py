@@ -1,11 +1,17 @@
 """How translations are searched for."""
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
+from dist_s2s import UserError
 from dist_s2s.config import Config
+from dist_s2s.models import Ranking, Rules
+from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.sampling import Sampling
 
 
@@ -17,12 +23,18 @@ class SearchOptions:
         beam_size: hypotheses kept for a sentence; 1 is greedy search.
         length_factor, extra_length: a translation has at most ``length_factor`` · source tokens + ``extra_length``
             tokens, EOS counted on both sides. The defaults are for runs that have not measured their training pairs.
+        length_penalty, coverage_penalty: what scores are, see ``Ranking``.
+        min_length, no_repeat_ngram: which tokens may not come, see ``Rules``.
         sampling: that translations are drawn, instead of searched for; None: they are searched for.
     """
 
     beam_size: int = 1
     length_factor: float = 6.0
     extra_length: int = 50
+    length_penalty: float = 1.0
+    coverage_penalty: float = 0.0
+    min_length: int = 0
+    no_repeat_ngram: int = 0
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
@@ -34,6 +46,9 @@ class SearchOptions:
                 "length_factor must be at least 0 and extra_length at least 1, but they are "
                 f"{self.length_factor} and {self.extra_length}"
             )
+        for name in ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, but is {getattr(self, name)}")
 
     @classmethod
     def of(cls, config: Config, beam_size: int = 1) -> Self:
@@ -48,9 +63,45 @@ class SearchOptions:
         factor = self.length_factor if length_factor is None else length_factor
         return replace(self, length_factor=factor, extra_length=extra_length or self.extra_length)
 
+    def with_choices(self, choices: Mapping[str, Any]) -> Self:
+        """Return the same with other values of the attributes that are named."""
+        return replace(self, **choices)
+
+    def check(self, config: Config, vocabulary_size: int) -> None:
+        """Raise UserError for what cannot be searched with this model. Calls no collectives.
+
+        Args:
+            config: the run's.
+            vocabulary_size: target tokens, the special ones among them.
+        """
+        usable = vocabulary_size - len(NEVER_CHOSEN)
+        if self.beam_size > usable:
+            raise UserError(
+                f"beam_size is {self.beam_size}, but there are only {usable} target tokens to choose from; lower it"
+            )
+        if self.coverage_penalty and config.model.attention == "none":
+            raise UserError(
+                "coverage_penalty goes by attention, which this run does not have (model.attention: none); leave it out"
+            )
+
+    @property
+    def ranking(self) -> Ranking:
+        """What scores are."""
+        return Ranking(self.length_penalty, self.coverage_penalty)
+
+    @property
+    def rules(self) -> Rules:
+        """Which tokens may not come."""
+        return Rules(self.min_length, self.no_repeat_ngram)
+
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""
         return (self.length_factor * source_lengths_B.double()).ceil().long() + self.extra_length
+
+    def limits_of(self, num_tokens: Iterable[int]) -> list[int]:
+        """Return the same, given source tokens without EOS."""
+        limits: list[int] = self.max_lengths(torch.tensor([count + 1 for count in num_tokens])).tolist()
+        return limits
 
     @property
     def num_hypotheses(self) -> int:

@@ -10,24 +10,25 @@ from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Hypothesis, beam_search
+from dist_s2s.models import Demand, Demands, Hypothesis
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
+from dist_s2s.translation.finding import find
 from dist_s2s.translation.int8_table import as_numbers
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.predictor import Predictor, ensemble, member_of
-from dist_s2s.translation.sampling import join_drawn, sample_batch
+from dist_s2s.translation.sampling import join_drawn
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
+from dist_s2s.translation.terms import Terms, demands_of
 
 
 class Translator:
@@ -130,24 +131,36 @@ class Translator:
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
         n_best: int = 1,
+        prefixes: Sequence[Sequence[int]] | None = None,
+        terms: Terms | None = None,
     ) -> list[Translation]:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Samples come all, in their
         order, or as the one with the least risk.
+
+        Args:
+            sentences, options, after_batch, n_best: as there.
+            prefixes: of each sentence, the target ids that its translation begins with.
+            terms: phrases that translations contain; one without enough length or beam may lack them.
         """
-        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
-        cut = [
-            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
-            for sentence, length in zip(sentences, lengths, strict=True)
-        ]
+        cut = self.cut(sentences)
+        demands = list(chain.from_iterable(demands_of(cut, prefixes, terms, self.source)))
         sampling = None if options is None else options.sampling
         count = n_best if sampling is None else sampling.options.num_samples
-        found = iter(self.search_n_best(list(chain.from_iterable(cut)), count, options, after_batch))
+        found = iter(self.search_n_best(list(chain.from_iterable(cut)), count, options, after_batch, demands))
         parts = [(pieces, list(islice(found, len(pieces)))) for pieces in cut]
         if sampling is not None:
             return join_drawn(parts, self.target, sampling, self.ranks)
         return [join_pieces(*each, n_best, self.target) for each in parts]
+
+    def cut(self, sentences: Sequence[str]) -> list[list[str]]:
+        """Return the pieces that each sentence is translated in: itself, unless it is long."""
+        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
+        return [
+            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
+            for sentence, length in zip(sentences, lengths, strict=True)
+        ]
 
     def search(
         self,
@@ -164,6 +177,7 @@ class Translator:
         n_best: int,
         options: SearchOptions | None = None,
         after_batch: Callable[[], None] = lambda: None,
+        demands: Sequence[Demand] | None = None,
     ) -> list[list[Hypothesis]]:
         """Return for each sentence its hypotheses, the best first, on every rank (collective).
 
@@ -176,14 +190,21 @@ class Translator:
                 Of samples the first, in their order.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
+            demands: of each sentence. The translation of one without a token stays without.
+
+        Raises:
+            UserError: on every rank, for options that do not fit the model.
         """
         options = SearchOptions.of(self.config) if options is None else options
+        for each in (self, *self.others):
+            options.check(each.config, len(self.target.vocabulary))
         sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
+        wanted = [demand for demand, source in zip(demands or (), sources, strict=False) if source]
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
-            for number, found in self._search(examples, options, after_batch):
-                mine.append((number, [(each.ids, each.score, each.is_cut) for each in found[:n_best]]))
+            for number, found in self._search(examples, options, after_batch, n_best, wanted):
+                mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
         by_number = {
             number: [Hypothesis(*values) for values in found]
             for part in self.ranks.gather_texts(json.dumps(mine))
@@ -193,32 +214,21 @@ class Translator:
         return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
 
     def _search(
-        self, examples: ExampleList, options: SearchOptions, after_batch: Callable[[], None]
+        self,
+        examples: ExampleList,
+        options: SearchOptions,
+        after_batch: Callable[[], None],
+        n_best: int,
+        wanted: Sequence[Demand],
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
         limits = options.max_lengths(examples.lengths[:, 0] + 1)
+        has_demands, predictor = any(demand.size for demand in wanted), self.predictor
         for batch in self.batching.batches(examples, self.ranks, options.num_hypotheses, limits):
-            found = self._search_batch(batch, options)
+            demands = None
+            if has_demands:
+                mine = [wanted[number] for number in batch.indices] or [Demand()]
+                demands = Demands.among(mine, predictor.output.given_tokens, wanted)
+            found = find(predictor, batch, options, n_best, demands, self.ranks)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
-
-    @torch.no_grad()
-    def _search_batch(self, batch: Batch, options: SearchOptions) -> list[list[Hypothesis]]:
-        limits = options.max_lengths(batch.source_lengths)
-        if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
-            limits = torch.zeros_like(limits)
-        predictor = self.predictor
-        if options.sampling is not None:
-            return sample_batch(predictor, batch, limits, options.sampling, self.ranks.all_agree)
-        return beam_search(
-            predictor.model,
-            predictor.source_rows(batch),
-            batch.source_lengths,
-            embed=predictor.embed,
-            best_tokens=predictor.output.best_tokens,
-            start_id=SOS,
-            end_id=EOS,
-            max_lengths_B=limits,
-            beam_size=options.beam_size,
-            all_finished=self.ranks.all_agree,
-        )

@@ -8,6 +8,8 @@ from importlib.resources import files
 import pytest
 from starlette.testclient import TestClient
 
+from dist_s2s import UserError
+from dist_s2s.serving.answers import Answers
 from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
@@ -101,6 +103,14 @@ def test_translations_are_those_of_translate(client: TestClient, translator: Tra
     assert [ask(source) for source in SOURCES] == [[text] for text in expected]
     with ThreadPoolExecutor(6) as clients:
         assert list(clients.map(ask, SOURCES * 3)) == [[text] for text in expected] * 3
+
+
+def test_the_search_options_of_a_service_are_for_all_of_its_translations(translator: Translator) -> None:
+    found = Answers(translator, {"min_length": 3, "no_repeat_ngram": 1}).translate(SOURCES, 2, 1, attention=False)
+    for words in (each["text"].split() for each in found):
+        assert len(words) == len(set(words)) >= 3
+    with pytest.raises(UserError, match="beam_size is 1000, but there are only"):
+        Answers(translator).translate(SOURCES, 1000, 1, attention=False)
 
 
 def test_neither_padding_nor_batches_change_a_hypothesis(

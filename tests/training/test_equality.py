@@ -14,7 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, SparseAdam
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Hypothesis
+from dist_s2s.models import Demand, Hypothesis
 from dist_s2s.storage.checkpoint import load_weights
 from dist_s2s.text.batches import collate, global_batches
 from dist_s2s.text.corpus import Example, ExampleList
@@ -56,6 +56,8 @@ ONE_TABLE = {  # for source, target and output; and a deeper model with another 
 # On three and four ranks each run once, but the tied one twice: an optimizer does not know how many ranks there are.
 RUNS_OF = {1: RUNS, 2: RUNS, 3: [RUNS[1], RUNS[2], *RUNS[5:]], 4: [RUNS[0], RUNS[3], RUNS[4], RUNS[6]]}
 SENTENCES = ["w5 w6 w7", "w9", "w5 w6 w80 w81 nothing", "", "w30 w31 w32 w33"]
+CHOICES = {"length_penalty": 0.6, "coverage_penalty": 0.2, "min_length": 2, "no_repeat_ngram": 2}
+DEMANDS = [Demand((9, 130)), Demand(phrases=((5, 6), (77,))), Demand((4,), ((31,),)), Demand(), Demand()]
 SAMPLED_RUNS = [("rowwise_adam", "round_robin", "sampled"), ("sparse_adam", "contiguous", "sampled")]
 
 
@@ -174,10 +176,20 @@ def train_on_ranks(group: dist.ProcessGroup, run_dir: Path, runs: list[tuple[str
         trainer.fit()
         assert losses.validations == 1
         trained = copies(translator)
-        found = translator.search_n_best(SENTENCES, 3, SearchOptions.of(config, beam_size=3))
+        found = find(translator, config)
         load_weights(config.run_dir / "checkpoints" / f"step-{STEPS}", translator.core, translator.tables)
         results.append(Result(found, losses.values, *trained, *copies(translator)))
     return results
+
+
+def find(translator: Translator, config: Config) -> list[list[Hypothesis]]:
+    """What a plain search finds, and for some runs, of both output layers, what one with every option does."""
+    options = SearchOptions.of(config, beam_size=3)
+    found = translator.search_n_best(SENTENCES, 3, options)
+    if config.embedding.optimizer == "sgd":
+        options = options.with_limits(2.0, 4).with_choices(CHOICES)
+        found += translator.search_n_best(SENTENCES, 2, options, demands=DEMANDS)
+    return found
 
 
 def copies(translator: Translator) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
@@ -268,7 +280,7 @@ def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
     final = {name: (everything, table.weight.detach()) for name, table in tables.items()}
     for name, (_, rows) in final.items():
         start.tables[name].weight.data.copy_(rows)
-    found = start.search_n_best(SENTENCES, 3, SearchOptions.of(config, beam_size=3))
+    found = find(start, config)
     average_core = dict(zip(dict(core.named_parameters()), averages, strict=False))
     average_tables = zip(tables, averages[len(average_core) :], strict=True)
     average_final = {name: (everything, average) for name, average in average_tables}

@@ -66,7 +66,8 @@ def found(candidates: list[Candidate]) -> list[tuple[str, float]]:
 def work(ranks: Ranks, saved_run: Path, quantized: Path, sentences: list[str]) -> tuple[Found, Found, Found]:
     """What an ensemble finds with a beam; what it draws; and of samples those with the least risk."""
     translator = ensemble(saved_run, quantized, ranks)
-    beam = translator.translate(sentences, SearchOptions(3, 0, 9), n_best=2)
+    options = SearchOptions(3, 0, 9, length_penalty=0.6, coverage_penalty=0.2, min_length=2, no_repeat_ngram=2)
+    beam = translator.translate(sentences, options, n_best=2, prefixes=[[7] if text else [] for text in sentences])
     drawn = translator.translate(sentences, DRAWN)
     assert DRAWN.sampling is not None
     chosen = translator.translate(sentences, replace(DRAWN, sampling=replace(DRAWN.sampling, by_risk=True)))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from dist_s2s.config import Config
+from dist_s2s.models import Ranking, Rules
 from dist_s2s.translation.search_options import SearchOptions
 
 
@@ -22,8 +23,14 @@ def test_limits_are_those_of_the_run_unless_others_are_given() -> None:
     assert options.with_limits(0.0, None) == SearchOptions(1, 0.0, 7)
     assert options.with_limits(None, 9) == SearchOptions(1, 2.5, 9)
 
+    assert options.with_choices({"min_length": 2, "length_penalty": 0.6}).rules == Rules(min_length=2)
+    assert options.with_choices({"length_penalty": 0.6}).ranking == Ranking(0.6, 0.0)
 
-@pytest.mark.parametrize("options", [{"beam_size": 0}, {"length_factor": -1}, {"extra_length": 0}])
+
+IMPOSSIBLE = [{name: -1} for name in ("length_factor", "length_penalty", "coverage_penalty", "min_length")]
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 0}, {"extra_length": 0}, {"no_repeat_ngram": -1}, *IMPOSSIBLE])
 def test_impossible_searches_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SearchOptions(**options)

@@ -14,8 +14,8 @@ from dist_s2s.translation.new_rows import NewRows, Optimizers
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` and ``log_probabilities`` take what ``layer`` makes
-    of them. These five are collective unless the layer is replicated: all ranks must call them.
+    The losses take the model's states [B, T, H], ``best_tokens``, ``given_tokens`` and ``log_probabilities`` take what
+    ``layer`` makes of them. These six are collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -62,6 +62,9 @@ class OutputLayer(Protocol):
 
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_tokens`` has them."""
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""

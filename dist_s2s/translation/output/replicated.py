@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models import best_of_logits
+from dist_s2s.models import best_of_logits, given_of_logits
 from dist_s2s.models.output import log_probabilities
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
@@ -59,6 +59,10 @@ class ReplicatedOutput:
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the cross-entropy of each token."""
         return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return what the logits give these tokens."""
+        return given_of_logits(outputs_NX, ids_NM, NEVER_CHOSEN)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy
+from dist_s2s.sharded.output.given_classes import given_classes
 from dist_s2s.text.vocabulary import PAD
 from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_rows
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
@@ -66,6 +67,11 @@ class ShardedOutput:
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the vocabulary-parallel cross-entropy of each token (collective)."""
         return self._exact.token_losses(states_BTH, target_out_BT)
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor) -> Tensor:
+        """Return what all shards together give these classes (collective)."""
+        sizes = {"num_classes": self._exact.num_classes, "chunk_elements": self._exact.chunk_elements}
+        return given_classes(self._table, self._bias, outputs_NX, ids_NM, NEVER_CHOSEN, **sizes)
 
     def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""

@@ -1,0 +1,192 @@
+"""What ``translate`` reads of what translations must have: a file of prefixes, and one of terms."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dist_s2s import UserError
+from dist_s2s.cli.sentences import read_lines
+
+if TYPE_CHECKING:
+    from dist_s2s.text.side import TextSide
+    from dist_s2s.translation.joining import Translation
+    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.terms import Terms
+    from dist_s2s.translation.translator import Translator
+
+_LINES_NAMED = 5
+
+
+def add_demand_options(parser: argparse.ArgumentParser) -> None:
+    """Add what translations must have."""
+    parser.add_argument(
+        "--prefix",
+        type=Path,
+        metavar="FILE",
+        help="the translation of each line of --input begins with the words of the same line of this file",
+    )
+    parser.add_argument(
+        "--terms",
+        type=Path,
+        metavar="FILE",
+        help="lines of SOURCE<TAB>TARGET phrases: where the one is in a line, its translation contains the other",
+    )
+
+
+@dataclass
+class Wanted:
+    """What the translations of the input's lines must have.
+
+    Attributes:
+        prefixes: target ids, for each line; None: no prefixes.
+        terms: None: no terms.
+        prefix_file: for errors.
+        lacking: lines, from 1, whose translation lacks terms, with how many of how many.
+    """
+
+    prefixes: list[list[int]] | None
+    terms: "Terms | None"
+    prefix_file: Path | None
+    lacking: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, arguments: argparse.Namespace, translator: "Translator") -> "Wanted":
+        """Read the files that are named. Calls no collectives.
+
+        Raises:
+            UserError: they cannot be used.
+        """
+        prefixes = None if arguments.prefix is None else _read_prefixes(arguments.prefix, translator.target)
+        terms = None if arguments.terms is None else _read_terms(arguments.terms, translator)
+        return cls(prefixes, terms, arguments.prefix)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to check."""
+        return self.prefixes is None and self.terms is None
+
+    def prefixes_of(self, begin: int, count: int) -> list[list[int]] | None:
+        """Return the prefixes of some lines from number ``begin`` on, counted from 0."""
+        return None if self.prefixes is None else self.prefixes[begin : begin + count]
+
+    def checked(
+        self, groups: Iterator[list[str]], name: str, translator: "Translator", options: "SearchOptions"
+    ) -> Iterator[list[str]]:
+        """Yield the groups of an input; raise UserError for a line that cannot have what it must, after those before.
+
+        Lines of a file are as many as prefixes.
+        """
+        begin = 0
+        for group in groups:
+            fault = self._fault(group, begin, translator, options)
+            if fault is not None:
+                place, text = fault
+                if place:
+                    yield group[:place]
+                raise UserError(f"{name} line {begin + place + 1} {text}")
+            yield group
+            begin += len(group)
+        if self.prefixes is not None and len(self.prefixes) != begin:
+            raise UserError(
+                f"{self.prefix_file} has {_lines(len(self.prefixes))}, but {name} has {_lines(begin)}: each line needs "
+                "a prefix, which may be empty"
+            )
+
+    def _fault(
+        self, group: Sequence[str], begin: int, translator: "Translator", options: "SearchOptions"
+    ) -> tuple[int, str] | None:
+        """Return the place of the first line that cannot have what it must, and what is wrong with it."""
+        from dist_s2s.translation.terms import demands_of
+
+        if self.is_nothing:
+            return None
+        prefixes = self.prefixes_of(begin, len(group))
+        group = group if prefixes is None else group[: len(prefixes)]  # too few are told at the end
+        cut = translator.cut(group)
+        for place, (pieces, demands) in enumerate(
+            zip(cut, demands_of(cut, prefixes, self.terms, translator.source), strict=True)
+        ):
+            if demands[0].prefix and not pieces[0]:
+                return (
+                    place,
+                    f"is empty, and so is its translation: leave line {begin + place + 1} of the prefixes empty",
+                )
+            limits = options.limits_of(map(len, translator.source.encode_all(pieces)))
+            for demand, limit in zip(demands, limits, strict=True):
+                if demand.size >= limit:
+                    what = [f"a prefix of {len(demand.prefix)}"] * bool(demand.prefix)
+                    what += [f"terms of {demand.size - len(demand.prefix)}"] * bool(demand.phrases)
+                    return place, (
+                        f"has {' and '.join(what)} tokens, but its translation has at most {limit}, its end among "
+                        "them; raise --extra_length"
+                    )
+        return None
+
+    def add(self, translations: "Sequence[Translation]", begin: int, translator: "Translator") -> None:
+        """Note which of the next lines' translations lack terms."""
+        from dist_s2s.translation.terms import demands_of
+
+        if self.terms is None:
+            return
+        cut = [each.pieces for each in translations]
+        for number, (each, demands) in enumerate(
+            zip(translations, demands_of(cut, None, self.terms, translator.source), strict=True), begin + 1
+        ):
+            parts = each.n_best[0].parts
+            lacking = sum(demand.unmet(part.ids) for demand, part in zip(demands, parts, strict=True))
+            if lacking:
+                self.lacking.append((number, lacking))
+
+    def tell(self, is_first: bool, lines: int) -> None:
+        """Write a warning for terms that could not be met, if this is the first rank."""
+        if is_first and self.lacking:
+            numbers = ", ".join(str(number) for number, _ in self.lacking[:_LINES_NAMED])
+            more = ", ..." if len(self.lacking) > _LINES_NAMED else ""
+            print(
+                f"warning: {len(self.lacking):,} of {lines:,} translations lack "
+                f"{sum(count for _, count in self.lacking):,} of their terms: lines {numbers}{more}; a larger "
+                "--beam_size or --extra_length may find them",
+                file=sys.stderr,
+            )
+
+
+def _read_prefixes(path: Path, target: "TextSide") -> list[list[int]]:
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        _check_known(line, target, f"{path} line {number}")
+    return target.encode_all(lines)
+
+
+def _read_terms(path: Path, translator: "Translator") -> "Terms":
+    from dist_s2s.translation.terms import Terms, tokens_of
+
+    pairs, seen = list[tuple[list[str], list[int]]](), dict[tuple[str, ...], int]()
+    for number, line in enumerate(read_lines(path), 1):
+        if not line:
+            continue
+        where, phrases = f"{path} line {number}", [phrase.strip() for phrase in line.split("\t")]
+        if len(phrases) != 2 or not all(phrases):
+            raise UserError(f"{where} is no term: expected SOURCE<TAB>TARGET, and neither of them empty; mend it")
+        source, target = phrases
+        _check_known(target, translator.target, where)
+        tokens = tokens_of(source, translator.source)
+        if seen.setdefault(tuple(tokens), number) != number:
+            raise UserError(f"{where} has the source phrase of line {seen[tuple(tokens)]} again; leave one of them")
+        pairs.append((tokens, translator.target.encode(target)))
+    return Terms.of(pairs)
+
+
+def _check_known(text: str, target: "TextSide", where: str) -> None:
+    from dist_s2s.translation.terms import unknown_token
+
+    if (token := unknown_token(text, target)) is not None:
+        raise UserError(
+            f"{where}: the target vocabulary lacks {token!r}, so no translation can contain it; use other words"
+        )
+
+
+def _lines(count: int) -> str:
+    return f"{count:,} line" if count == 1 else f"{count:,} lines"

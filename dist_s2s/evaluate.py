@@ -18,6 +18,7 @@ from dist_s2s.cli.command_line import (
 )
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ def main() -> int:
     from dist_s2s.analysis.systems import SearchChoice, choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.load import run_of
+    from dist_s2s.translation.members import load_members
     from dist_s2s.translation.scoring import Scorer
 
     with joined_ranks() as ranks:
-        translator = None if arguments.run is None else load_translator(arguments.run, ranks)
+        translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
         data, pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, config))
         systems = ranks.together(lambda: _read_systems(arguments, data, pairs))
@@ -56,6 +58,7 @@ def main() -> int:
             arguments.extra_length,
             arguments.replace_unknown,
             chosen_search(arguments),
+            chosen_sampling(arguments),
         )
         if translator is not None and arguments.hypotheses is None:
             choice.options(translator)  # what it cannot do is told before the work
@@ -66,7 +69,7 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        trained = None if config is None else (arguments.run, config)
+        trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
             lambda: {
@@ -90,7 +93,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument(
         "--hypotheses",
         type=Path,
@@ -119,6 +127,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_search_options(parser)
     add_replace_unknown(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--bleu_tokenizer",
         choices=get_args(BleuTokenizer),
@@ -131,6 +140,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together."""
+    check_sampling(arguments)
     if arguments.run is None and arguments.hypotheses is None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
@@ -149,7 +159,9 @@ def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "
         return check_lines(str(path), read_lines(path), data, pairs)
 
     first = arguments.hypotheses
-    systems = [System(str(first or arguments.run), arguments.run, None if first is None else lines_of(first))]
+    runs = arguments.run or []
+    name = str(first or " + ".join(map(str, runs)))
+    systems = [System(name, next(iter(runs), None), None if first is None else lines_of(first))]
     for path in arguments.compare:
         if path.is_dir():
             systems.append(System(str(path), path, None))

@@ -50,7 +50,7 @@ def main() -> int:
             arguments.length_factor, arguments.extra_length
         )
         options = options.with_choices(chosen_search(arguments))
-        ranks.together(lambda: options.check(translator.config, len(translator.target.vocabulary)))
+        translator.check(options)
         found = probe(arguments.run, translator, pairs, sentences, options, arguments.number)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])

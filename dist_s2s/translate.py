@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -22,6 +23,7 @@ from dist_s2s.cli.command_line import (
 from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_groups
 from dist_s2s.cli.translated_lines import Counts, Form
 
@@ -38,7 +40,10 @@ def main() -> int:
     prog = program("translate")
     check_extra(prog)
     arguments = _parser(prog).parse_args()
-    if arguments.nbest is not None and arguments.nbest > arguments.beam_size:
+    check_sampling(arguments)
+    if len(arguments.run) > 1 and arguments.print_alignment:
+        raise UserError("--print_alignment shows the attention of one run: give one --run, or leave it out")
+    if not arguments.sample and arguments.nbest is not None and arguments.nbest > arguments.beam_size:
         raise UserError(
             f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
         )
@@ -65,17 +70,25 @@ def main() -> int:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
     add_demand_options(parser)
     add_replace_unknown(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--nbest",
         type=positive_int,
         metavar="N",
-        help="write up to N translations of a line, each as: number of the line from 0 ||| translation ||| score",
+        help="write up to N translations of a line, or with --sample N samples, each as: number of the line from 0 ||| "
+        "translation ||| score",
     )
     parser.add_argument(
         "--json", action="store_true", help="write an object a line instead, with score and n-best list"
@@ -106,13 +119,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
     from dist_s2s.translation.attention import check_attention
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.members import load_members
     from dist_s2s.translation.unknown_words import check_replaceable
 
     started = time.monotonic()
     if _is_typed(arguments):
-        print(f"loading {arguments.run} ... ", end="", file=sys.stderr, flush=True)
-    translator = load_translator(arguments.run, ranks)
+        print(f"loading {' '.join(map(str, arguments.run))} ... ", end="", file=sys.stderr, flush=True)
+    translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
     if arguments.replace_unknown:
@@ -127,10 +140,12 @@ def _options(arguments: argparse.Namespace, translator: "Translator") -> "Search
     """Return how to search; UserError, the same on every rank, for what this model cannot do."""
     from dist_s2s.translation.search_options import SearchOptions
 
-    choices = {**chosen_search(arguments), "replace_unknown": arguments.replace_unknown}
-    options = SearchOptions.of(translator.config, arguments.beam_size).with_choices(choices)
+    options = SearchOptions.of(translator.config, arguments.beam_size)
     options = options.with_limits(arguments.length_factor, arguments.extra_length)
-    options.check(translator.config, len(translator.target.vocabulary))
+    options = options.with_choices(chosen_search(arguments))
+    sampling = chosen_sampling(arguments, arguments.nbest or 1)
+    options = replace(options, replace_unknown=arguments.replace_unknown, sampling=sampling)
+    translator.check(options)
     return options
 
 

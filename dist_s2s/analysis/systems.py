@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -10,7 +10,9 @@ from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.load import read_run_or_checkpoint
+from dist_s2s.translation.members import load_members
+from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
@@ -23,7 +25,7 @@ class System:
 
     Attributes:
         name: what to call it.
-        run: that translates, or tells how likely the references are.
+        run: that translates, or tells how likely the references are; of several that do so together the first.
         lines: its translations, instead of the run's.
     """
 
@@ -34,13 +36,17 @@ class System:
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """How runs translate; None: as each was trained to. ``others`` are attributes of SearchOptions by name."""
+    """How runs translate; None: as each was trained to, and by a search.
+
+    ``others`` are attributes of SearchOptions by name.
+    """
 
     beam_size: int
     length_factor: float | None
     extra_length: int | None
     replace_unknown: bool = False
     others: Mapping[str, int | float] = field(default_factory=dict)
+    sampling: Sampling | None = None
 
     def options(self, translator: Translator) -> SearchOptions:
         """Return the settings of a run's search.
@@ -50,9 +56,10 @@ class SearchChoice:
         """
         if self.replace_unknown:
             check_replaceable(translator)
-        options = replace(SearchOptions.of(translator.config, self.beam_size), replace_unknown=self.replace_unknown)
+        options = SearchOptions.of(translator.config, self.beam_size)
         options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
-        options.check(translator.config, len(translator.target.vocabulary))
+        options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling)
+        translator.check(options)
         return options
 
 
@@ -95,7 +102,8 @@ def choose_tokenizer(systems: Sequence[System], named: str | None) -> str:
     Raises:
         UserError: the runs' tokenizers differ; or a run is damaged, or there is none.
     """
-    found = {each.name: read_run(each.run).config.training.bleu_tokenizer for each in systems if each.run is not None}
+    runs = [(each.name, read_run_or_checkpoint(each.run)) for each in systems if each.run is not None]
+    found = {name: run.config.training.bleu_tokenizer for name, run in runs}
     if named is not None:
         return named
     for name, tokenizer in found.items():
@@ -131,7 +139,7 @@ def translate_systems(
     for place, system in enumerate(systems):
         translator = first
         if place:
-            translator = None if system.run is None else load_translator(system.run, ranks)
+            translator = None if system.run is None else load_members([system.run], ranks)
         judged.append(_translate(system, translator, side, pairs, references, choice))
     return judged
 
@@ -152,8 +160,12 @@ def _translate(
         options, started = choice.options(translator), time.monotonic()
         found = translate_pairs(translator, pairs, options)
         about["seconds"] = time.monotonic() - started
-        about |= {"beam_size": options.beam_size, "translations_cut": found.cut, "longest_translation": options.longest}
-        about["search"] = dict(choice.others)
+        about |= {"translations_cut": found.cut, "longest_translation": options.longest}
+        if options.sampling is None:
+            about |= {"beam_size": options.beam_size, "search": dict(choice.others)}
+        else:
+            drawn = options.sampling
+            about["sampling"] = {**asdict(drawn.options), "seed": drawn.seed, "by_risk": drawn.by_risk}
         lines = [hypothesis for _, _, hypothesis in found.rows]
         if translator.target.normalization != side.normalization:
             notes.append(

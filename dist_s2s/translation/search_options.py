@@ -12,6 +12,7 @@ from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.models import Ranking, Rules
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
+from dist_s2s.translation.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SearchOptions:
             ``unknown_words.replace_unknown``.
         length_penalty, coverage_penalty: what scores are, see ``Ranking``.
         min_length, no_repeat_ngram: which tokens may not come, see ``Rules``.
+        sampling: that translations are drawn, instead of searched for; None: they are searched for.
     """
 
     beam_size: int = 1
@@ -36,6 +38,7 @@ class SearchOptions:
     coverage_penalty: float = 0.0
     min_length: int = 0
     no_repeat_ngram: int = 0
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no search can do."""
@@ -107,6 +110,11 @@ class SearchOptions:
         """Return the same, given source tokens without EOS."""
         limits: list[int] = self.max_lengths(torch.tensor([count + 1 for count in num_tokens])).tolist()
         return limits
+
+    @property
+    def num_hypotheses(self) -> int:
+        """How many hypotheses of a sentence there are at a time."""
+        return self.beam_size if self.sampling is None else self.sampling.options.num_samples
 
     @property
     def longest(self) -> str:

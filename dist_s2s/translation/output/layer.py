@@ -15,8 +15,8 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` and ``given_tokens`` take what ``layer`` makes of
-    them. These five are collective unless the layer is replicated: all ranks must call them.
+    The losses take the model's states [B, T, H], ``best_tokens``, ``given_tokens`` and ``log_probabilities`` take what
+    ``layer`` makes of them. These six are collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -71,4 +71,10 @@ class OutputLayer(Protocol):
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
 
         Forbidden ones have no probability, which is that of the others.
+        """
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
+
+        Forbidden ones have -inf, and their probability is that of the others.
         """

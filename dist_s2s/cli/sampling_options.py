@@ -53,8 +53,8 @@ def check_sampling(arguments: argparse.Namespace) -> None:
         raise UserError(f"--{named} says how translations are drawn: give --sample or --mbr N too, or leave it out")
     if is_drawn and arguments.beam_size > 1:
         raise UserError(
-            f"--beam_size is for a search, but --{'sample' if arguments.sample else 'mbr'} draws translations: leave out "
-            "one of them"
+            f"--beam_size is for a search, but --{'sample' if arguments.sample else 'mbr'} draws translations: "
+            "leave out one of them"
         )
     if arguments.mbr == 1:
         raise UserError("--mbr compares samples with each other, so it needs 2 at least, but is 1")

@@ -112,7 +112,7 @@ def first_in_nucleus(probabilities_NC: Tensor, exponentials_NC: Tensor, top_p: f
 
     Of several tokens that take exponentially distributed times, each divided by its probability, the first to arrive is
     each one with its probability. So a draw is the token with the largest probability / exponential, and a draw from
-    some tokens alone is the first of these. All tokens would have to be sorted to tell which are in the nucleus; instead
+    some tokens alone is the first of these. To tell which tokens are in the nucleus all would have to be sorted; so only
     those that come first are looked at, rarely more than a few.
     """
     race_NC = probabilities_NC / exponentials_NC

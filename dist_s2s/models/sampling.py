@@ -112,8 +112,8 @@ def first_in_nucleus(probabilities_NC: Tensor, exponentials_NC: Tensor, top_p: f
 
     Of several tokens that take exponentially distributed times, each divided by its probability, the first to arrive is
     each one with its probability. So a draw is the token with the largest probability / exponential, and a draw from
-    some tokens alone is the first of these. To tell which tokens are in the nucleus all would have to be sorted; so only
-    those that come first are looked at, rarely more than a few.
+    some tokens alone is the first of these. To tell which tokens are in the nucleus all would have to be sorted; so
+    only those that come first are looked at, rarely more than a few.
     """
     race_NC = probabilities_NC / exponentials_NC
     places_N = race_NC.argmax(dim=1)
@@ -132,7 +132,8 @@ def first_in_nucleus(probabilities_NC: Tensor, exponentials_NC: Tensor, top_p: f
 def is_in_nucleus(probabilities_NC: Tensor, places_N: Tensor, top_p: float) -> Tensor:
     """Return whether a token of each row is in the nucleus, bool [N]: likelier ones don't reach ``top_p`` together."""
     own_N1 = probabilities_NC.gather(1, places_N[:, None])
-    return probabilities_NC.masked_fill(probabilities_NC <= own_N1, 0.0).sum(dim=1) < top_p
+    is_out_N = probabilities_NC.masked_fill(probabilities_NC <= own_N1, 0.0).sum(dim=1) >= top_p
+    return ~is_out_N  # so that nan, of a model that is broken, is not looked at again and again
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     check_folder,
     number_from_zero,
@@ -57,7 +57,7 @@ def main() -> int:
             say(f"both sides as they were compared are in {options.save_shared}")
         if options.induced is not None:
             count = writing.save_dictionary(alignment, options.induced, ranks)
-            say(f"{count:,} pairs of words that are each other's best translation are in {options.induced}")
+            say(f"{counted(count, 'pair')} of words that are each other's best translation in {options.induced}")
         if options.json is not None:
             ranks.together(lambda: write_json(alignment.answer, options.json) if ranks.is_first else None)
     return 0
@@ -90,6 +90,7 @@ def _check_used(options: argparse.Namespace) -> None:
     for name, is_used, when in (
         ("test_share", options.dictionary is not None and options.test is None, "with --dictionary and without --test"),
         ("parallel", options.attention is not None, "with --attention"),
+        ("columns", options.parallel is not None, "with --parallel"),
         ("refine", has_pairs, "with --dictionary or --attention"),
         ("patience", self_learns, "without --dictionary, --attention and --mapping"),
         ("learning_words", self_learns or refines, "without --mapping and --refine 0"),
@@ -114,6 +115,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--parallel",
         metavar="FILE",
         help="pairs of sentences that it looks at (default: those that it was trained on); 50,000 at most",
+    )
+    parser.add_argument(
+        "--columns", metavar="A,B", help="source and target of --parallel: numbers of columns, keys or languages"
     )
     parser.add_argument("--test", metavar="FILE", help="word pairs to test with (default: some of the dictionary)")
     parser.add_argument(

@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
+from dist_s2s.cli.command_line import (
+    add_replace_unknown,
+    add_search_options,
+    open_output,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.pairs import add_columns_option, read_pairs
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
 from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
     from dist_s2s.analysis.systems import System
-    from dist_s2s.config import Config
     from dist_s2s.translation.scoring import Pairs
 
 _EXAMPLES = 3
@@ -38,12 +45,21 @@ def main() -> int:
     with joined_ranks() as ranks:
         translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
-        data, pairs = ranks.together(lambda: _read_pairs(arguments.data, config))
+        data, pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, config))
         systems = ranks.together(lambda: _read_systems(arguments, data, pairs))
         source, target = (plain_side(), plain_side()) if translator is None else (translator.source, translator.target)
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
+        choice = SearchChoice(
+            arguments.beam_size,
+            arguments.length_factor,
+            arguments.extra_length,
+            arguments.replace_unknown,
+            chosen_sampling(arguments),
+        )
+        if translator is not None and arguments.hypotheses is None:
+            choice.options(translator)  # what it cannot do is told before the work
         files = ranks.together(
             lambda: {
                 name: open_output(path)
@@ -51,8 +67,6 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        sampling = chosen_sampling(arguments)
-        choice = SearchChoice(arguments.beam_size, arguments.length_factor, arguments.extra_length, sampling)
         trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
@@ -94,6 +108,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="a file of pairs of any form; a prepared corpus or phrasebook, for its test pairs (default: the run's "
         "test data)",
     )
+    add_columns_option(parser)
     parser.add_argument(
         "--compare",
         type=Path,
@@ -109,6 +124,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help=f"show N sentences that a compared system translates better, and N worse (default: {_EXAMPLES})",
     )
     add_search_options(parser)
+    add_replace_unknown(parser)
     add_sampling_options(parser)
     parser.add_argument(
         "--bleu_tokenizer",
@@ -127,19 +143,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
         raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
+    if arguments.replace_unknown and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
+        raise UserError("--replace_unknown is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
-
-
-def _read_pairs(named: str | None, config: "Config | None") -> "tuple[str, Pairs]":
-    """Return the pairs that are named, or those of the run's test data, which are read as training reads them."""
-    from dist_s2s.text.corpus import load_pairs
-
-    if named is not None:
-        return named, load_pairs(named, "test")
-    assert config is not None
-    data = config.data
-    return data.test, load_pairs(data.test, "test", data.columns, data.skip_bad_lines)
 
 
 def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "list[System]":

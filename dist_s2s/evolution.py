@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import program, run_command
 from dist_s2s.cli.extras import check_extra
 
@@ -37,7 +37,7 @@ def main() -> int:
         warning = draw_evolution(records, title, arguments.output)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
-        print(f"{len(records.words):,} words at {len(records.steps):,} steps in {arguments.output}")
+        print(f"{counted(len(records.words), 'word')} at {counted(len(records.steps), 'step')} in {arguments.output}")
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import program, run_command
 from dist_s2s.cli.extras import check_extra
 
@@ -37,7 +37,10 @@ def main() -> int:
     from dist_s2s.translation.exporting import export_vectors  # imports torch, which --help does not need
 
     exported = export_vectors(arguments.run, arguments.side, arguments.format or FORMATS[0], arguments.output)
-    print(f"{exported.count:,} vectors of {exported.dim} numbers from {exported.checkpoint} in {arguments.output}")
+    print(
+        f"{counted(exported.count, 'vector')} of {counted(exported.dim, 'number')} from {exported.checkpoint} in "
+        f"{arguments.output}"
+    )
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
 if TYPE_CHECKING:
     from dist_s2s.config import Config
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument(
         "--data", help="pairs, as for evaluate (default: the run's test data, unless there is a --sentence)"
     )
+    add_columns_option(parser)
     parser.add_argument("--sentence", nargs="+", default=[], metavar="TEXT", help="draw the attention of these")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(
@@ -43,7 +45,7 @@ def main() -> int:
         ranks.together(lambda: check_output(arguments.output))
         translator = load_translator(arguments.run, ranks)
         data = arguments.data or (None if sentences else translator.config.data.test)
-        pairs = ranks.together(lambda: _read_pairs(arguments.data, translator.config) if data else [])
+        pairs = ranks.together(lambda: _pairs(arguments, translator.config) if data else [])
         options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
             arguments.length_factor, arguments.extra_length
         )
@@ -70,12 +72,8 @@ def _check_sentences(texts: Sequence[str]) -> list[str]:
     return [visible_text(text) for text in texts]
 
 
-def _read_pairs(named: str | None, config: "Config") -> list[tuple[str, str]]:
-    """Return the pairs of an input, or those of the run's test data, which are read as training reads them."""
-    from dist_s2s.text.corpus import load_pairs
-
-    data = config.data
-    return load_pairs(named, "test") if named else load_pairs(data.test, "test", data.columns, data.skip_bad_lines)
+def _pairs(arguments: argparse.Namespace, config: "Config") -> list[tuple[str, str]]:
+    return read_pairs(arguments.data, arguments.columns, config)[1]
 
 
 if __name__ == "__main__":

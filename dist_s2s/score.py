@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dist_s2s import counted
 from dist_s2s.cli.command_line import open_output, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
@@ -23,17 +25,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("data", metavar="PAIRS", help="sources and their translations: a file of pairs of any form")
+    add_columns_option(parser)
     parser.add_argument("--json", action="store_true", help="write an object a line instead, with each token's score")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores (default: stdout)")
     arguments = parser.parse_args()
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.text.corpus import load_pairs
     from dist_s2s.translation.forced import Likelihood, encode_pairs, force
     from dist_s2s.translation.load import load_translator
 
     with joined_ranks() as ranks:
         translator = load_translator(arguments.run, ranks)
-        pairs = ranks.together(lambda: load_pairs(arguments.data, "test"))
+        pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, None))[1]
         examples = ranks.together(lambda: encode_pairs(translator, pairs))  # before the output is opened
         with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
             scores = []
@@ -69,9 +71,9 @@ def _as_json(source: str, target: str, score: "ForcedScore", side: "TextSide") -
 
 def _summary(count: int, found: "Likelihood") -> str:
     return (
-        f"{count:,} translations: log-probability {found.log_probability:,.2f}; perplexity {found.perplexity:,.2f} of "
-        f"{found.tokens:,} tokens ({found.unknown_tokens:,} unknown), {found.character_perplexity:,.2f} of "
-        f"{found.characters:,} characters"
+        f"{counted(count, 'translation')}: log-probability {found.log_probability:,.2f}; perplexity "
+        f"{found.perplexity:,.2f} of {counted(found.tokens, 'token')} ({found.unknown_tokens:,} unknown), "
+        f"{found.character_perplexity:,.2f} of {counted(found.characters, 'character')}"
     )
 
 

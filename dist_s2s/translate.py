@@ -10,8 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, open_output, positive_int, program, run_command
+from dist_s2s import UserError, counted
+from dist_s2s.cli.command_line import (
+    add_replace_unknown,
+    add_search_options,
+    open_output,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
@@ -36,6 +43,10 @@ def main() -> int:
     if not arguments.sample and arguments.nbest is not None and arguments.nbest > arguments.beam_size:
         raise UserError(
             f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
+        )
+    if arguments.replace_unknown and arguments.print_alignment:
+        raise UserError(
+            "--print_alignment aligns what was found, but --replace_unknown writes other words: leave out one of them"
         )
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
 
@@ -62,6 +73,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
+    add_replace_unknown(parser)
     add_sampling_options(parser)
     parser.add_argument(
         "--nbest",
@@ -100,6 +112,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
     from dist_s2s.translation.attention import check_attention
     from dist_s2s.translation.members import load_members
+    from dist_s2s.translation.unknown_words import check_replaceable
 
     started = time.monotonic()
     if _is_typed(arguments):
@@ -107,6 +120,8 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
     translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
+    if arguments.replace_unknown:
+        check_replaceable(translator)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
     if _is_typed(arguments):
         print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)
@@ -172,17 +187,21 @@ def _translate(
     """Write the translations of a group and those after it, each as soon as it is through (collective)."""
     from dist_s2s.translation.attention import align_candidates
     from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.unknown_words import replace_unknown
 
     ranks, n_best = translator.ranks, arguments.nbest or 1
     options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
         arguments.length_factor, arguments.extra_length
     )
-    options = replace(options, sampling=chosen_sampling(arguments, n_best))
+    sampling = chosen_sampling(arguments, n_best)
+    options = replace(options, replace_unknown=arguments.replace_unknown, sampling=sampling)
     form = Form(is_list=arguments.nbest is not None, is_json=arguments.json)
     counts = Counts(options.longest, translator.batching.max_source_tokens)
     try:
         while group:
             found = translator.translate(group, options, n_best=n_best)
+            if arguments.replace_unknown:
+                found = replace_unknown(translator, found)
             aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
             parts = zip(group, found, aligned, strict=True)
             text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
@@ -192,7 +211,7 @@ def _translate(
             group = ranks.together(lambda: next(groups, []))
     except KeyboardInterrupt:
         if ranks.is_first:
-            print(f"\ninterrupted; {counts.lines:,} lines are translated", file=sys.stderr)
+            print(f"\ninterrupted; {counted(counts.lines, 'line is', 'lines are')} translated", file=sys.stderr)
         counts.tell(ranks.is_first)
         raise
     except UserError:

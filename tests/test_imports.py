@@ -43,7 +43,7 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
 STAND_ALONE = {
     "dist_s2s.sharded": ("torch",),
     "dist_s2s.models": ("torch",),
-    "dist_s2s.text": ("torch", "numpy", "regex", "sentencepiece", "jieba", "dist_s2s.UserError"),
+    "dist_s2s.text": ("torch", "numpy", "regex", "sentencepiece", "jieba", "dist_s2s.UserError", "dist_s2s.counted"),
     "dist_s2s.config": ("pydantic", "pydantic_core", "yaml", "dist_s2s.UserError"),
 }
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal"}

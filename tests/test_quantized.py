@@ -50,6 +50,8 @@ def test_tables_are_off_by_half_a_scale(saved_run: Path, quantized: Path) -> Non
             codes, scale = quantize(old(ids))
             assert torch.equal(new(ids), dequantize(codes, scale))
             assert torch.allclose(new(ids), old(ids), atol=float(scale.max()) * 0.51)
+    numbers = [*run_before.core.parameters(), *(table.weight for table in run_before.tables.values())]
+    assert smaller.num_parameters == run_before.num_parameters == sum(map(torch.Tensor.numel, numbers))
     pairs = PAIRS[:5]
     scores = [force(each, encode_pairs(each, pairs)) for each in (run_before, smaller)]
     for before, after in zip(*scores, strict=True):

@@ -175,7 +175,7 @@ def test_long_lines_are_translated_in_pieces(trained: Path, translated: list[str
     assert long["alignment"]["source"] == list("".join(SOURCES[:3]))
     assert [place for _, place in long["alignment"]["pairs"]] == list(range(len(long["alignment"]["target"])))
     assert finished.errors[0].startswith(
-        "warning: 1 of 3 lines have more than 7 tokens and were translated in pieces: "
+        "warning: 1 of 3 lines has more than 7 tokens and was translated in pieces: line 1; "
     )
     (tmp_path / "in.txt").write_bytes(text)
     input_file = ("--input", tmp_path / "in.txt")

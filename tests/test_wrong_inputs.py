@@ -162,6 +162,7 @@ def wrong_runs(folder: Path) -> Answers:
         answers[f"`embeddings` {what}"] = answer(folder, "dist_s2s.embeddings", "--run", run_dir, *question)
     vocabulary = run_dir / "source_vocabulary.txt"
     vocabulary.write_bytes(vocabulary.read_bytes() + b"more\n")
+    answers["`python -m dist_s2s.train` with ranks"] = answer(folder, "dist_s2s.train", "--ranks", 3)
     answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)
     return answers
 
@@ -209,6 +210,7 @@ def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
             ["--max_source_tokens", 4, "--long_lines", "refuse"],
             "我看见猫。\n".encode(),
         ),
+        "unknown words replaced and aligned": (["--replace_unknown", "--print_alignment"], b""),
         "a shape of samples without samples": (["--top_k", 5], b""),
         "a beam of samples": (["--sample", "--beam_size", 4], b""),
         "a probability above 1": (["--sample", "--top_p", 1.5], b""),
@@ -248,6 +250,8 @@ def wrong_evaluations(folder: Path, run_dir: Path) -> Answers:
         "an empty reference": ["--hypotheses", short, "--data", empty],
         "nothing to compare with": ["--run", run_dir, "--data", pairs, "--compare", folder / "nowhere"],
         "a folder that is no run": ["--run", run_dir, "--data", pairs, "--compare", folder],
+        "unknown words of given translations": ["--hypotheses", short, "--data", pairs, "--replace_unknown"],
+        "columns of the phrasebook": ["--run", run_dir, "--data", "phrasebook", "--columns", "1,2"],
         "examples of no comparison": ["--run", run_dir, "--data", pairs, "--examples", 2],
     }
     scores, written = folder / "scores", ("--json", folder / "scores", "--output", folder / "texts")

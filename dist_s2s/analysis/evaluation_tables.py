@@ -1,9 +1,11 @@
 """What an evaluation has found, as tables for people."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
+from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.analysis.probe_tables import number_table, range_in_words, share_in_words, table_console, word_table
 
@@ -13,7 +15,10 @@ _METRICS = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER, of which less is better
 def show_evaluation(answer: Answer) -> None:
     """Print the scores of all systems, where they lie by length and frequency, and where systems differ most."""
     console, systems = table_console(), [answer, *answer["compared"]]
-    console.print(f"{answer['sentences']:,} sentences of {answer['data']}")
+    names = told_apart([each["system"] for each in systems])
+    systems = [{**each, "system": name} for each, name in zip(systems, names, strict=True)]
+    answer, *others = systems
+    console.print(f"{counted(answer['sentences'], 'sentence')} of {answer['data']}")
     console.print(_score_table(systems))
     console.print(_length_table(systems))
     if answer["by_frequency"] is not None:
@@ -21,13 +26,29 @@ def show_evaluation(answer: Answer) -> None:
             console.print(word_table("occurrences in training", answer["by_frequency"]))
         else:
             console.print(_frequency_table(systems))
-    for other in answer["compared"]:
+    for other in others:
         console.print(f"{other['system']} beside {answer['system']}, sentence by sentence:")
         console.print(_wins_table(other))
         if other["most_different"]:
             console.print(_example_table(answer, other))
     for line in _remarks(answer, len(systems) > 1):
         console.print(line)
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Return the ends of paths, no longer than it takes to tell them apart; the same path again gets a number.
+
+    Tables have little room for each, and where whole paths are cut to fit, those of one folder look alike.
+    """
+    parts = [Path(name).parts or (name,) for name in names]
+    ends = list(names)
+    for length in range(1, max(map(len, parts)) + 1):
+        ends = [str(Path(*each[-length:])) for each in parts]
+        if len(set(ends)) == len(set(parts)):
+            break
+    return [
+        end if (again := ends[:place].count(end)) == 0 else f"{end} ({again + 1})" for place, end in enumerate(ends)
+    ]
 
 
 def _score_table(systems: Sequence[Answer]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.attention_picture import draw_attention
 from dist_s2s.analysis.map_picture import draw_map
 from dist_s2s.analysis.probing import Probe
@@ -68,5 +68,5 @@ def _draw_sentences(found: Probe, output: Path) -> str:
     axes = axes_of_vectors(vectors)
     labels = [source if place < _LABELS else "" for place, (source, _, _) in enumerate(found.rows)]
     how = f"means of what the encoder makes of the tokens, in the plane of {axes.shares.sum():.1%} of their variance"
-    title = f"{len(labels):,} sentences"
+    title = counted(len(labels), "sentence")
     return draw_map(axes.project(vectors).numpy(), labels, title, how, output, equal=True)

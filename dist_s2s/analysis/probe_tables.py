@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
 
 
@@ -16,7 +17,7 @@ def show_probe(answer: Answer) -> None:
     errors = answer["errors"]
     if errors is not None:
         scores = errors["scores"]
-        console.print(f"{errors['sentences']:,} pairs: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}")
+        console.print(f"{counted(errors['sentences'], 'pair')}: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}")
         console.print(_length_table(errors["by_length"]))
         if errors["by_frequency"] is not None:
             console.print(word_table("occurrences in training", errors["by_frequency"]))
@@ -73,7 +74,7 @@ def number_table(first: str, *others: str) -> Table:
     table = Table()
     table.add_column(first)
     for heading in others:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     return table
 
 

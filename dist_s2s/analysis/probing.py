@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.analysis.errors import Cut, WordErrors, by_frequency, by_length, by_position, worst
 from dist_s2s.analysis.training_counts import word_counts_or_note
@@ -111,7 +112,9 @@ def probe(
         )
         long = sum(bool(each["translation"]) and not each["target"] for each in answer["attention"])
         if long:
-            answer["notes"].append(f"{long:,} sentences are too long for heat maps and alignments")
+            answer["notes"].append(
+                f"{counted(long, 'sentence is', 'sentences are')} too long for heat maps and alignments"
+            )
     poolings: tuple[Pooling, ...] = ("mean", "last")
     return Probe(answer, rows, {pooling: sentence_vectors(translator, sources, pooling) for pooling in poolings})
 

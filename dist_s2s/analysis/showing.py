@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -21,7 +22,10 @@ def show(kind: str, answer: Answer, number: int) -> None:
     # What is no terminal has no width, for which rich takes 80. Words are shown as they are, brackets too.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
     if kind == "plot":
-        for line in (*answer["notes"], f"{len(answer['words']):,} words in {answer['output']}: {answer['how']}"):
+        for line in (
+            *answer["notes"],
+            f"{counted(len(answer['words']), 'word')} in {answer['output']}: {answer['how']}",
+        ):
             console.print(line)
         return
     for word in answer.get("words", []):
@@ -46,7 +50,9 @@ def show(kind: str, answer: Answer, number: int) -> None:
 def _show_neighbours(console: Console, headings: Sequence[str], found: Sequence[Answer], number: int) -> None:
     console.print(_table(headings, ([each["word"], *_numbers([each["score"]])] for each in found)))
     if len(found) < number:
-        console.print(f"{number:,} were asked for; no more than {len(found):,} words can be neighbours")
+        console.print(
+            f"{counted(number, 'was', 'were')} asked for; no more than {counted(len(found), 'word')} can be neighbours"
+        )
 
 
 def _statistics(answer: Answer) -> Iterable[Sequence[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
@@ -16,6 +16,7 @@ from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.unknown_words import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,16 @@ class SearchChoice:
     beam_size: int
     length_factor: float | None
     extra_length: int | None
+    replace_unknown: bool = False
     sampling: Sampling | None = None
 
     def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search."""
+        """Return the settings of a run's search; UserError if its unknown words cannot be replaced, but are to be."""
+        if self.replace_unknown:
+            check_replaceable(translator)
         options = SearchOptions.of(translator.config, self.beam_size)
-        return replace(options.with_limits(self.length_factor, self.extra_length), sampling=self.sampling)
+        options = options.with_limits(self.length_factor, self.extra_length)
+        return replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling)
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,9 @@ def check_lines(name: str, lines: Sequence[str], data: str, pairs: Pairs) -> Seq
         UserError: there are not as many as pairs.
     """
     if len(lines) != len(pairs):
-        what = "line" if len(lines) == 1 else "lines"
         raise UserError(
-            f"{name} has {len(lines):,} {what}, but there are {len(pairs):,} pairs in {data}: each pair needs a line, "
-            "which may be empty"
+            f"{name} has {counted(len(lines), 'line')}, but {data} has {counted(len(pairs), 'pair')}: each pair needs "
+            "a line, which may be empty"
         )
     return lines
 

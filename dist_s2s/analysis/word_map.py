@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer, SavedSide
 from dist_s2s.analysis.projection import axes_of_table, axes_of_vectors, tsne
 from dist_s2s.analysis.training_counts import token_counts
@@ -99,7 +99,7 @@ def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Metho
         vectors, words = saved.rows.fetch(torch.tensor(ids, dtype=torch.int64)), saved.tokens(ids)
         finite = vectors.isfinite().all(1)
         if not finite.all():
-            notes.append(f"{int((~finite).sum()):,} words whose vectors are not finite are left out")
+            notes.append(_left_out(int((~finite).sum())))
             kept = finite.nonzero()[:, 0].tolist()
             vectors, words, ids = vectors[finite], [words[place] for place in kept], [ids[place] for place in kept]
     if len(words) < 2:
@@ -113,6 +113,14 @@ def map_words(saved: SavedSide, texts: Sequence[str], number: int, method: Metho
     of = f"these {len(words):,} words" if texts else f"all {axes.number:,} words"
     how = f"the plane of most variance of {of}: {first + second:.1%} of it ({first:.1%} and {second:.1%})"
     return WordMap(words, axes.project(vectors).numpy(), vectors.numpy(), frequencies, (first, second), how, notes)
+
+
+def _left_out(number: int) -> str:
+    return counted(
+        number,
+        "word whose vector is not finite is left out",
+        "words whose vectors are not finite are left out",
+    )
 
 
 def write_parquet(words: WordMap, output: Path) -> None:

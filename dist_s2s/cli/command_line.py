@@ -12,6 +12,8 @@ from typing import TextIO
 
 from dist_s2s import UserError
 
+ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")  # they take --ranks N
+
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command: a UserError becomes one line on stderr and exit status 2, on every rank. Never returns."""
@@ -32,8 +34,19 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def program(name: str) -> str:
-    """Return how the user has called the command ``name``, for its messages."""
-    return f"dist-s2s {name}" if sys.argv[0] == f"dist-s2s {name}" else f"python -m dist_s2s.{name}"
+    """Return how the user has called the command ``name``, for its messages.
+
+    Raises:
+        UserError: ``python -m`` was given --ranks, which ``dist-s2s`` alone knows, as it starts the ranks.
+    """
+    if sys.argv[0] == f"dist-s2s {name}":
+        return sys.argv[0]
+    if name in ON_RANKS and any(word.partition("=")[0] == "--ranks" for word in sys.argv[1:]):
+        raise UserError(
+            f"--ranks is an option of dist-s2s {name}, not of python -m dist_s2s.{name}: write dist-s2s {name} --ranks "
+            f"N, or torchrun --nproc_per_node=N -m dist_s2s.{name}"
+        )
+    return f"python -m dist_s2s.{name}"
 
 
 def positive_int(text: str) -> int:
@@ -78,6 +91,15 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     limits = "a translation has at most FACTOR · source tokens + EXTRA tokens (default: as in the run)"
     parser.add_argument("--length_factor", type=number_from_zero, metavar="FACTOR", help=limits)
     parser.add_argument("--extra_length", type=positive_int, metavar="EXTRA", help="see --length_factor")
+
+
+def add_replace_unknown(parser: argparse.ArgumentParser) -> None:
+    """Add what becomes of words that the target vocabulary lacks."""
+    parser.add_argument(
+        "--replace_unknown",
+        action="store_true",
+        help="let the token for unknown words be chosen, and write for each the source word that it looks at most",
+    )
 
 
 def open_output(path: Path | None) -> TextIO:

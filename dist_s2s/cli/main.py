@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from dist_s2s import UserError, __version__
-from dist_s2s.cli.command_line import positive_int, run_command
+from dist_s2s.cli.command_line import ON_RANKS, positive_int, run_command
 
 COMMANDS = {
     "train": "train a translator: on a phrasebook, or on the data of a configuration",
@@ -27,7 +27,6 @@ COMMANDS = {
     "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }
-ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")
 
 
 def main() -> None:

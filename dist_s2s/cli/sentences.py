@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.inputs.lines import LINE_BYTES, utf16_form
 from dist_s2s.text.inputs.packed import ZIP_MAGIC, compression
 from dist_s2s.text.lines import visible_text
@@ -131,7 +131,11 @@ def _text(line: bytes, name: str, number: int) -> str:
     try:
         return visible_text(line.decode("utf-8").removesuffix("\r"))
     except UnicodeDecodeError as error:
-        before = f"the {number - 1:,} lines before it are, so encodings are mixed; " if number > 1 else ""
+        before = (
+            f"the {counted(number - 1, 'line before it is', 'lines before it are')}, so encodings are mixed; "
+            if number > 1
+            else ""
+        )
         raise UserError(
             f"{name} line {number} is not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x} "
             f"({error.reason}); {before}{_convert('ENCODING')}"

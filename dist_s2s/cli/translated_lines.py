@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dist_s2s import counted
+
 if TYPE_CHECKING:
     from dist_s2s.translation.attention import WordAlignment
     from dist_s2s.translation.joining import Candidate, Translation
@@ -98,18 +100,31 @@ class Counts:
         """Write a warning for each count that is not 0, if this is the first rank."""
         if is_first and self.in_pieces:
             print(
-                f"warning: {len(self.in_pieces):,} of {self.lines:,} lines have more than {self.max_source_tokens:,} "
-                f"tokens and were translated in pieces: {_named(self.in_pieces)}; see --max_source_tokens",
+                f"warning: {len(self.in_pieces):,} of {counted(self.lines, 'line')} {_has(self.in_pieces)} more than "
+                f"{counted(self.max_source_tokens, 'token')} and {_was(self.in_pieces)} translated in pieces: "
+                f"{_named(self.in_pieces)}; see --max_source_tokens",
                 file=sys.stderr,
             )
         if is_first and self.cut:
             print(
-                f"warning: {len(self.cut):,} of {self.lines:,} translations reached the longest length "
-                f"({self.longest}) and were cut there: {_named(self.cut)}; --length_factor and --extra_length allow "
-                "more",
+                f"warning: {len(self.cut):,} of {counted(self.lines, 'translation')} reached the longest length "
+                f"({self.longest}) and {_was(self.cut)} cut there: {_named(self.cut)}; --length_factor and "
+                "--extra_length allow more",
                 file=sys.stderr,
             )
 
 
 def _named(lines: Sequence[int]) -> str:
-    return "lines " + ", ".join(map(str, lines[:_LINES_NAMED])) + (", ..." if len(lines) > _LINES_NAMED else "")
+    return (
+        f"line{'s' * (len(lines) != 1)} "
+        + ", ".join(map(str, lines[:_LINES_NAMED]))
+        + (", ..." if len(lines) > _LINES_NAMED else "")
+    )
+
+
+def _has(lines: Sequence[int]) -> str:
+    return "has" if len(lines) == 1 else "have"
+
+
+def _was(lines: Sequence[int]) -> str:
+    return "was" if len(lines) == 1 else "were"

@@ -140,7 +140,7 @@ def _suggestion(key: str) -> str:
     near = [full for full in KEYS if last_names[full] == last]
     near = near or get_close_matches(key, KEYS, n=1, cutoff=0.8)
     if not near:
-        close = get_close_matches(last, last_names.values(), n=1)
+        close = get_close_matches(last, last_names.values(), n=1, cutoff=0.7)
         near = [full for full in KEYS if last_names[full] in close]
     if "." in key:  # the section says which of the sections' equal names is meant
         near = get_close_matches(key, near, n=1, cutoff=0)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from dist_s2s import counted
 from dist_s2s.cost.calibration import Calibration
 from dist_s2s.cost.layouts import Choice, reason
 
@@ -53,11 +54,13 @@ def to_text(found: Sequence[Choice], calibration: Calibration) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         [
-            f"{problem.num_embeddings:,} rows × {problem.embedding_dim} in {_name(problem.dtype)}{travel}",
-            f"{cluster.ranks:,} ranks on {where} of {cluster.cores} cores{network if cluster.hosts > 1 else ''}",
-            f"a rank's step: {problem.ids:,} ids of skew {problem.skew:g}, {problem.asked.sum():,.0f} distinct; "
-            f"{problem.optimizer}{', and averages of the rows' if problem.averaged else ''}",
-            f"calibration: {calibration.cpu}, {calibration.cores} cores, torch {calibration.torch}, {calibration.date}",
+            f"{counted(problem.num_embeddings, 'row')} × {problem.embedding_dim} in {_name(problem.dtype)}{travel}",
+            f"{counted(cluster.ranks, 'rank')} on {where} of {counted(cluster.cores, 'core')}"
+            f"{network if cluster.hosts > 1 else ''}",
+            f"a rank's step: {counted(problem.ids, 'id')} of skew {problem.skew:g}, {problem.asked.sum():,.0f} "
+            f"distinct; {problem.optimizer}{', and averages of the rows' if problem.averaged else ''}",
+            f"calibration: {calibration.cpu}, {counted(calibration.cores, 'core')}, "
+            f"torch {calibration.torch}, {calibration.date}",
             "",
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
             "",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from dist_s2s import counted
 from dist_s2s.text.cut_texts import CutTexts
 from dist_s2s.text.inputs import Pair
 from dist_s2s.text.tokenizers import WordTokenizer
@@ -83,7 +84,11 @@ def choose_sizes(num_pairs: int, target_tokens: int, device: str) -> list[Choice
         Choice("model.embedding_dim", embedding_dim, why),
         Choice("model.hidden_size", hidden_size, why),
         Choice("model.dropout", dropout, f"{why}, which a model knows by heart the sooner the fewer they are"),
-        Choice("data.batch_tokens", batch_tokens, f"an epoch of {target_tokens:,} target tokens has {steps:,} steps"),
+        Choice(
+            "data.batch_tokens",
+            batch_tokens,
+            f"an epoch of {target_tokens:,} target tokens has {counted(steps, 'step')}",
+        ),
         Choice("training.warmup_steps", max(50, min(200, steps)), "an epoch, but no more than 200 steps"),
         Choice("training.validate_every", every, "about an epoch, between 100 and 1,000 steps"),
         Choice("training.checkpoint_every", every, "with each validation"),

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dist_s2s import counted
+
 EXAMPLES = 3
 _SHOWN = 100  # characters of an example
 
@@ -42,13 +44,16 @@ class Dropped:
 def report_lines(report: dict[str, Any]) -> list[str]:
     """Return the report of a manifest as a person reads it."""
     lines = [*report["inputs"]]
-    lines.append(f"{report['lines']:,} lines read, of which {report['bad']:,} are no pair")
+    lines.append(
+        f"{counted(report['lines'], 'line')} read, {counted(report['bad'], 'of them is', 'of them are')} no pair"
+    )
     lines += [f"  {line}" for line in report["bad_lines"]]
     for reason, count in report["dropped"].items():
-        lines.append(f"{count:,} pairs left out by the filter {reason}: {REASONS[reason]}")
+        lines.append(f"{counted(count, 'pair')} left out by the filter {reason}: {REASONS[reason]}")
         lines += [f"  {line!r}" for line in report["examples"][reason]]
     pairs = report["pairs"]
     lines.append(
-        f"{pairs['train']:,} pairs for training, {pairs['valid']:,} for validation, {pairs['test']:,} for the test"
+        f"{counted(pairs['train'], 'pair')} for training, {pairs['valid']:,} for validation, "
+        f"{pairs['test']:,} for the test"
     )
     return lines

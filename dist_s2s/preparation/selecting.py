@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 
 TRAIN, VALID, TEST, DUPLICATE, SCRIPT, LEAK = range(6)
 DROPPED = {"duplicates": DUPLICATE, "script": SCRIPT, "leaks": LEAK}
@@ -69,8 +69,9 @@ def cut_off(corpus: Corpus, places: np.ndarray, valid_size: int | None, test_siz
     candidates = kept[alone]
     if sum(sizes) > len(candidates) or sum(sizes) >= len(kept):
         raise UserError(
-            f"{len(kept):,} pairs are left, and {len(candidates):,} of them share no side with another: too few to cut "
-            f"off {sizes[0]:,} for validation and {sizes[1]:,} for the test; give them (--valid and --test of prepare, "
+            f"{counted(len(kept), 'pair is', 'pairs are')} left, and "
+            f"{counted(len(candidates), 'of them shares', 'of them share')} no side with another: too few to cut off "
+            f"{sizes[0]:,} for validation and {sizes[1]:,} for the test; give them (--valid and --test of prepare, "
             "data.valid and data.test of train), or cut off fewer"
         )
     order = candidates[

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from dist_s2s import counted
 from dist_s2s.reports.blocks import Bars, Block, Lines, Missing, Note, Section, Table
 from dist_s2s.reports.history import Figures, RunHistory, findings, hottest, parts_of
 
@@ -27,7 +28,7 @@ def training_section(history: RunHistory) -> Section:
     if history.curves["loss"] and history.curves["valid_loss"]:
         blocks.append(Note("Dropout and label smoothing, if any, raise the loss in training, but not in validation."))
     if history.damaged:
-        blocks.append(Missing(f"{history.damaged:,} lines of metrics.jsonl cannot be read and are left out"))
+        blocks.append(Missing(f"{counted(history.damaged, 'line')} of metrics.jsonl cannot be read: left out"))
     return Section("training", "Training", blocks)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.reports.blocks import Block, Facts, Missing, Note, Section, Table
 from dist_s2s.translation.scoring import Row, Scorer
 from dist_s2s.translation.significance import System, SystemScore, check_same_pairs, compare, resamples_of
@@ -93,7 +93,7 @@ def _scores(run: System, others: Sequence[System], tokenizer: str) -> list[Block
     columns = 1 + bool(others and resamples)
     headings = ["run", *(heading for each in found for heading in (each.metric, f"p of {each.metric}")[:columns])]
     table = Table(
-        f"{len(rows):,} test sentences",
+        counted(len(rows), "test sentence"),
         headings,
         [
             [each, *(cell for metric in found for cell in _cells(metric.systems[place])[:columns])]

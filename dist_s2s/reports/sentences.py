@@ -120,7 +120,7 @@ def _counts(translator: Translator, run_dir: Path) -> Mapping[str, int] | str:
     """Return how often words stand in the training data, or why that is not known."""
     data = translator.config.data
     try:
-        large = [name for name in (data.train, data.mix) if name is not None and is_large(name)]
+        large = [name for name in (data.train, data.mix) if name is not None and is_large(name, data.columns)]
         if large:
             return f"{large[0]} is too large to count its words for a report; probe does it"
         return word_counts(run_dir, translator.config, translator.target)

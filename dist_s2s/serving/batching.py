@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.serving.answers import Answer
 from dist_s2s.serving.limits import Limits
 from dist_s2s.serving.metrics import Metrics
@@ -95,7 +95,9 @@ class Batcher:
         if self.failure is not None:
             raise Refusal(503, "the service has failed and is about to stop")
         if len(self._waiting) + len(questions) > self._limits.max_waiting:
-            raise Refusal(503, f"{len(self._waiting):,} sentences wait already; try again later")
+            raise Refusal(
+                503, f"{counted(len(self._waiting), 'sentence waits', 'sentences wait')} already; try again later"
+            )
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(question, beam_size, loop.create_future()) for question in questions]
         self._waiting.extend(waiting)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
 import regex
 
 from dist_s2s.text.normalization import normalize
@@ -18,7 +19,6 @@ _SENTENCE = regex.compile(
 _CLAUSE = regex.compile(rf"(?:[；：，、､،؛—]|[;:,](?![A-Za-z0-9])|\s-(?=\s)){_CLOSERS}")
 _SPACE = regex.compile(r"\s+")
 _CHARACTER = regex.compile(r"\X")  # what a reader takes for one
-_CODE_POINT = regex.compile(r"(?s:.)")
 
 
 def cut_sentence(text: str, side: TextSide, most: int) -> list[str]:
@@ -45,23 +45,44 @@ def _parts(text: str, places: list[int]) -> Iterator[str]:
 
 
 def _cut(text: str, side: TextSide, most: int) -> Iterator[str]:
-    place = None if len(side.encode(text)) <= most else _best_place(text)
-    if place is None:
-        yield text
-        return
-    yield from _cut(text[:place], side, most)
-    yield from _cut(text[place:], side, most)
+    borders = _Borders(text)
+
+    def cut(begin: int, end: int) -> Iterator[str]:
+        part = text[begin:end]
+        place = None if len(side.encode(part)) <= most else borders.best(begin, end)
+        if place is None:
+            yield part
+            return
+        yield from cut(begin, place)
+        yield from cut(place, end)
+
+    return cut(0, len(text))
 
 
-def _best_place(text: str) -> int | None:
-    """Return where to cut a text; None if it has a single character."""
-    middle, quarter, pauses = len(text) / 2, len(text) // 4, (_CLAUSE, _SPACE)
-    for borders, margin in ((pauses, quarter), (pauses, 0), ((_CHARACTER, _CODE_POINT), 0)):
-        for border in borders:
-            ends: list[int] = [found.end() for found in border.finditer(text)]
-            if places := [place for place in ends if margin < place < len(text) - margin]:
-                return min(places, key=lambda place: abs(place - middle))
-    return None
+class _Borders:
+    """Where a text may be cut; each kind of border is looked for once, however many pieces the text becomes."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._found = text, dict[regex.Pattern[str], np.ndarray]()
+
+    def best(self, begin: int, end: int) -> int | None:
+        """Return where to cut what is between two places; None if that is a single character."""
+        quarter, pauses = (end - begin) // 4, (_CLAUSE, _SPACE)
+        for borders, margin in ((pauses, quarter), (pauses, 0), ((_CHARACTER,), 0)):
+            for border in borders:
+                if (place := self._nearest(border, begin, end, margin)) is not None:
+                    return place
+        return (begin + end) // 2 if end - begin > 1 else None  # between code points
+
+    def _nearest(self, border: regex.Pattern[str], begin: int, end: int, margin: int) -> int | None:
+        """Return the border nearest to the middle that is further than the margin from both ends."""
+        if border not in self._found:
+            ends = (found.end() for found in border.finditer(self._text))
+            self._found[border] = np.fromiter(ends, dtype=np.int64)
+        places = self._found[border]
+        after = int(np.searchsorted(places, (begin + end) / 2))
+        near = [int(place) for place in places[max(0, after - 1) : after + 1] if begin + margin < place < end - margin]
+        return min(near, key=lambda place: abs(2 * place - begin - end), default=None)
 
 
 def _without_tags(text: str, side: TextSide) -> tuple[str, str]:

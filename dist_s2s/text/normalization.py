@@ -20,6 +20,7 @@ _UNJOINED = (
 )
 _STRAY_JOINERS = regex.compile(  # no spaces within the brackets, where they would count
     rf"""(?xV1)
+    (?= [\u200c\u200d] )
     (?: (?<= [\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}[\p{{L}}--[{_UNJOINED}]]] \p{{M}}* )
         ( \u200d | \u200c (?= [\u200c\u200d]* [\p{{L}}\p{{M}}] ) )
     )?

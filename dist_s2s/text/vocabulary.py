@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Self
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.lines import read_lines
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
@@ -75,7 +75,7 @@ class Vocabulary:
             token, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
             raise UserError(
                 f"no token occurs min_frequency = {min_frequency:,} times: the most frequent, {token!r}, occurs "
-                f"{count:,} {'time' if count == 1 else 'times'}; lower data.min_frequency"
+                f"{counted(count, 'time')}; lower data.min_frequency"
             )
         words = [token for _, token in sorted(frequent)]
         return cls([*reserved, *words][:max_size], tags)

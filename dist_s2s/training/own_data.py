@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.distributed.start import available_cores
@@ -90,8 +90,11 @@ def _expectation(config: Config, corpus: Path, world_size: int) -> str:
     shared, layers = inputs * model.embedding_dim + outputs, (model.encoder_depth + model.decoder_depth) / 2
     numbers = 4 * (own + shared / world_size) + _NUMBERS_PER_TOKEN * tokens * model.hidden_size * layers
     limits = [(getattr(config.training, f"max_{unit}"), unit) for unit in ("minutes", "steps", "epochs")]
-    ends = " or ".join(f"{limit:g} {unit}" for limit, unit in limits if limit is not None)
-    return f"estimated: {(_PROCESS_BYTES + 4 * numbers) / 2**20:,.0f} MiB in each of {world_size} processes, for {ends}"
+    ends = " or ".join(
+        f"{limit:g} {unit.removesuffix('s') if limit == 1 else unit}" for limit, unit in limits if limit is not None
+    )
+    processes = counted(world_size, "process", "processes")
+    return f"estimated: {(_PROCESS_BYTES + 4 * numbers) / 2**20:,.0f} MiB in each of {processes}, for {ends}"
 
 
 def _first_pairs(config: Config, inputs: Sequence[str]) -> list[Pair]:

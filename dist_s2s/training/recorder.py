@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dist_s2s import counted
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, RecordedWord, vectors_file
 from dist_s2s.training.events import CheckpointBegin, ChunkBegin, Event, StepEnd
 from dist_s2s.training.recorded_words import Words, default_words, named_words
-from dist_s2s.training.trackers import counted
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.translation.scoring import Pairs
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dist_s2s import counted
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks, joined_ranks
 from dist_s2s.distributed.precision import settle_precision
@@ -34,7 +35,7 @@ from dist_s2s.training.sides import size_notes
 from dist_s2s.training.signals import StopSignals
 from dist_s2s.training.stream import StreamSteps
 from dist_s2s.training.trace import Tracer
-from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog, counted
+from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
@@ -230,7 +231,7 @@ def finish(config: Config, trainer: Trainer, data: RunData, log: RunLog) -> dict
     scorer = Scorer(config.training.bleu_tokenizer, (reference for _, reference in data.test_pairs))
     scores = translator.ranks.on_first(lambda: scorer.all_scores(found.rows))
     shown = found.rows[:SAMPLES_AT_END]
-    log.samples(f"{len(shown)} sentences of the test data, {describe(config.data.test)}:", shown)
+    log.samples(f"{counted(len(shown), 'sentence')} of the test data, {describe(config.data.test)}:", shown)
     log.write_translations(found.rows)
     other = {}
     if data.other_pairs:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from dist_s2s import counted
 from dist_s2s.config.training import Metric, TrainingConfig
 
 METRIC_NAMES: dict[Metric, str] = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss"}
@@ -122,8 +123,8 @@ def warmup_warning(training: TrainingConfig, batches_in_epoch: float) -> str | N
     if not limits or training.warmup_steps < min(limits):
         return None
     return (
-        f"the warm-up of {training.warmup_steps:,} steps is as long as the whole run of {min(limits):,} or longer, so "
-        "the learning rate never reaches its peak; lower training.warmup_steps"
+        f"the warm-up of {counted(training.warmup_steps, 'step')} is as long as the whole run of {min(limits):,} or "
+        "longer, so the learning rate never reaches its peak; lower training.warmup_steps"
     )
 
 

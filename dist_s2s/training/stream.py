@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.batches import collate, global_batches, shard_batch
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.inputs.block import Pair
@@ -102,7 +102,8 @@ class StreamSteps:
                 return None
             if is_counted and len(pairs) < lines:
                 raise UserError(
-                    f"the stream {self._path} is shorter than it was: {lines - len(pairs):,} lines are gone"
+                    f"the stream {self._path} is shorter than it was: "
+                    f"{counted(lines - len(pairs), 'line is', 'lines are')} gone"
                 )
             progress.stream_lines = len(pairs)
             corpus, counts = self._count(pairs)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.storage.durable_files import naming, write_durably
@@ -96,9 +96,8 @@ class RunLog:
         )
         self.samples(title, event.rows[:SAMPLES_AT_VALIDATION])
         if event.cut:
-            self.say(
-                f"  {event.cut:,} of {counted(len(event.rows), 'translation')} reached the longest length and were cut"
-            )
+            were, of = "was" if event.cut == 1 else "were", counted(len(event.rows), "translation")
+            self.say(f"  {event.cut:,} of {of} reached the longest length and {were} cut")
         if event.warning:
             self.say(f"warning: {event.warning}")
 
@@ -204,11 +203,6 @@ class RunLog:
     def _write(self, function: Callable[[], None]) -> None:
         """Call it on the first rank (collective, because of errors)."""
         self.ranks.together(lambda: function() if self.active else None)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is one."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _curves(by_rank: Mapping[str, Sequence[float]]) -> dict[str, float]:

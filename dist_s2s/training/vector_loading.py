@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.side import TextSide
@@ -50,8 +50,8 @@ class VectorLoading:
         coverage = self._read(file, only_words)
         if not coverage.num_found:
             raise UserError(
-                f"none of the {coverage.num_words:,} words of {self._path} is a token of the {self._what}; is the file "
-                "for another language, or another tokenizer?"
+                f"none of {counted(coverage.num_words, 'word')} of {self._path} is a token of the {self._what}; is the "
+                "file for another language, or another tokenizer?"
             )
         return coverage.lines(file.place)
 

@@ -99,8 +99,8 @@ def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypo
     Raises:
         UserError: on every rank, if the model has no attention.
     """
-    seen = _look(translator, _examples(translator, sentences, found, MOST_ALIGNED))
-    by_number = _gather(((number, looks.alignment) for number, looks in seen), translator.ranks)
+    seen = _look(translator, pair_examples(translator, sentences, found, MOST_ALIGNED))
+    by_number = gather_by_number(((number, looks.alignment) for number, looks in seen), translator.ranks)
     aligned = []
     for number, (sentence, mine) in enumerate(zip(sentences, found, strict=True)):
         words = _words_of(translator.source.encode(sentence), translator.source), _words_of(mine.ids, translator.target)
@@ -134,7 +134,7 @@ def count_alignments(translator: Translator, pairs: Sequence[tuple[str, str]]) -
     """
     found = [Hypothesis(ids, 0.0) for ids in translator.target.encode_all([target for _, target in pairs])]
     mine, counts = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    examples = _examples(translator, [source for source, _ in pairs], found, MOST_SHOWN)
+    examples = pair_examples(translator, [source for source, _ in pairs], found, MOST_SHOWN)
     for _, seen in _look(translator, examples):
         mine.update((seen.source[source], seen.target[target]) for source, target in seen.alignment)
     for part in translator.ranks.gather_texts(json.dumps([[*words, count] for words, count in mine.items()])):
@@ -156,9 +156,9 @@ def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypot
     Raises:
         UserError: on every rank, if the model has no attention.
     """
-    seen = _look(translator, _examples(translator, sentences, found, MOST_SHOWN))
+    seen = _look(translator, pair_examples(translator, sentences, found, MOST_SHOWN))
     values = ((number, (looks.source, looks.target, looks.weights.tolist())) for number, looks in seen)
-    by_number = _gather(values, translator.ranks)
+    by_number = gather_by_number(values, translator.ranks)
     return [WordAttention.from_lists(*by_number[number]) for number in range(len(sentences))]
 
 
@@ -186,7 +186,9 @@ def sentence_vectors(translator: Translator, sentences: Sequence[str], pooling: 
     return vectors.cpu().numpy()
 
 
-def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis], most: int) -> ExampleList:
+def pair_examples(
+    translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis], most: int
+) -> ExampleList:
     """Return sentences with their translations as ids; those of more than ``most`` pairs of tokens are empty."""
     check_attention(translator)
     sources = translator.source.encode_all(sentences)
@@ -196,15 +198,23 @@ def _examples(translator: Translator, sentences: Sequence[str], found: Sequence[
 
 def _look(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, WordAttention]]:
     """Yield this rank's share, each with the number of its example (collective until it ends)."""
+    for number, weights_TS in token_weights(translator, examples):
+        yield number, _of_words(examples[number], weights_TS, translator.source, translator.target)
+
+
+def token_weights(translator: Translator, examples: ExampleList) -> Iterator[tuple[int, Tensor]]:
+    """Yield what each target token of this rank's examples looks at, with the number of the example.
+
+    That is [T, S], with padding. Collective until it ends.
+    """
     with translator.evaluating():
         for batch in translator.batching.batches(examples, translator.ranks):
             source_BSE, target_BTE = translator.rows(batch)
             weights_BTS = translator.core.attention_weights(source_BSE, batch.source_lengths, target_BTE)
-            for number, weights_TS in zip(batch.indices, weights_BTS, strict=False):
-                yield number, _of_words(examples[number], weights_TS, translator.source, translator.target)
+            yield from zip(batch.indices, weights_BTS, strict=False)
 
 
-def _gather(mine: Iterable[tuple[int, Any]], ranks: Ranks) -> dict[int, Any]:
+def gather_by_number(mine: Iterable[tuple[int, Any]], ranks: Ranks) -> dict[int, Any]:
     """Return what all ranks have, by number, as JSON gives it back (collective)."""
     return {number: value for part in ranks.gather_texts(json.dumps(list(mine))) for number, value in json.loads(part)}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
@@ -96,7 +96,8 @@ def encode_pairs(translator: Translator, pairs: Sequence[tuple[str, str]]) -> Ex
         source, target = len(each.source) + 1, len(each.target) + 1
         if source * target > MOST_POSITIONS:
             raise UserError(
-                f"pair {number:,} is too long to be scored: {source:,} source tokens times {target:,} target tokens "
+                f"pair {number:,} is too long to be scored: {counted(source, 'source token')} times "
+                f"{counted(target, 'target token')} "
                 f"are more than {MOST_POSITIONS:,}; leave it out"
             )
     return examples

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from operator import itemgetter
 
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
@@ -60,16 +61,37 @@ def join_pieces(pieces: list[str], found: Sequence[Sequence[Hypothesis]], n_best
         side: of the target.
     """
     lengths = [len(best.ids) + 1 for best, *_ in found]
+    combined = _best_combinations(found, lengths, n_best)
+    return Translation(pieces, [_candidate(parts, total / sum(lengths), side) for parts, total in combined])
 
-    def score(parts: tuple[Hypothesis, ...]) -> float:
-        return sum(part.score * length for part, length in zip(parts, lengths, strict=False)) / sum(lengths)
 
-    # Which hypothesis of a piece is better does not depend on the others, so the best of what is longer by a piece are
-    # among the best of what was there before it.
-    kept: list[tuple[Hypothesis, ...]] = [()]
-    for hypotheses in found:
-        kept = nlargest(n_best, ((*parts, each) for parts in kept for each in hypotheses), key=score)
-    return Translation(pieces, [_candidate(parts, score(parts), side) for parts in kept])
+def _best_combinations(
+    found: Sequence[Sequence[Hypothesis]], lengths: Sequence[int], n_best: int
+) -> list[tuple[tuple[Hypothesis, ...], float]]:
+    """Return the best choices of a hypothesis of each piece, each with the sum of its scores times lengths.
+
+    Which hypothesis of a piece is better does not depend on the others, so the best of what is longer by a piece are
+    among the best of what was there before it. As in a beam, each remembers which of those it continues: a line may
+    have thousands of pieces, and to copy what is before each of them would take the square of that.
+    """
+    totals, steps = [0.0], list[list[tuple[int, Hypothesis]]]()
+    for hypotheses, length in zip(found, lengths, strict=True):
+        longer = (
+            (total + each.score * length, before, each) for before, total in enumerate(totals) for each in hypotheses
+        )
+        best = nlargest(n_best, longer, key=itemgetter(0))
+        totals = [total for total, _, _ in best]
+        steps.append([(before, each) for _, before, each in best])
+    return [(_followed(steps, last), total) for last, total in enumerate(totals)]
+
+
+def _followed(steps: Sequence[Sequence[tuple[int, Hypothesis]]], place: int) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses that lead to a place of the last step."""
+    parts = list[Hypothesis]()
+    for step in reversed(steps):
+        place, hypothesis = step[place]
+        parts.append(hypothesis)
+    return tuple(reversed(parts))
 
 
 def join_samples(pieces: list[str], found: Sequence[Sequence[Hypothesis]], side: TextSide) -> Translation:
@@ -89,10 +111,14 @@ def join_samples(pieces: list[str], found: Sequence[Sequence[Hypothesis]], side:
 
 
 def _candidate(parts: tuple[Hypothesis, ...], score: float, side: TextSide) -> Candidate:
-    if len(parts) == 1:
-        return Candidate(side.decode(parts[0].ids), parts[0].score, parts[0].is_cut, parts)
-    text = "".join(_with_spaces([side.decode(part.ids) for part in parts], side))
+    text = join_texts([side.decode(part.ids) for part in parts], side)
+    score = parts[0].score if len(parts) == 1 else score
     return Candidate(text, score, any(part.is_cut for part in parts), parts)
+
+
+def join_texts(texts: Sequence[str], side: TextSide) -> str:
+    """Return the translation of a sentence from the texts of its pieces' translations."""
+    return texts[0] if len(texts) == 1 else "".join(_with_spaces(texts, side))
 
 
 def _with_spaces(texts: Sequence[str], side: TextSide) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dist_s2s.models.protocols import EncoderDecoder
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.layer import OutputLayer
+from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.tables import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
@@ -25,10 +26,10 @@ class Predictions(Protocol):
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T]."""
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row."""
 
-    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return the log-probabilities of all tokens, [N, V]."""
 
 
@@ -84,13 +85,13 @@ class EnsembleOutput:
         losses = [output.token_losses(part, target_out_BT) for output, part in zip(self._outputs, parts, strict=True)]
         return mean_of_probabilities([each.neg() for each in losses]).neg()
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the k likeliest tokens of each row (collective if a member's is)."""
-        return best_of(self.log_probabilities(outputs_NX), k)
+        return best_of(self.log_probabilities(outputs_NX, forbidden), k)
 
-    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return the log-probabilities of all tokens, [N, V] (collective if a member's is)."""
         parts = split(outputs_NX, self._members, [each.output_dim for each in self._members])
         return mean_of_probabilities(
-            [output.log_probabilities(part) for output, part in zip(self._outputs, parts, strict=True)]
+            [output.log_probabilities(part, forbidden) for output, part in zip(self._outputs, parts, strict=True)]
         )

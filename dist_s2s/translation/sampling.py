@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +38,12 @@ class Sampling:
 
 
 def sample_batch(
-    predictor: Predictor, batch: Batch, limits_B: Tensor, sampling: Sampling, all_finished: Callable[[bool], bool]
+    predictor: Predictor,
+    batch: Batch,
+    limits_B: Tensor,
+    sampling: Sampling,
+    never_chosen: Sequence[int],
+    all_finished: Callable[[bool], bool],
 ) -> list[list[Hypothesis]]:
     """Return samples of each sentence of a batch (collective)."""
     return sample(
@@ -45,7 +51,7 @@ def sample_batch(
         predictor.source_rows(batch),
         batch.source_lengths,
         embed=predictor.embed,
-        log_probabilities=predictor.output.log_probabilities,
+        log_probabilities=partial(predictor.output.log_probabilities, forbidden=never_chosen),
         exponentials=Draws.of(batch, sampling),
         start_id=SOS,
         end_id=EOS,

@@ -13,6 +13,7 @@ from dist_s2s import UserError
 from dist_s2s.translation.bleu_tokenizer import NEEDED, choose_bleu_tokenizer, is_installed
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.unknown_words import replace_unknown
 
 Pairs = Sequence[tuple[str, str]]
 Row = tuple[str, str, str]  # source, reference, hypothesis
@@ -40,6 +41,8 @@ def translate_pairs(
     References are made ``readable``, as hypotheses are, so that both are in the same Unicode form and in whole words.
     """
     found = translator.translate([source for source, _ in pairs], options, after_batch)
+    if options is not None and options.replace_unknown:
+        found = replace_unknown(translator, found)
     readable = translator.target.readable
     rows = [(source, readable(target), mine.text) for (source, target), mine in zip(pairs, found, strict=True)]
     return TranslatedPairs(rows, sum(translation.is_cut for translation in found))

@@ -1,11 +1,13 @@
 """How translations are searched for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from torch import Tensor
 
 from dist_s2s.config import Config
+from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 from dist_s2s.translation.sampling import Sampling
 
 
@@ -17,12 +19,15 @@ class SearchOptions:
         beam_size: hypotheses kept for a sentence; 1 is greedy search.
         length_factor, extra_length: a translation has at most ``length_factor`` · source tokens + ``extra_length``
             tokens, EOS counted on both sides. The defaults are for runs that have not measured their training pairs.
+        replace_unknown: the token for unknown words may be chosen, and what is found is for
+            ``unknown_words.replace_unknown``.
         sampling: that translations are drawn, instead of searched for; None: they are searched for.
     """
 
     beam_size: int = 1
     length_factor: float = 6.0
     extra_length: int = 50
+    replace_unknown: bool = False
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +52,11 @@ class SearchOptions:
         """Return the same with other limits, each of them kept where it is None."""
         factor = self.length_factor if length_factor is None else length_factor
         return replace(self, length_factor=factor, extra_length=extra_length or self.extra_length)
+
+    @property
+    def never_chosen(self) -> Sequence[int]:
+        """Ids that are in no translation."""
+        return NEVER_CHOSEN_BUT_UNKNOWN if self.replace_unknown else NEVER_CHOSEN
 
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""

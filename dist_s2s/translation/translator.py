@@ -3,28 +3,28 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Hypothesis, beam_search
+from dist_s2s.models import Hypothesis
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.int8_table import as_numbers
+from dist_s2s.translation.finding import find
+from dist_s2s.translation.int8_table import as_numbers, row_dim
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.predictor import Predictor, ensemble, member_of
-from dist_s2s.translation.sampling import join_drawn, sample_batch
+from dist_s2s.translation.sampling import join_drawn
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.source_rows import SourceRows
 from dist_s2s.translation.tables import make_table, parameter_dtype
@@ -66,6 +66,7 @@ class Translator:
         with torch.device("meta") if quantized else nullcontext():
             self.output = make_output(config, num_classes, self.target_table, ranks)
             self.core = make_model(config, self.output.layer).to(device=device, dtype=parameter_dtype(config))
+        self._core_numbers = sum(parameter.numel() for parameter in self.core.parameters())  # int8 layers have none
         self.source_rows = SourceRows(config, self.source_table, source.vocabulary, ranks, quantized)
 
     @property
@@ -76,6 +77,11 @@ class Translator:
             del own["source_table"]
         output = {name: table for name, table in self.output.tables.items() if table is not self.target_table}
         return own | output | self.source_rows.named_tables
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model has, on all ranks together: int8 ones count as those they stand for."""
+        return self._core_numbers + sum(table.num_embeddings * row_dim(table) for table in self.tables.values())
 
     @property
     def predictor(self) -> Predictor:
@@ -136,14 +142,14 @@ class Translator:
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Samples come all, in their
         order, or as the one with the least risk.
         """
-        most, lengths = self.batching.max_source_tokens, self.source.encode_flat(sentences)[1]
-        cut = [
-            [sentence] if length <= most else cut_sentence(sentence, self.source, most)
-            for sentence, length in zip(sentences, lengths, strict=True)
-        ]
+        cut, sources = list[list[str]](), list[list[int]]()
+        for sentence, source in zip(sentences, self.source.encode_all(sentences), strict=True):
+            is_long = len(source) > self.batching.max_source_tokens
+            cut.append(cut_sentence(sentence, self.source, self.batching.max_source_tokens) if is_long else [sentence])
+            sources += self.source.encode_all(cut[-1]) if is_long else [source]
         sampling = None if options is None else options.sampling
         count = n_best if sampling is None else sampling.options.num_samples
-        found = iter(self.search_n_best(list(chain.from_iterable(cut)), count, options, after_batch))
+        found = iter(self._search_sources(sources, count, options, after_batch))
         parts = [(pieces, list(islice(found, len(pieces)))) for pieces in cut]
         if sampling is not None:
             return join_drawn(parts, self.target, sampling, self.ranks)
@@ -177,8 +183,17 @@ class Translator:
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
         """
+        return self._search_sources(self.source.encode_all(sentences), n_best, options, after_batch)
+
+    def _search_sources(
+        self,
+        sources: Sequence[list[int]],
+        n_best: int,
+        options: SearchOptions | None,
+        after_batch: Callable[[], None],
+    ) -> list[list[Hypothesis]]:
+        """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
-        sources = self.source.encode_all(sentences)
         examples = ExampleList(Example(source, []) for source in sources if source)
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
@@ -198,27 +213,6 @@ class Translator:
         """Yield the hypotheses of this rank's share, each with the number of its example."""
         limits = options.max_lengths(examples.lengths[:, 0] + 1)
         for batch in self.batching.batches(examples, self.ranks, options.num_hypotheses, limits):
-            found = self._search_batch(batch, options)
+            found = find(self.predictor, batch, options, self.ranks)
             yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
             after_batch()
-
-    @torch.no_grad()
-    def _search_batch(self, batch: Batch, options: SearchOptions) -> list[list[Hypothesis]]:
-        limits = options.max_lengths(batch.source_lengths)
-        if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
-            limits = torch.zeros_like(limits)
-        predictor = self.predictor
-        if options.sampling is not None:
-            return sample_batch(predictor, batch, limits, options.sampling, self.ranks.all_agree)
-        return beam_search(
-            predictor.model,
-            predictor.source_rows(batch),
-            batch.source_lengths,
-            embed=predictor.embed,
-            best_tokens=predictor.output.best_tokens,
-            start_id=SOS,
-            end_id=EOS,
-            max_lengths_B=limits,
-            beam_size=options.beam_size,
-            all_finished=self.ranks.all_agree,
-        )

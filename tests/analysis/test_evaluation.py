@@ -8,7 +8,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from dist_s2s import UserError
 from dist_s2s.analysis.evaluation import compare_sentences, evaluate, plain_side
-from dist_s2s.analysis.evaluation_tables import show_evaluation
+from dist_s2s.analysis.evaluation_tables import show_evaluation, told_apart
 from dist_s2s.analysis.systems import Judged, System, check_lines, choose_tokenizer
 from dist_s2s.config import Config
 from dist_s2s.translation.forced import Likelihood
@@ -74,8 +74,23 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
     assert f"{answer['bleu']:.2f} ± {answer['bleu_interval']:.2f}" in shown
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["/x/first/run", "/x/second/run"], ["first/run", "second/run"]),
+        (["/x/run", "run", "other"], ["/x/run", "run", "other"]),
+        (["x/run", "x/run", "y.txt"], ["run", "run (2)", "y.txt"]),
+        ([".", "../run"], [".", "run"]),
+        (["/", "/run"], ["/", "run"]),
+    ],
+)
+def test_systems_of_one_name_are_told_apart(names: list[str], told: list[str]) -> None:
+    assert told_apart(names) == told
+
+
 def test_unlike_files_and_tokenizers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"h.txt has 1 line, but there are 2 pairs in p.tsv"):
+    with pytest.raises(UserError, match=r"h.txt has 1 line, but p.tsv has 2 pairs"):
         check_lines("h.txt", ["a"], "p.tsv", [("a", "b"), ("c", "d")])
     runs = {name: Config(training={"bleu_tokenizer": name}) for name in ("13a", "zh")}
     monkeypatch.setattr(

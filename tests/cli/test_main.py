@@ -7,6 +7,7 @@ import pytest
 
 from dist_s2s import UserError, __version__
 from dist_s2s.cli import main as console
+from dist_s2s.cli.command_line import ON_RANKS, program
 from dist_s2s.cli.main import COMMANDS
 from tests.commands import ROOT, run
 
@@ -66,3 +67,13 @@ def test_impossible_ranks(words: list[str], message: str) -> None:
 def test_ranks_of_estimate_are_its_own(tmp_path: Path) -> None:
     shown = run(SCRIPT, "estimate", "--num_embeddings", 1000, "--embedding_dim", 8, "--ranks", 0, status=2)
     assert "argument --ranks: must be at least 1" in shown.errors[0]
+
+
+def test_ranks_of_a_module_are_named_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not taken for a key of the configuration, or an argument that nobody knows."""
+    for name in ON_RANKS:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--ranks=3"])
+        with pytest.raises(UserError, match=f"write dist-s2s {name} --ranks N, or torchrun --nproc_per_node=N -m"):
+            program(name)
+    monkeypatch.setattr(sys, "argv", ["estimate.py", "--ranks=3"])
+    assert program("estimate") == "python -m dist_s2s.estimate"

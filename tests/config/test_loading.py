@@ -72,6 +72,7 @@ def test_null_on_the_command_line() -> None:
         ("training.epochs", "did you mean training.max_epochs?"),
         ("data.dropout", "did you mean model.dropout?"),
         ("run-dir", "did you mean run_dir?"),
+        ("ranks", "--help lists the keys"),
         ("training.xyz", "--help lists the keys"),
     ],
 )

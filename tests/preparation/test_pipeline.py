@@ -86,7 +86,7 @@ def test_each_filter_leaves_out_its_pairs_and_says_so(tmp_path: Path, pairs: lis
     assert found == DROPPED
     assert report["pairs"] == {"train": len(PAIRS), "valid": 2, "test": 2}
     shown = report_lines(report)
-    assert f"{len(pairs):,} lines read, of which 0 are no pair" in shown
+    assert f"{len(pairs):,} lines read, 0 of them are no pair" in shown
     assert "2 pairs left out by the filter script: a side mostly in another script than the rest" in shown
     again, is_new = prepare_corpus(make_plan(tmp_path, pairs), tmp_path / "out", 1, lambda *_: None)
     assert not is_new

@@ -16,7 +16,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.training.events import Report, RunEnd, Validation
 from dist_s2s.training.schedule import Progress
-from dist_s2s.training.trackers import RunLog, counted
+from dist_s2s.training.trackers import RunLog
 
 VALUES = {"epoch": 2, "loss": 1.25, "tokens_per_second": 1234.5, "exchange_share": 0.25, "distinct_id_ratio": 0.5}
 
@@ -214,11 +214,6 @@ def test_parameters_are_summed_up_by_part_and_listed_in_the_run_directory(
     assert cells((tmp_path / "parameters.txt").read_text(encoding="utf-8")) == every
     log.parameters(core, tables, verbose=True)
     assert cells(capsys.readouterr().out) == every
-
-
-@pytest.mark.parametrize(("number", "said"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (1000, "1,000 ranks")])
-def test_a_number_with_its_noun(number: int, said: str) -> None:
-    assert counted(number, "rank") == said
 
 
 def test_summary_and_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_the_same_error_on_every_rank(ranks: RankPool, tmp_
     spoilt.write_text("w0 1 2 3 4 5 6\nw126 1 2 3 4 5 nan\n")  # a word of the last rank
     for path, message in (
         (wide, "have 9 numbers, but model.embedding_dim is 6; set it to 9, or embedding.project_vectors to true"),
-        (foreign, "none of the 9 words of"),
+        (foreign, "none of 9 words of"),
         (spoilt, "line 2: the word 'w126' has nan as number 6 of its vector"),
     ):
         first, second = ranks.run(begin_wrongly, str(path), world_size=2)
@@ -167,7 +167,7 @@ def test_the_first_of_equal_words_counts(tmp_path: Path) -> None:
     _, after, said = begin(None, str(path), "contiguous", {})
     assert after[[len(SPECIALS) + 1, len(SPECIALS) + 2], 0].tolist() == [1, 2]
     assert "2 of 127 tokens (1.6%) are among its 44 words" in said[0]
-    assert "1 words occur again, such as 'w1' in line 44; the first one counts" in said[0]
+    assert "1 word occurs again, such as 'w1' in line 44; the first one counts" in said[0]
 
 
 def test_settings_of_vectors_need_vectors() -> None:

@@ -1,5 +1,6 @@
 """Translations of long sentences, joined from those of their pieces."""
 
+import time
 from itertools import product
 
 import pytest
@@ -54,6 +55,17 @@ def test_n_best_are_the_best_of_all_combinations() -> None:
     assert joined.text == "I see it . ."
     assert [part.ids for part in joined.n_best[0].parts] == [piece[0].ids for piece in pieces]
     assert len(join_pieces(["a"], pieces[:1], 9, ENGLISH).n_best) == 3
+
+
+def test_a_book_in_a_line_is_joined_soon() -> None:
+    """In time that grows with its pieces, not with their square, which would take minutes."""
+    pieces = [[Hypothesis([], -1.0), Hypothesis([], -1.5)]] * 30_000
+    started = time.process_time()
+    joined = join_pieces(["x"] * len(pieces), pieces, 3, ENGLISH)
+    assert time.process_time() - started < 10
+    expected = [-1.0, *[-1.0 - 0.5 / len(pieces)] * 2]
+    assert [each.score for each in joined.n_best] == pytest.approx(expected, rel=1e-9)
+    assert [sum(part.score < -1 for part in each.parts) for each in joined.n_best] == [0, 1, 1]
 
 
 def test_one_piece_that_is_cut_makes_a_translation_that_is() -> None:

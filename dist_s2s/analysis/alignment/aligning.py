@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.alignment import learning
 from dist_s2s.analysis.alignment.anchors import Say, Settings, choose_pairs, read_dictionaries, with_pieces
 from dist_s2s.analysis.alignment.attention import WordPairs, attended_words, mutual_best, ranks_by
@@ -51,7 +51,7 @@ def align(source: WordVectors, target: WordVectors, settings: Settings, ranks: R
             f"{target.rows.dim}; they must be of one length"
         )
     run = settings.attention
-    attended = {} if run is None else attended_words(run, settings.parallel, ranks, say)
+    attended = {} if run is None else attended_words(run, settings.parallel, settings.columns, ranks, say)
     entries = ranks.together(lambda: read_dictionaries(source, target, settings))
     words = [*((entry.source, entry.target) for each in entries.values() for entry in each), *mutual_best(attended)]
     source = with_pieces(source, [word for word, _ in words], ranks, say)
@@ -98,7 +98,7 @@ def _learn(
             )
         return found
     start = _start(source, target, settings)
-    say(f"self-learning begins with {len(start):,} pairs")
+    say(f"self-learning begins with {counted(len(start), 'pair')}")
     self_learning = learning.SelfLearning(settings.learning_words, settings.patience, settings.seed)
     return {f"self-learnt from {settings.start}": learning.self_learn(source, target, start, self_learning, say)}
 

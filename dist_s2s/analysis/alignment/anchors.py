@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.analysis.alignment.attention import WordPairs, mutual_best
 from dist_s2s.analysis.alignment.dictionary import Entry, Pairs, check_columns, find_pairs, hold_out, read_dictionary
 from dist_s2s.analysis.alignment.vectors import WordVectors
@@ -21,6 +21,7 @@ class Settings:
         dictionary: file of pairs to learn from, of which a share is held out unless there is a test file.
         attention: run whose attention gives the pairs to learn from.
         parallel: sentences that this run reads for it; None: those that it was trained on.
+        columns: which of their columns, keys or languages are source and target; None: as they tell.
         test: file of pairs to test with.
         test_share: of the dictionary's source words.
         start: of self-learning: "structure", "identical" or "frequency".
@@ -34,6 +35,7 @@ class Settings:
     dictionary: str | None = None
     attention: Path | None = None
     parallel: str | None = None
+    columns: str | None = None
     test: str | None = None
     test_share: float = 0.2
     start: str = "structure"
@@ -57,8 +59,8 @@ def with_pieces(side: WordVectors, words: list[str], ranks: Ranks, say: Say) -> 
     found = side.with_words(words, ranks)
     for word in list(found.pieces.values())[:1]:
         say(
-            f"{side.name}: {len(found.pieces):,} words are several pieces, whose mean stands for each, as "
-            f"{' '.join(word.tokens)} for {word.text}"
+            f"{side.name}: {counted(len(found.pieces), 'word is', 'words are')} several pieces, whose mean stands for "
+            f"each, as {' '.join(word.tokens)} for {word.text}"
         )
     return found
 
@@ -103,7 +105,10 @@ def choose_pairs(
     if settings.dictionary is not None and not pairs:
         raise UserError(f"{settings.dictionary}: no pair is left to learn from, since all words are tested")
     if 0 < len(pairs) < source.rows.dim:
-        say(f"warning: {len(pairs):,} pairs do not determine a rotation of {source.rows.dim} dimensions")
+        say(
+            f"warning: {counted(len(pairs), 'pair does', 'pairs do')} not determine a rotation of "
+            f"{counted(source.rows.dim, 'dimension')}"
+        )
     return pairs, test
 
 
@@ -112,7 +117,8 @@ def _without_tested(pairs: Pairs, test: Pairs, say: Say) -> Pairs:
     tested = {word for word, _ in test}
     kept = [pair for pair in pairs if pair[0] not in tested]
     if len(kept) < len(pairs):
-        say(f"{len(pairs) - len(kept):,} pairs of the dictionary have a word of the test: they are left out")
+        one, many = "pair of the dictionary has", "pairs of the dictionary have"
+        say(f"{counted(len(pairs) - len(kept), one, many)} a word of the test: left out")
     return kept
 
 
@@ -122,7 +128,7 @@ def _known(words: list[tuple[str, str]], source: WordVectors, target: WordVector
     if not pairs:
         example = f", as {words[0][0]!r} and {words[0][1]!r}" if words else ""
         raise UserError(
-            f"{run}: {source.name} and {target.name} have none of the {len(words):,} pairs of words that its attention "
-            f"ties to each other{example}: are these the right vectors?"
+            f"{run}: {source.name} and {target.name} have none of {counted(len(words), 'pair')} of words that its "
+            f"attention ties to each other{example}: are these the right vectors?"
         )
     return pairs

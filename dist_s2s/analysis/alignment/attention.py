@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dist_s2s import counted
 from dist_s2s.analysis.training_counts import training_pairs
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import load_pairs
@@ -15,7 +16,9 @@ _LEAST_COUNT = 2  # what a model looked at once may be chance
 WordPairs = dict[tuple[str, str], float]
 
 
-def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks, say: Callable[[str], None]) -> WordPairs:
+def attended_words(
+    run_dir: Path, parallel: str | None, columns: str | None, ranks: Ranks, say: Callable[[str], None]
+) -> WordPairs:
     """Return how closely a translator's attention ties words to each other (collective).
 
     The translator reads sentences and their references. Each word of a reference counts once with the source word that
@@ -25,6 +28,7 @@ def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks, say: Calla
         run_dir: a run that has attention.
         parallel: pairs of sentences, as `evaluate` reads them; None: those that the run was trained on. If they are
             more than 50,000, that many of them, evenly spaced.
+        columns: which of an input's columns, keys or languages are source and target; None: as the input tells.
         say: shows the user how it goes.
 
     Raises:
@@ -33,14 +37,14 @@ def attended_words(run_dir: Path, parallel: str | None, ranks: Ranks, say: Calla
     translator = load_translator(run_dir, ranks)
 
     def read() -> list[tuple[str, str]]:
-        return load_pairs(parallel, "test") if parallel else training_pairs(run_dir, translator.config)
+        return load_pairs(parallel, "test", columns) if parallel else training_pairs(run_dir, translator.config)
 
     pairs = ranks.together(read)
     count = min(len(pairs), _MOST_SENTENCES)
     pairs = [pairs[number * len(pairs) // count] for number in range(count)]
-    say(f"the translator of {run_dir} looks at the words of {count:,} sentences")
+    say(f"the translator of {run_dir} looks at the words of {counted(count, 'sentence')}")
     found = dice(count_alignments(translator, pairs))
-    say(f"{len(found):,} pairs of words were looked at more than once")
+    say(f"{counted(len(found), 'pair of words was', 'pairs of words were')} looked at more than once")
     return found
 
 

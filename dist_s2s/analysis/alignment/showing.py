@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dist_s2s import counted
 from dist_s2s.analysis.alignment.scores import NAMES
 
 
@@ -13,12 +14,14 @@ def show_scores(answer: dict[str, Any]) -> None:
     """Print the scores, in percent, with their intervals; or what is known without a test."""
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
     console.print(
-        f"{answer['source']['words']:,} and {answer['target']['words']:,} words, {answer['dimension']} dimensions, "
-        f"{answer['training_pairs']:,} pairs learnt from, mean similarity {answer['mean_similarity']:.4f}"
+        f"{answer['source']['words']:,} and {counted(answer['target']['words'], 'word')}, "
+        f"{counted(answer['dimension'], 'dimension')}, "
+        f"{counted(answer['training_pairs'], 'pair')} learnt from, mean similarity {answer['mean_similarity']:.4f}"
     )
     if not answer["scores"]:
         return
-    table = Table(title=f"{answer['test_words']:,} words that were held out; 95 % intervals of the bootstrap")
+    tested = counted(answer["test_words"], "word that was", "words that were")
+    table = Table(title=f"{tested} held out; 95 % intervals of the bootstrap")
     for heading in ("mapping", "retrieval"):
         table.add_column(heading)
     for name in NAMES:

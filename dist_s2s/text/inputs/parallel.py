@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.inputs.block import BadLine, Input, Parsed
 from dist_s2s.text.inputs.lines import Lines, single_lines
 from dist_s2s.text.inputs.packed import PackedFile
@@ -56,8 +56,8 @@ def _blocks(source_file: PackedFile, target_file: PackedFile) -> Iterator[Parall
             if len(source) != len(target):
                 counts = [first - 1 + len(source) + _count(sources), first - 1 + len(target) + _count(targets)]
                 raise UserError(
-                    f"{files[0]} has {counts[0]:,} lines, but {files[1]} has {counts[1]:,}: parallel files have a "
-                    "line for each line of the other"
+                    f"{files[0]} has {counted(counts[0], 'line')}, but {files[1]} has {counts[1]:,}: parallel files "
+                    "have a line for each line of the other"
                 )
             if not source:
                 return

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dist_s2s import counted
 from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
 from dist_s2s.text.vocabulary import SPECIALS
@@ -84,7 +85,9 @@ class Coverage:
         counts = [(int((self.found == kind).sum()), how) for kind, how in _HOW.items()]
         num_tokens = len(self._tokens) - len(SPECIALS)
         share = self.num_found / max(1, num_tokens)
-        text = f"{self.num_found:,} of {num_tokens:,} tokens ({share:.1%}) are among its {self.num_words:,} words"
+        text = (
+            f"{self.num_found:,} of {num_tokens:,} tokens ({share:.1%}) are among its {counted(self.num_words, 'word')}"
+        )
         others = " and ".join(f"{count:,} {how}" for count, how in counts if count)
         lines = [f"{text}, {others}" if others else text]
         if missing := self.missing:
@@ -92,7 +95,8 @@ class Coverage:
         if self.repeated:
             word, number = self.repeated
             lines.append(
-                f"{self.num_repeated:,} words occur again, such as {word!r} in {place(number)}; the first one counts"
+                f"{counted(self.num_repeated, 'word occurs', 'words occur')} again, such as {word!r} in "
+                f"{place(number)}; the first one counts"
             )
         return lines
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.text.inputs.packed import PackedFile
 
 Vectors = NDArray[np.float32]
@@ -122,7 +122,7 @@ class VectorFile:
             except ValueError:
                 raise self._wrong(record, f"has something that is not a number: {_start_of(record.data)}") from None
         if len(vector) != self.dim:
-            raise self._wrong(record, f"has {len(vector)} numbers, where the first has {self.dim}")
+            raise self._wrong(record, f"has {counted(len(vector), 'number')}, where the first has {self.dim}")
         if not np.isfinite(vector).all():
             number = int(np.flatnonzero(~np.isfinite(vector))[0])
             raise self._wrong(record, f"has {vector[number]} as number {number + 1} of its vector")
@@ -138,7 +138,9 @@ class VectorFile:
             word, _, data = line.partition(b"\t" if b"\t" in line and b" " not in line else b" ")
             record = Record(number, word, data)
             if surplus < 0:
-                raise self._wrong(record, f"has {self.dim + surplus} numbers, where the first has {self.dim}")
+                raise self._wrong(
+                    record, f"has {counted(self.dim + surplus, 'number')}, where the first has {self.dim}"
+                )
             records.append(record)
         return records
 
@@ -160,8 +162,8 @@ class VectorFile:
             words, end = self._whole_words(content, count + 1 - first)
             if not words and not read:
                 raise UserError(
-                    f"{self._file} ends at word {first}, within a vector, but its first line tells of {count} words; "
-                    "get the file again"
+                    f"{self._file} ends at word {first}, within a vector, but its first line tells of "
+                    f"{counted(count, 'word')}; get the file again"
                 )
             if words:
                 yield Block(first, content[:end])
@@ -184,7 +186,7 @@ class VectorFile:
         if len(fields) == 2 and all(field.isdigit() for field in fields):
             dim = int(fields[1])
             if dim < 1:
-                raise UserError(f"{self._file} line 1 tells of vectors of {dim} numbers")
+                raise UserError(f"{self._file} line 1 tells of vectors of {counted(dim, 'number')}")
             line = rest.partition(b"\n")[0].split()
             is_text = not rest or (len(line) > 1 and _are_numbers(line[-min(dim, len(line) - 1) :]))
             return True, dim, "text" if is_text else "binary"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.translation.new_rows import NewRows, Optimizers
+from dist_s2s.translation.output.start import NEVER_CHOSEN
 
 # Shapes: B sentences, T target positions, N tokens, V target vocabulary, H readout_size, X: V or H, as ``layer`` says.
 
@@ -63,11 +64,14 @@ class OutputLayer(Protocol):
     def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each."""
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
+        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
 
-    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+        Forbidden ones have no probability, which is that of the others.
+        """
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
 
-        Those that ``best_tokens`` never chooses have -inf, and the others their probability without them.
+        Forbidden ones have -inf, and their probability is that of the others.
         """

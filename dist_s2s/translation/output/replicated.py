@@ -60,10 +60,10 @@ class ReplicatedOutput:
         """Return the cross-entropy of each token."""
         return linear_token_losses(self.layer, self._linear.out_features, states_BTH, target_out_BT, PAD)
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""
-        return best_of_logits(outputs_NX, k, NEVER_CHOSEN)
+        return best_of_logits(outputs_NX, k, forbidden)
 
-    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return those of the logits."""
-        return log_probabilities(outputs_NX, NEVER_CHOSEN)
+        return log_probabilities(outputs_NX, forbidden)

@@ -67,10 +67,10 @@ class ShardedOutput:
         """Return the vocabulary-parallel cross-entropy of each token (collective)."""
         return self._exact.token_losses(states_BTH, target_out_BT)
 
-    def best_tokens(self, outputs_NX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""
-        return self._exact.top_k(outputs_NX, k, NEVER_CHOSEN)
+        return self._exact.top_k(outputs_NX, k, forbidden)
 
-    def log_probabilities(self, outputs_NX: Tensor) -> Tensor:
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
         """Return those of the logits of all shards (collective)."""
-        return self._exact.log_probabilities(outputs_NX, NEVER_CHOSEN)
+        return self._exact.log_probabilities(outputs_NX, forbidden)

@@ -5,6 +5,7 @@ from torch import Tensor
 from dist_s2s.text.vocabulary import PAD, SOS, UNK
 
 NEVER_CHOSEN = [PAD, SOS, UNK]
+NEVER_CHOSEN_BUT_UNKNOWN = [PAD, SOS]  # where unknown words are replaced afterwards
 
 
 def log_frequencies(counts_V: Tensor) -> Tensor:

@@ -1,0 +1,151 @@
+"""How soon does a translator reach a BLEU score on the validation data, beside JoeyNMT's LSTM?
+
+    python benchmarks/quality_bench.py --config configs/multi30k-de-en.yaml --folder FOLDER --minutes 60
+
+Both train on the same pairs, one after the other, with the same sizes, dropout, label smoothing and batches, a joint
+BPE of as many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT
+refuses DistributedDataParallel on a CPU, so it is one process, with --peer_threads threads; it feeds the attention
+back in (--no_input_feeding: it does not), which its documentation calls its default, and lowers its learning rate where
+BLEU stands still. Its environment is made in the user's cache directory, once.
+
+What stands in FOLDER already is not trained again. Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.figures import print_table, write_results
+from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
+from dist_s2s.config import Config, load_config
+
+Curve = list[dict[str, float]]  # minutes and bleu of each validation
+_TOKENS_OF_A_TOKEN = 2  # JoeyNMT counts padding too, and its batches mix lengths, so that half of them is padding
+_OURS, _THEIRS = "#0b5394", "#e69138"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
+    config = load_config(options.config, {"run_dir": str(options.folder / "ours")})
+    options.folder.mkdir(parents=True, exist_ok=True)
+    curves = {"ours": train_ours(config, options), "JoeyNMT": train_joeynmt(config, options)}
+    rows = [
+        [name, f"{_best(curve):.2f}", *(_cell(curve, score) for score in options.scores)]
+        for name, curve in curves.items()
+    ]
+    rows.append(["ratio", "", *(_ratio(curves, score) for score in options.scores)])
+    headings = ["best", *(f"until {score:g}" for score in options.scores)]
+    print_table("BLEU of the validation data, and minutes until it is reached", ("",), headings, rows)
+    settings = settings_of(options, "folder", "config", "peers_folder") | {"config": options.config.name}
+    write_results(options.json, {"settings": settings, "curves": curves})
+    if options.plot is not None:
+        plot(curves, options.scores, options.plot)
+    return 0
+
+
+def train_ours(config: Config, options: argparse.Namespace) -> Curve:
+    """Train by `dist-s2s train`, unless it has been; return the curve of its validations."""
+    if not (config.run_dir / "summary.json").exists():
+        keys = {"run_dir": config.run_dir, "training.max_minutes": options.minutes}
+        flags = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
+        command = ["-m", "dist_s2s.cli.main", "train", "--ranks", str(options.ranks), "--config", str(options.config)]
+        subprocess.run([sys.executable, *command, *flags], check=True, stdout=sys.stderr)
+    lines = map(json.loads, (config.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{"minutes": line["minutes"], "bleu": line["valid_bleu"]} for line in lines if "valid_bleu" in line]
+
+
+def train_joeynmt(config: Config, options: argparse.Namespace) -> Curve:
+    """Train JoeyNMT, unless it has been; return the curve of its validations."""
+    folder: Path = options.folder / "joeynmt"
+    curve = folder / "curve.jsonl"
+    if not curve.exists():
+        folder.mkdir()
+        job = folder / "job.json"
+        job.write_text(json.dumps(joeynmt_job(config, options, folder)), encoding="utf-8")
+        command = [python_of(JOEYNMT, options.peers_folder), "-W", "ignore", "-m", "training.joeynmt_quality", str(job)]
+        subprocess.run(command, check=True, stdout=sys.stderr, env=environment_for_programs())
+    return [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+
+
+def joeynmt_job(config: Config, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return what JoeyNMT is told; where it has another way, it is asked for ours in its own terms."""
+    data, model, training = config.data, config.model, config.training
+    if not (data.train and data.valid and data.target_vocabulary_size):
+        raise SystemExit("quality_bench.py needs data.train, data.valid and data.target_vocabulary_size to be set")
+    return {
+        "train": str(data.train), "valid": str(data.valid), "folder": str(folder.absolute()), "seed": training.seed,
+        "minutes": options.peer_minutes, "threads": options.peer_threads, "validate_every": options.peer_validate_every,
+        "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
+        "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,
+        "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate,
+        "max_norm": training.max_norm, "label_smoothing": training.label_smoothing,
+        "input_feeding": not options.no_input_feeding,
+    }  # fmt: skip
+
+
+def minutes_until(curve: Curve, score: float) -> float | None:
+    """Return the minutes of the first validation with at least that score; None if there is none."""
+    return next((point["minutes"] for point in curve if point["bleu"] >= score), None)
+
+
+def plot(curves: Mapping[str, Curve], scores: Sequence[float], file: Path) -> None:
+    """Draw both curves over the minutes, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), colour in zip(curves.items(), (_OURS, _THEIRS), strict=True):
+        minutes, bleu = ([point[key] for point in curve] for key in ("minutes", "bleu"))
+        axes.plot(minutes, bleu, "o-", markersize=3, color=colour, label=name)
+    for score in scores:
+        axes.axhline(score, color="#c9c9c9", linewidth=0.8, zorder=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("minutes of training, validations included")
+    axes.set_ylabel("BLEU of the validation data, greedy")
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+def _best(curve: Curve) -> float:
+    return max(point["bleu"] for point in curve)
+
+
+def _cell(curve: Curve, score: float) -> str:
+    minutes = minutes_until(curve, score)
+    return f"not in {curve[-1]['minutes']:.0f}" if minutes is None else f"{minutes:.1f}"
+
+
+def _ratio(curves: Mapping[str, Curve], score: float) -> str:
+    """Return how many times sooner ours is; where the other has not come so far, that it is more than that."""
+    ours, theirs = (minutes_until(curve, score) for curve in curves.values())
+    if ours is None:
+        return ""
+    return f"> {curves['JoeyNMT'][-1]['minutes'] / ours:.1f}×" if theirs is None else f"{theirs / ours:.1f}×"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="of ours; JoeyNMT's sizes come from it")
+    parser.add_argument("--folder", type=Path, required=True, help="of both runs")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of our training")
+    parser.add_argument("--peer_minutes", type=float, default=120.0, help="of JoeyNMT's")
+    parser.add_argument("--ranks", type=positive, default=2)
+    parser.add_argument("--peer_threads", type=positive, default=1, help="more made it slower where it was measured")
+    parser.add_argument("--peer_learning_rate", type=float, default=1e-3)
+    parser.add_argument("--peer_validate_every", type=positive, default=250, help="steps")
+    parser.add_argument("--no_input_feeding", action="store_true", help="JoeyNMT's decoder does not read its attention")
+    parser.add_argument("--scores", type=float, nargs="+", default=[30.0, 35.0])
+    parser.add_argument("--peers_folder", type=Path, default=default_folder())
+    add_outputs(parser, plots=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

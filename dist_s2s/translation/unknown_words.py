@@ -1,0 +1,126 @@
+"""Words that a vocabulary lacks, copied from the source by attention.
+
+As in Luong et al. 2015 (https://arxiv.org/abs/1410.8206) and Jean et al. 2015 (https://arxiv.org/abs/1412.2007): the
+token for unknown words stands for the source word that the decoder looks at most where it writes the token. Names and
+numbers, which are most of what is unknown, are the same in many languages.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from dist_s2s import UserError
+from dist_s2s.models import Hypothesis
+from dist_s2s.text.normalization import normalize
+from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers import SubwordTokenizer
+from dist_s2s.text.tokenizers.characters import CharacterTokenizer
+from dist_s2s.text.vocabulary import UNK
+from dist_s2s.text.whole_words import group_tokens
+from dist_s2s.translation.attention import MOST_ALIGNED, gather_by_number, pair_examples, token_weights
+from dist_s2s.translation.joining import Candidate, Translation, join_texts
+from dist_s2s.translation.translator import Translator
+
+_BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not know
+
+
+def check_replaceable(translator: Translator) -> None:
+    """Raise UserError if no unknown word can be found, or none replaced. Calls no collectives."""
+    if translator.others:
+        raise UserError(
+            "--replace_unknown copies what the decoder of one run looks at: give one --run, or leave it out"
+        )
+    if translator.config.model.attention == "none":
+        raise UserError(
+            "--replace_unknown copies what the decoder looks at, but this run has no attention (model.attention: "
+            "none): leave it out"
+        )
+    if isinstance(translator.target.tokenizer, SubwordTokenizer) and _BYTE in translator.target.vocabulary:
+        raise UserError(
+            "--replace_unknown has nothing to replace, as this run spells what its vocabulary lacks in bytes "
+            "(data.byte_fallback): leave it out"
+        )
+
+
+def replace_unknown(translator: Translator, found: Sequence[Translation]) -> list[Translation]:
+    """Return translations with source words for unknown ones, on every rank (collective).
+
+    Scores, and the parts of candidates, stay as they were found. In a sentence of more than ``MOST_ALIGNED`` pairs of
+    tokens the unknown words stay unknown.
+
+    Args:
+        translator: that has found them, with ``SearchOptions.replace_unknown``.
+        found: the same on every rank.
+    """
+    parts = [
+        (piece, part)
+        for each in found
+        for candidate in each.n_best
+        for piece, part in zip(each.pieces, candidate.parts, strict=True)
+        if UNK in part.ids
+    ]
+    copied = iter(_copied_words(translator, [piece for piece, _ in parts], [part for _, part in parts]))
+
+    def replaced(candidate: Candidate) -> Candidate:
+        if not any(UNK in part.ids for part in candidate.parts):
+            return candidate
+        texts = [
+            spell(part.ids, next(copied), translator.target) if UNK in part.ids else translator.target.decode(part.ids)
+            for part in candidate.parts
+        ]
+        return replace(candidate, text=join_texts(texts, translator.target))
+
+    return [replace(each, n_best=list(map(replaced, each.n_best))) for each in found]
+
+
+def spell(ids: Sequence[int], words: Sequence[str | None], side: TextSide) -> str:
+    """Return the text of a translation, with the words in the places of its unknown tokens; None leaves one as it is.
+
+    Of subwords or characters several in a row may stand for one word, which is then written once.
+    """
+    tokens, of_parts = list[str](), isinstance(side.tokenizer, SubwordTokenizer | CharacterTokenizer)
+    rest, before = iter(words), None
+    for number in ids:
+        word = next(rest, None) if number == UNK else None
+        if word is None or not of_parts or word != before:
+            tokens += side.vocabulary.decode([number]) if word is None else [word]
+        before = word
+    return side.readable(side.tokenizer.detokenize(tokens))
+
+
+def words_looked_at(text: str, ids: Sequence[int], weights_TS: Tensor, side: TextSide) -> Iterator[str | None]:
+    """Yield for each unknown token of a translation the source word that it looks at most; None if there is none.
+
+    Args:
+        text: the source.
+        ids: of the translation.
+        weights_TS: of its tokens for those of the source, and more that count for nothing.
+        side: of the source.
+    """
+    tokens = side.tokenizer.tokenize(side.without_tags(normalize(text, side.normalization)))
+    groups, weights = group_tokens(tokens, side), weights_TS.double().cpu().numpy()
+    weights = weights[:, len(side.encode(text)) - len(tokens) :]  # without those of tags
+    for place in (place for place, number in enumerate(ids) if number == UNK):
+        sums = [weights[place, group].sum() for group in groups]
+        if not sums:
+            yield None
+            continue
+        word = side.tokenizer.detokenize([tokens[number] for number in groups[int(np.argmax(sums))]])
+        yield side.readable(word).strip()
+
+
+def _copied_words(
+    translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]
+) -> list[list[str | None]]:
+    """Return the words for each translation's unknown tokens (collective)."""
+    if not found:  # on every rank
+        return []
+    examples = pair_examples(translator, sentences, found, MOST_ALIGNED)
+    mine = [
+        (number, list(words_looked_at(sentences[number], examples[number].target, weights_TS, translator.source)))
+        for number, weights_TS in token_weights(translator, examples)
+    ]
+    by_number = gather_by_number(mine, translator.ranks)
+    return [by_number[number] for number in range(len(found))]

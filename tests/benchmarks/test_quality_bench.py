@@ -1,0 +1,48 @@
+"""benchmarks/quality_bench.py: when a curve reaches a score, what JoeyNMT is told; nothing is trained twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import quality_bench
+
+CONFIG = """
+data: {train: train.tsv, valid: dev.tsv, test: test.tsv, target_vocabulary_size: 500, batch_tokens: 700}
+model: {embedding_dim: 32, hidden_size: 48, dropout: 0.25}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder in which both have been trained."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "summary.json").write_text("{}")
+    ours = [{"step": 20, "loss": 3.0}, {"minutes": 2.0, "valid_bleu": 21.0}, {"minutes": 4.0, "valid_bleu": 36.0}]
+    (tmp_path / "ours" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in ours))
+    (tmp_path / "joeynmt").mkdir()
+    theirs = [{"minutes": 20.0, "bleu": 30.5}, {"minutes": 60.0, "bleu": 29.0}]
+    (tmp_path / "joeynmt" / "curve.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in theirs))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_ratios_are_those_of_the_first_validations_that_are_good_enough(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(folder / "config.yaml"), "--folder", str(folder), "--json", str(folder / "out.json")]
+    assert quality_bench.main([*arguments, "--plot", str(folder / "out.png")]) == 0
+    shown = capsys.readouterr().out
+    for cell in ("30.50", "36.00", "not in 60", "5.0×", "> 15.0×"):
+        assert cell in shown
+    found = json.loads((folder / "out.json").read_text())
+    assert found["curves"]["ours"] == [{"minutes": 2.0, "bleu": 21.0}, {"minutes": 4.0, "bleu": 36.0}]
+    assert (folder / "out.png").stat().st_size > 1000
+
+
+def test_joeynmt_gets_the_sizes_of_the_configuration(folder: Path) -> None:
+    options = quality_bench._parse(["--config", str(folder / "config.yaml"), "--folder", str(folder)])
+    job = quality_bench.joeynmt_job(quality_bench.load_config(options.config, {}), options, folder)
+    assert (job["hidden_size"], job["embedding_dim"], job["dropout"]) == (48, 32, 0.25)
+    assert (job["vocabulary_size"], job["batch_tokens"], job["input_feeding"]) == (500, 1400, True)
+    assert job["minutes"] == 120.0

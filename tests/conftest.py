@@ -1,12 +1,14 @@
 """What the whole suite shares."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from torch.multiprocessing import start_processes
 
+from dist_s2s.cost import ranks as fresh_ranks
 from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import options, write_corpus
@@ -32,6 +34,19 @@ def ranks() -> Iterator[RankPool]:
     """Four real processes joined by gloo; they start with the first call."""
     with RankPool() as pool:
         yield pool
+
+
+@pytest.fixture
+def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let run_on_ranks fork its processes from the tests' server, since each would import torch first.
+
+    They do not see what the environment has become meanwhile; their stderr is the server's.
+    """
+
+    def spawn(function: Callable[..., object], args: tuple[object, ...], nprocs: int) -> None:
+        start_processes(function, args, nprocs, start_method="forkserver")
+
+    monkeypatch.setattr(fresh_ranks, "spawn", spawn)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def options(corpus: Path, run_dir: Path, **overrides: object) -> list[str]:
         "training.max_epochs": "null",
         "training.max_steps": 20,
         "training.log_every": 1,
+        "training.precision": "fp32",  # auto is decided by the clock, on a busy machine not always the same
         "training.report": "false",  # it takes a second, most of it for matplotlib
     }
     values |= {key.replace("__", "."): value for key, value in overrides.items()}

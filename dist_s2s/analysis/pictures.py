@@ -1,6 +1,7 @@
 """Drawing with matplotlib, without a display, in fonts that have all characters."""
 
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ _FORMATS = ("png", "svg", "pdf", "jpg", "jpeg", "webp")
 def fonts(texts: Iterable[str], purpose: str, size: float) -> Iterator[str]:
     """Within: figures are drawn and written in fonts that have the characters of all texts, which are no formulas.
 
+    matplotlib's own warnings of each character that no font has are left out.
+
     Yields:
         What the user must know of characters that no font has; empty if there is nothing.
 
@@ -27,7 +30,9 @@ def fonts(texts: Iterable[str], purpose: str, size: float) -> Iterator[str]:
     """
     matplotlib = extra("matplotlib", "analysis", purpose)
     chosen, missing = fonts_for(texts, purpose)
-    with matplotlib.rc_context({"font.family": chosen, "font.size": size, "text.parse_math": False}):
+    settings = {"font.family": chosen, "font.size": size, "text.parse_math": False}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield _without_font(missing)
 
 

@@ -79,7 +79,7 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
     [
         (["runs/a", "runs/b"], ["a", "b"]),
         (["/x/first/run", "/x/second/run"], ["first/run", "second/run"]),
-        (["/x/run", "run", "other"], ["/x/run", "run", "other"]),
+        (["/x/run", "run", "other"], ["x/run", "run", "other"]),
         (["x/run", "x/run", "y.txt"], ["run", "run (2)", "y.txt"]),
         ([".", "../run"], [".", "run"]),
         (["/", "/run"], ["/", "run"]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dist_s2s import UserError, evolution
-from dist_s2s.analysis import evolution_picture, fonts
+from dist_s2s.analysis import fonts
 from dist_s2s.analysis.evolution_picture import draw_evolution
 from dist_s2s.storage.recorded_vectors import RecordedVectors, RecordedWord, vectors_file
 from tests.commands import run
@@ -81,7 +81,6 @@ def test_characters_without_a_font_are_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(fonts, "_regular_fonts", lambda _: every[:1])
     assert every[0][0] == "DejaVu Sans"
     assert fonts.fonts_for(["猫 cat\u200b"], "labels") == (["DejaVu Sans"], {"猫"})
-    monkeypatch.setattr(evolution_picture, "write_figure", lambda *_: None)
     warning = draw_evolution(records(), "title", tmp_path / "moves.svg")
     assert warning.startswith(
         "no font here has 猫, which show as boxes; for Chinese, Japanese and Korean install fonts"

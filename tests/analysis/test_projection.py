@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from dist_s2s import UserError, embeddings
 from dist_s2s.analysis import word_map
+from dist_s2s.analysis.fonts import fonts_for
 from dist_s2s.analysis.map_page import write_page
 from dist_s2s.analysis.map_picture import _overlaps, draw_map, place_labels
 from dist_s2s.analysis.projection import PrincipalAxes, axes_of_table, axes_of_vectors, tsne
@@ -130,7 +131,8 @@ def test_parquet_has_the_columns_of_embedding_atlas(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.svg"])
 def test_picture(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert draw_map(words().places, EVIL, "title", "how", tmp_path / name, equal=name == "a.png") == ""
+    told = draw_map(words().places, EVIL, "title", "how", tmp_path / name, equal=name == "a.png")
+    assert bool(told) == bool(fonts_for(EVIL, "labels")[1])  # not every machine has a font for 猫
     assert (tmp_path / name).stat().st_size > 1000
 
 

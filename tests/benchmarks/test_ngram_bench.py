@@ -8,6 +8,7 @@ import pytest
 import ngram_bench
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_every_table_has_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ngrams.json"
     sizes = ["--num_embeddings=50", "--embedding_dim=8", "--hidden_size=8", "--ngram_dim=4", "--batch_tokens=40"]

@@ -89,5 +89,6 @@ def rank_of(group: torch.distributed.ProcessGroup, shift: int) -> int:
     return group.rank() + shift
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_ranks_of_a_calibration_are_processes_of_their_own() -> None:
     assert run_on_ranks(rank_of, 2, 5) == [5, 6]

@@ -28,34 +28,34 @@ from tests.sharded.reference import LAYOUTS
 Results = dict[str, list[Tensor]]
 
 
+def states(programs: dict[str, Program]) -> dict[str, Any]:
+    """Programs with different optimizers in one checkpoint, since to save takes many collectives."""
+    return {name: CheckpointState(program.model, program.optimizers) for name, program in programs.items()}
+
+
 def save_and_go_on(group: dist.ProcessGroup, folder: str, num_rows: int, layout: str, later: bool) -> Results:
     """Save programs with each optimizer after two steps; return what they come to after two more."""
-    results = {}
-    for name in OPTIMIZERS:
-        program = Program(group, num_rows, layout, name)
+    programs = {name: Program(group, num_rows, layout, name) for name in OPTIMIZERS}
+    for program in programs.values():
         program.train(range(2))
-        state = {"training": CheckpointState(program.model, program.optimizers)}
-        if later:
-            own = second_group(dist.get_world_size(group))  # its thread's collectives must not meet the training's
-            saving = dcp.async_save(state, checkpoint_id=f"{folder}/{name}", process_group=own)
-            program.train(range(2, 4))
-            saving.result()
-        else:
-            dcp.save(state, checkpoint_id=f"{folder}/{name}", process_group=group)
-            program.train(range(2, 4))
-        results[name] = program.result()
-    return results
+    if later:
+        own = second_group(dist.get_world_size(group))  # its thread's collectives must not meet the training's
+        saving = dcp.async_save(states(programs), checkpoint_id=folder, process_group=own)
+    else:
+        dcp.save(states(programs), checkpoint_id=folder, process_group=group)
+    for program in programs.values():
+        program.train(range(2, 4))
+    if later:
+        saving.result()
+    return {name: program.result() for name, program in programs.items()}
 
 
 def load_and_go_on(group: dist.ProcessGroup, folder: str, num_rows: int, layout: str) -> Results:
-    results = {}
-    for name in OPTIMIZERS:
-        program = Program(group, num_rows, layout, name, seed=7)
-        state = {"training": CheckpointState(program.model, program.optimizers)}
-        dcp.load(state, checkpoint_id=f"{folder}/{name}", process_group=group)
+    programs = {name: Program(group, num_rows, layout, name, seed=7) for name in OPTIMIZERS}
+    dcp.load(states(programs), checkpoint_id=folder, process_group=group)
+    for program in programs.values():
         program.train(range(2, 4))
-        results[name] = program.result()
-    return results
+    return {name: program.result() for name, program in programs.items()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,7 +16,6 @@ from dist_s2s.models.search import Hypothesis
 # Shapes: B sentences, S source positions, E embedding_dim, X the model's outputs, V target vocabulary, M samples of all
 # sentences, N of them that go on, C tokens that may be drawn.
 
-_NUCLEUS = 1024  # tokens that are nearly always enough for top_p
 Exponentials = Callable[[Tensor, int, Tensor], Tensor]
 
 
@@ -29,7 +28,7 @@ class SamplingOptions:
         temperature: log-probabilities are divided by it: below 1 likely tokens become likelier.
         top_k: then only so many of the likeliest tokens may be drawn; None for all.
         top_p: of these only the fewest likeliest whose probabilities, which then have the sum 1, reach it (nucleus
-            sampling, Holtzman et al. 2020, arXiv:1904.09751).
+            sampling, Holtzman et al. 2020, arXiv:1904.09751). Of equally likely tokens all are left, or none.
     """
 
     num_samples: int = 1
@@ -89,37 +88,52 @@ def sample(
             encoding = encoding.select(rows_N)
         outputs_NX, state = model.step(embed(tokens_M[samples_N]), state, encoding)
         found_NV = log_probabilities(outputs_NX)
-        weights_NC, ids_NC = likeliest(found_NV, options)
-        race_NC = weights_NC / exponentials(samples_N, len(drawn.tokens), ids_NC)
-        tokens_N = ids_NC.gather(1, race_NC.argmax(dim=1, keepdim=True))
-        tokens_M = drawn.add(samples_N, tokens_N[:, 0], found_NV.gather(1, tokens_N)[:, 0])
+        probabilities_NC, ids_NC = likeliest(found_NV, options)
+        exponentials_NC = exponentials(samples_N, len(drawn.tokens), ids_NC)
+        places_N = first_in_nucleus(probabilities_NC, exponentials_NC, options.top_p)
+        tokens_N1 = ids_NC.gather(1, places_N[:, None])
+        tokens_M = drawn.add(samples_N, tokens_N1[:, 0], found_NV.gather(1, tokens_N1)[:, 0])
         places_M[samples_N] = torch.arange(len(samples_N), device=samples_N.device)
     hypotheses = drawn.hypotheses()
     return [hypotheses[start : start + count] for start in range(0, len(hypotheses), count)]
 
 
 def likeliest(log_probabilities_NV: Tensor, options: SamplingOptions) -> tuple[Tensor, Tensor]:
-    """Return the tokens that may be drawn, int64 [N, C], and the weights with which, float64 [N, C]; others have 0.
-
-    The first to arrive of several that take exponentially distributed times, each divided by its weight, is each one
-    with a probability in proportion to its weight: so the largest of weights / exponentials is a draw.
-    """
+    """Return the probabilities, float64 [N, C], by temperature and top_k, of the tokens [N, C] that these leave."""
     size = log_probabilities_NV.shape[-1]
     best_NC, ids_NC = log_probabilities_NV, torch.arange(size, device=log_probabilities_NV.device).expand(1, -1)
     if options.top_k is not None and options.top_k < size:
         best_NC, ids_NC = log_probabilities_NV.topk(options.top_k, dim=1)
-    ids_NC = ids_NC.expand_as(best_NC)
-    weights_NC = best_NC.double().div_(options.temperature).softmax(dim=1)
-    return (weights_NC, ids_NC) if options.top_p == 1 else _nucleus(weights_NC, ids_NC, options.top_p)
+    return best_NC.double().div_(options.temperature).softmax(dim=1), ids_NC.expand_as(best_NC)
 
 
-def _nucleus(weights_NC: Tensor, ids_NC: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Return the largest weights, of which only those that are needed for the sum ``top_p`` aren't 0, and their ids."""
-    best_NC, places_NC = weights_NC.topk(min(_NUCLEUS, weights_NC.shape[1]), dim=1)
-    if bool((best_NC.sum(dim=1) < top_p).any()):  # to sort all takes several times as long
-        best_NC, places_NC = weights_NC.sort(dim=1, descending=True, stable=True)
-    before_NC = best_NC.cumsum(dim=1) - best_NC
-    return best_NC.masked_fill(before_NC >= top_p, 0.0), ids_NC.gather(1, places_NC)
+def first_in_nucleus(probabilities_NC: Tensor, exponentials_NC: Tensor, top_p: float) -> Tensor:
+    """Return the places [N] of tokens that are drawn from those that ``top_p`` leaves.
+
+    Of several tokens that take exponentially distributed times, each divided by its probability, the first to arrive is
+    each one with its probability. So a draw is the token with the largest probability / exponential, and a draw from
+    some tokens alone is the first of these. To tell which tokens are in the nucleus all would have to be sorted; so
+    only those that come first are looked at, rarely more than a few.
+    """
+    race_NC = probabilities_NC / exponentials_NC
+    places_N = race_NC.argmax(dim=1)
+    rows_R = torch.arange(len(places_N), device=places_N.device)  # whose token has still to be looked at
+    while top_p < 1 and len(rows_R):
+        probabilities_RC = probabilities_NC[rows_R]
+        is_out_R = ~is_in_nucleus(probabilities_RC, places_N[rows_R], top_p)
+        rows_R, probabilities_RC = rows_R[is_out_R], probabilities_RC[is_out_R]
+        limits_R1 = probabilities_RC.gather(1, places_N[rows_R][:, None])
+        race_RC = race_NC[rows_R].masked_fill_(probabilities_RC <= limits_R1, 0.0)  # they are all out
+        race_NC[rows_R] = race_RC
+        places_N[rows_R] = race_RC.argmax(dim=1)
+    return places_N
+
+
+def is_in_nucleus(probabilities_NC: Tensor, places_N: Tensor, top_p: float) -> Tensor:
+    """Return whether a token of each row is in the nucleus, bool [N]: likelier ones don't reach ``top_p`` together."""
+    own_N1 = probabilities_NC.gather(1, places_N[:, None])
+    is_out_N = probabilities_NC.masked_fill(probabilities_NC <= own_N1, 0.0).sum(dim=1) >= top_p
+    return ~is_out_N  # so that nan, of a model that is broken, is not looked at again and again
 
 
 @dataclass

@@ -83,6 +83,7 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
         (["x/run", "x/run", "y.txt"], ["run", "run (2)", "y.txt"]),
         ([".", "../run"], [".", "run"]),
         (["/", "/run"], ["/", "run"]),
+        (["runs/a + runs/b", "runs/b"], ["a + b", "b"]),
     ],
 )
 def test_systems_of_one_name_are_told_apart(names: list[str], told: list[str]) -> None:

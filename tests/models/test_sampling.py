@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.models.output import log_probabilities
-from dist_s2s.models.sampling import SamplingOptions, likeliest, sample
+from dist_s2s.models.sampling import SamplingOptions, first_in_nucleus, is_in_nucleus, likeliest, sample
 from dist_s2s.models.search import Hypothesis
 from dist_s2s.translation.sampling import Draws
 from tests.models.test_search import EOS, FORBIDDEN, LENGTHS, SOS, Setting
@@ -29,6 +29,15 @@ def draw(setting: Setting, limits: list[int], options: SamplingOptions, keys: Te
     )
 
 
+def shares_of(log_probabilities_V: Tensor, options: SamplingOptions) -> dict[int, float]:
+    """The probability of each token that may be drawn."""
+    weights, ids = likeliest(log_probabilities_V[None], options)
+    places = torch.arange(weights.shape[1])
+    weights = weights[0] * is_in_nucleus(weights.expand(len(places), -1), places, options.top_p)
+    shares = zip(ids[0].tolist(), (weights / weights.sum()).tolist(), strict=True)
+    return {token: share for token, share in shares if share}
+
+
 def probabilities(setting: Setting, row: int, limit: int, options: SamplingOptions) -> dict[tuple[int, ...], float]:
     """Of each translation with up to ``limit`` words, its end included if it has one."""
     found, beginnings = dict[tuple[int, ...], float](), {(): 1.0}
@@ -36,8 +45,7 @@ def probabilities(setting: Setting, row: int, limit: int, options: SamplingOptio
         longer = {}
         for words, before in beginnings.items():
             steps = setting.log_probabilities(row, list(words))[-1]
-            weights, ids = likeliest(steps[None], options)
-            shares = dict(zip(ids[0].tolist(), (weights[0] / weights[0].sum()).tolist(), strict=True))
+            shares = shares_of(steps, options)
             for token in (EOS, *setting.words):
                 if share := shares.get(token, 0.0):
                     (found if token == EOS else longer)[(*words, token)] = before * share
@@ -87,40 +95,41 @@ def test_samples_do_not_depend_on_what_else_is_in_the_batch_or_how_many_there_ar
     assert len({tuple(each.ids) for each in together[0]}) > 2
 
 
-PROBABILITIES = torch.tensor([[0.1, 0.4, 0.0, 0.2, 0.2, 0.1]], dtype=torch.float64)
+PROBABILITIES = torch.tensor([0.1, 0.4, 0.0, 0.21, 0.19, 0.1], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (SamplingOptions(), {0: 0.1, 1: 0.4, 3: 0.2, 4: 0.2, 5: 0.1}),
+        (SamplingOptions(), {0: 0.1, 1: 0.4, 3: 0.21, 4: 0.19, 5: 0.1}),
         (SamplingOptions(top_k=1), {1: 1.0}),
-        (SamplingOptions(top_k=3), {1: 0.5, 3: 0.25, 4: 0.25}),
-        (SamplingOptions(top_k=99), {0: 0.1, 1: 0.4, 3: 0.2, 4: 0.2, 5: 0.1}),
+        (SamplingOptions(top_k=3), {1: 0.5, 3: 0.2625, 4: 0.2375}),
+        (SamplingOptions(top_k=99), {0: 0.1, 1: 0.4, 3: 0.21, 4: 0.19, 5: 0.1}),
         (SamplingOptions(top_p=0.39), {1: 1.0}),
-        (SamplingOptions(top_p=0.41), {1: 2 / 3, 3: 1 / 3}),
-        (SamplingOptions(top_p=0.79), {1: 0.5, 3: 0.25, 4: 0.25}),
-        (SamplingOptions(top_p=0.81), {0: 1 / 9, 1: 4 / 9, 3: 2 / 9, 4: 2 / 9}),
-        (SamplingOptions(top_k=3, top_p=0.7), {1: 2 / 3, 3: 1 / 3}),  # of the three, 0.5 + 0.25 reach it
-        (SamplingOptions(temperature=0.5, top_p=0.9), {1: 2 / 3, 3: 1 / 6, 4: 1 / 6}),
+        (SamplingOptions(top_p=0.41), {1: 40 / 61, 3: 21 / 61}),
+        (SamplingOptions(top_p=0.79), {1: 0.5, 3: 0.2625, 4: 0.2375}),
+        (SamplingOptions(top_p=0.81), {0: 0.1, 1: 0.4, 3: 0.21, 4: 0.19, 5: 0.1}),  # two are equally likely
+        (SamplingOptions(top_k=3, top_p=0.75), {1: 40 / 61, 3: 21 / 61}),  # of the three, 0.5 + 0.2625 reach it
+        (SamplingOptions(temperature=0.5, top_p=0.8), {1: 1600 / 2402, 3: 441 / 2402, 4: 361 / 2402}),
     ],
 )
 def test_which_tokens_may_be_drawn(options: SamplingOptions, expected: dict[int, float]) -> None:
-    weights, ids = likeliest(PROBABILITIES.log(), options)
-    shares = weights[0] / weights[0].sum()
-    found = {token: share for token, share in zip(ids[0].tolist(), shares.tolist(), strict=True) if share}
-    if len(expected) == 2:  # which of two equal tokens is undefined
-        found = {3 if token == 4 else token: share for token, share in found.items()}
-    assert found == pytest.approx(expected)
+    assert shares_of(PROBABILITIES.log(), options) == pytest.approx(expected)
 
 
-def test_a_nucleus_of_many_tokens() -> None:
-    even, steep = torch.zeros(1, 1500), -torch.arange(1500.0)[None]
-    options = SamplingOptions(top_p=0.9001)
-    for rows in (even, steep, torch.cat([even, steep])):
-        weights, _ = likeliest(rows.log_softmax(1), options)
-        counts = (weights > 0).sum(1).tolist()
-        assert counts == [{0.0: 1351, -1.0: 3}[float(row[1])] for row in rows]
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 1.0])
+def test_the_first_that_is_in_the_nucleus_is_drawn(top_p: float) -> None:
+    torch.manual_seed(0)
+    probabilities = (torch.randn(50, 131, dtype=torch.float64) * 2).softmax(1)
+    exponentials = torch.empty_like(probabilities).exponential_()
+    order = (probabilities / exponentials).argsort(dim=1, descending=True)
+    found = first_in_nucleus(probabilities, exponentials, top_p)
+    for row, place in enumerate(found.tolist()):
+        largest, sizes = probabilities[row].sort(descending=True).values, list[float]()
+        while sum(sizes) < top_p and len(sizes) < 131:
+            sizes.append(float(largest[len(sizes)]))
+        allowed = [each for each in order[row].tolist() if float(probabilities[row, each]) >= sizes[-1]]
+        assert place == allowed[0]
 
 
 @pytest.mark.parametrize(

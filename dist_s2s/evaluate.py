@@ -10,7 +10,6 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
-    chosen_search,
     open_output,
     positive_int,
     program,
@@ -18,7 +17,8 @@ from dist_s2s.cli.command_line import (
 )
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
-from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling, chosen_sampling
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
+from dist_s2s.cli.search_choice import search_choice
 from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main() -> int:
     _check(arguments)
     from dist_s2s.analysis.evaluation import evaluate, plain_side
     from dist_s2s.analysis.evaluation_tables import show_evaluation
-    from dist_s2s.analysis.systems import SearchChoice, choose_tokenizer, translate_systems
+    from dist_s2s.analysis.systems import choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
     from dist_s2s.translation.load import run_of
@@ -52,14 +52,7 @@ def main() -> int:
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
-        choice = SearchChoice(
-            arguments.beam_size,
-            arguments.length_factor,
-            arguments.extra_length,
-            arguments.replace_unknown,
-            chosen_search(arguments),
-            chosen_sampling(arguments),
-        )
+        choice = search_choice(arguments)
         if translator is not None and arguments.hypotheses is None:
             choice.options(translator)  # what it cannot do is told before the work
         files = ranks.together(
@@ -145,8 +138,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
         raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
-    if arguments.replace_unknown and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
-        raise UserError("--replace_unknown is for runs that translate, but here are translations alone: leave it out")
+    for_runs = next((name for name in ("replace_unknown", "sample", "mbr") if getattr(arguments, name)), None)
+    if for_runs is not None and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
+        raise UserError(f"--{for_runs} is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
 

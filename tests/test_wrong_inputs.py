@@ -217,6 +217,7 @@ def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
         "unknown words replaced and aligned": (["--replace_unknown", "--print_alignment"], b""),
         "a shape of samples without samples": (["--top_k", 5], b""),
         "a beam of samples": (["--sample", "--beam_size", 4], b""),
+        "terms of samples": (["--mbr", 4, "--terms", folder / "terms.tsv"], b""),
         "a probability above 1": (["--sample", "--top_p", 1.5], b""),
         "a temperature of 0": (["--mbr", 4, "--temperature", 0], b""),
         "a sample that is compared with none": (["--mbr", 1], b""),

@@ -1,8 +1,8 @@
 """The systems that an evaluation compares, each a run or a file of translations, brought to the same test pairs."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -12,11 +12,9 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.translation.forced import Likelihood, encode_pairs, force
 from dist_s2s.translation.load import read_run_or_checkpoint
 from dist_s2s.translation.members import load_members
-from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search_choice import SearchChoice
 from dist_s2s.translation.translator import Translator
-from dist_s2s.translation.unknown_words import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -32,35 +30,6 @@ class System:
     name: str
     run: Path | None
     lines: Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class SearchChoice:
-    """How runs translate; None: as each was trained to, and by a search.
-
-    ``others`` are attributes of SearchOptions by name.
-    """
-
-    beam_size: int
-    length_factor: float | None
-    extra_length: int | None
-    replace_unknown: bool = False
-    others: Mapping[str, int | float] = field(default_factory=dict)
-    sampling: Sampling | None = None
-
-    def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search.
-
-        Raises:
-            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
-        """
-        if self.replace_unknown:
-            check_replaceable(translator)
-        options = SearchOptions.of(translator.config, self.beam_size)
-        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
-        options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling)
-        translator.check(options)
-        return options
 
 
 @dataclass(frozen=True)

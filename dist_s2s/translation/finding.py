@@ -1,6 +1,6 @@
-"""The translations of a batch: searched for, or drawn."""
+"""Hypotheses of sentences, batch by batch: searched for, or drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -8,50 +8,66 @@ import torch
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Demand, Demands, Hypothesis, beam_search
 from dist_s2s.text.batches import Batch
+from dist_s2s.text.corpus import ExampleList
 from dist_s2s.text.vocabulary import EOS, SOS
+from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.predictor import Predictor
 from dist_s2s.translation.sampling import sample_batch
 from dist_s2s.translation.search_options import SearchOptions
 
 
-@torch.no_grad()
 def find(
-    predictor: Predictor, batch: Batch, options: SearchOptions, n_best: int, wanted: Sequence[Demand], ranks: Ranks
-) -> list[list[Hypothesis]]:
-    """Return up to ``n_best`` hypotheses of each sentence of a batch, the best first, or samples in their order.
-
-    Collective.
+    predictor: Predictor,
+    examples: ExampleList,
+    wanted: Sequence[Demand],
+    options: SearchOptions,
+    n_best: int,
+    batching: Batching,
+    ranks: Ranks,
+    after_batch: Callable[[], None],
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Yield the hypotheses of this rank's share of all examples, each with the number of its example (collective).
 
     Args:
         predictor: what predicts them.
-        batch: this rank's sentences; of a rank that has none the row that counts for nothing.
+        examples: sources, the same on every rank.
+        wanted: the demand of each example; empty if none has any.
         options: how to find them.
-        n_best: hypotheses of a sentence.
-        wanted: the demands of all sentences of all batches, by their number; empty where there are none.
+        n_best: most hypotheses of an example: the best first, or samples in their order.
+        batching: how much is worked on at a time.
         ranks: those that share the tables.
+        after_batch: called after each batch, on every rank equally often; may call collectives.
 
     Raises:
         ValueError: on every rank, for demands of samples, which cannot be made to have anything.
     """
-    limits = options.max_lengths(batch.source_lengths)
-    if not batch.indices:  # the row of a rank that has no sentence: it only joins the others' lookups
-        limits = torch.zeros_like(limits)
+    if wanted and options.sampling is not None:
+        raise ValueError("samples cannot have prefixes or terms: leave these out, or options.sampling")
+    limits = options.max_lengths(examples.lengths[:, 0] + 1)
+    for batch in batching.batches(examples, ranks, options.num_hypotheses, limits):
+        found = _find_batch(predictor, batch, wanted, options, n_best, ranks)
+        yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
+        after_batch()
+
+
+@torch.no_grad()
+def _find_batch(
+    predictor: Predictor, batch: Batch, wanted: Sequence[Demand], options: SearchOptions, n_best: int, ranks: Ranks
+) -> list[list[Hypothesis]]:
+    # The row of a rank that has no sentence only joins the others' lookups.
+    limits, output, forbidden = options.max_lengths(batch.source_lengths), predictor.output, options.never_chosen
+    limits = limits * bool(batch.indices)
     if options.sampling is not None:
-        if wanted:
-            raise ValueError("samples cannot have prefixes or terms: leave these out, or sampling")
-        drawn = sample_batch(predictor, batch, limits, options.sampling, options.never_chosen, ranks.all_agree)
+        drawn = sample_batch(predictor, batch, limits, options.sampling, forbidden, ranks.all_agree)
         return [samples[:n_best] for samples in drawn]
-    output, never = predictor.output, options.never_chosen
-    demands = None
-    if wanted:
-        mine = [wanted[number] for number in batch.indices] or [Demand()]
-        demands = Demands.among(mine, partial(output.given_tokens, forbidden=never), wanted)
+    mine = [wanted[number] for number in batch.indices] or [Demand()] if wanted else []
+    given_tokens = partial(output.given_tokens, forbidden=forbidden)
     return beam_search(
         predictor.model,
         predictor.source_rows(batch),
         batch.source_lengths,
         embed=predictor.embed,
-        best_tokens=partial(output.best_tokens, forbidden=never),
+        best_tokens=partial(output.best_tokens, forbidden=forbidden),
         start_id=SOS,
         end_id=EOS,
         max_lengths_B=limits,
@@ -60,5 +76,5 @@ def find(
         n_best=n_best,
         ranking=options.ranking,
         rules=options.rules,
-        demands=demands,
+        demands=Demands.among(mine, given_tokens, wanted) if wanted else None,
     )

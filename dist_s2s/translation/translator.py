@@ -147,8 +147,8 @@ class Translator:
     ) -> list[Translation]:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
-        A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Samples come all, in their
-        order, or as the one with the least risk.
+        A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Of samples there are as many as
+        the options say, in their order, or the one with the least risk.
 
         Args:
             prefixes: of each sentence, the target ids that its translation begins with.
@@ -224,7 +224,8 @@ class Translator:
         wanted = [demand for demand, source in zip(some, sources, strict=False) if source]
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
-            for number, found in self._search(examples, options, after_batch, n_best, wanted):
+            parts = find(self.predictor, examples, wanted, options, n_best, self.batching, self.ranks, after_batch)
+            for number, found in parts:
                 mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
         by_number = {
             number: [Hypothesis(*values) for values in found]
@@ -233,19 +234,3 @@ class Translator:
         }
         numbers = iter(range(len(examples)))
         return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
-
-    def _search(
-        self,
-        examples: ExampleList,
-        options: SearchOptions,
-        after_batch: Callable[[], None],
-        n_best: int,
-        wanted: Sequence[Demand],
-    ) -> Iterator[tuple[int, list[Hypothesis]]]:
-        """Yield the hypotheses of this rank's share, each with the number of its example."""
-        limits = options.max_lengths(examples.lengths[:, 0] + 1)
-        predictor = self.predictor
-        for batch in self.batching.batches(examples, self.ranks, options.num_hypotheses, limits):
-            found = find(predictor, batch, options, n_best, wanted, self.ranks)
-            yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
-            after_batch()

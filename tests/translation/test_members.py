@@ -9,17 +9,22 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s import UserError
+from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models.sampling import SamplingOptions
-from dist_s2s.text.vocabulary import Vocabulary
+from dist_s2s.models.search import contains
+from dist_s2s.text.vocabulary import UNK, Vocabulary
 from dist_s2s.translation import members
 from dist_s2s.translation.exporting import export_quantized
 from dist_s2s.translation.forced import encode_pairs, force
 from dist_s2s.translation.joining import Candidate
 from dist_s2s.translation.load import load_translator, read_run
 from dist_s2s.translation.members import load_members
+from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
+from dist_s2s.translation.predictor import member_of
 from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.terms import Terms
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS
@@ -67,7 +72,10 @@ def work(ranks: Ranks, saved_run: Path, quantized: Path, sentences: list[str]) -
     """What an ensemble finds with a beam; what it draws; and of samples those with the least risk."""
     translator = ensemble(saved_run, quantized, ranks)
     options = SearchOptions(3, 0, 9, length_penalty=0.6, coverage_penalty=0.2, min_length=2, no_repeat_ngram=2)
-    beam = translator.translate(sentences, options, n_best=2, prefixes=[[7] if text else [] for text in sentences])
+    prefixes, terms = [[7] if text else [] for text in sentences], Terms.of([(PAIRS[0][0][:1], [9, 8])])
+    beam = translator.translate(sentences, options, n_best=2, prefixes=prefixes, terms=terms)
+    ids = beam[0].n_best[0].parts[0].ids
+    assert ids[0] == 7 and contains(ids, [9, 8])
     drawn = translator.translate(sentences, DRAWN)
     assert DRAWN.sampling is not None
     chosen = translator.translate(sentences, replace(DRAWN, sampling=replace(DRAWN.sampling, by_risk=True)))
@@ -101,6 +109,28 @@ def test_beams_and_samples_are_the_same_on_ranks_and_one_by_one(
     assert len({text for text, _ in drawn[0]}) > 1
     for samples, [choice] in zip(drawn, chosen, strict=True):
         assert choice in samples
+
+
+def test_tokens_that_are_asked_for_are_of_the_distribution_of_the_best(saved_run: Path, quantized: Path) -> None:
+    translator = ensemble(saved_run, quantized, ALONE)
+    members = (translator, *translator.others)
+    width = sum(member_of(each.config, each.core, each.output, each.target).output_dim for each in members)
+    outputs_NX, output = torch.randn(3, width), translator.predictor.output
+    for forbidden in (NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN):
+        best_NK, ids_NK = output.best_tokens(outputs_NX, len(translator.target.vocabulary) - len(forbidden), forbidden)
+        assert torch.equal(output.given_tokens(outputs_NX, ids_NK, forbidden), best_NK)
+        assert bool((ids_NK == UNK).any()) == (UNK not in forbidden)
+
+
+def test_what_cannot_be_asked_of_samples_and_ensembles(saved_run: Path) -> None:
+    translator = load_translator(saved_run, ALONE)
+    with pytest.raises(ValueError, match="samples cannot have prefixes or terms"):
+        translator.translate(SENTENCES[:1], DRAWN, prefixes=[[7]])
+    other = load_translator(saved_run, ALONE)
+    other.config = Config.model_validate({"model": {"attention": "none"}})
+    translator.others = [other]
+    with pytest.raises(UserError, match="coverage_penalty goes by attention, which this run does not have"):
+        translator.check(SearchOptions(2, coverage_penalty=0.1))
 
 
 def test_likelihoods_are_means_of_the_members_probabilities(saved_run: Path, quantized: Path) -> None:

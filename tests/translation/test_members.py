@@ -75,7 +75,8 @@ def work(ranks: Ranks, saved_run: Path, quantized: Path, sentences: list[str]) -
     prefixes, terms = [[7] if text else [] for text in sentences], Terms.of([(PAIRS[0][0][:1], [9, 8])])
     beam = translator.translate(sentences, options, n_best=2, prefixes=prefixes, terms=terms)
     ids = beam[0].n_best[0].parts[0].ids
-    assert ids[0] == 7 and contains(ids, [9, 8])
+    assert ids[0] == 7
+    assert contains(ids, [9, 8])
     drawn = translator.translate(sentences, DRAWN)
     assert DRAWN.sampling is not None
     chosen = translator.translate(sentences, replace(DRAWN, sampling=replace(DRAWN.sampling, by_risk=True)))

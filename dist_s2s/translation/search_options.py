@@ -55,11 +55,10 @@ class SearchOptions:
 
     @classmethod
     def of(cls, config: Config, beam_size: int = 1) -> Self:
-        """Return the limits of a run's translations, or the defaults if it has none."""
-        limits = config.translation
-        if limits.length_factor is None or limits.extra_length is None:  # both are, says the configuration
-            return cls(beam_size)
-        return cls(beam_size, limits.length_factor, limits.extra_length)
+        """Return a run's limits and length penalty; the default limits if it has none."""
+        of_run = config.translation
+        options = cls(beam_size, length_penalty=of_run.length_penalty)
+        return options.with_limits(of_run.length_factor, of_run.extra_length)
 
     def with_limits(self, length_factor: float | None, extra_length: int | None) -> Self:
         """Return the same with other limits, each of them kept where it is None."""

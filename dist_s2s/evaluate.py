@@ -10,7 +10,6 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
-    chosen_search,
     open_output,
     positive_int,
     program,
@@ -18,6 +17,8 @@ from dist_s2s.cli.command_line import (
 )
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
+from dist_s2s.cli.search_choice import search_choice
 from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ def main() -> int:
     _check(arguments)
     from dist_s2s.analysis.evaluation import evaluate, plain_side
     from dist_s2s.analysis.evaluation_tables import show_evaluation
-    from dist_s2s.analysis.systems import SearchChoice, choose_tokenizer, translate_systems
+    from dist_s2s.analysis.systems import choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.load import run_of
+    from dist_s2s.translation.members import load_members
     from dist_s2s.translation.scoring import Scorer
 
     with joined_ranks() as ranks:
-        translator = None if arguments.run is None else load_translator(arguments.run, ranks)
+        translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
         data, pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, config))
         systems = ranks.together(lambda: _read_systems(arguments, data, pairs))
@@ -50,13 +52,7 @@ def main() -> int:
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
-        choice = SearchChoice(
-            arguments.beam_size,
-            arguments.length_factor,
-            arguments.extra_length,
-            arguments.replace_unknown,
-            chosen_search(arguments),
-        )
+        choice = search_choice(arguments)
         if translator is not None and arguments.hypotheses is None:
             choice.options(translator)  # what it cannot do is told before the work
         files = ranks.together(
@@ -66,7 +62,7 @@ def main() -> int:
                 if ranks.is_first and path is not None
             }
         )
-        trained = None if config is None else (arguments.run, config)
+        trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
             lambda: {
@@ -90,7 +86,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument(
         "--hypotheses",
         type=Path,
@@ -119,6 +120,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_search_options(parser)
     add_replace_unknown(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--bleu_tokenizer",
         choices=get_args(BleuTokenizer),
@@ -131,12 +133,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together."""
+    check_sampling(arguments)
     if arguments.run is None and arguments.hypotheses is None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
         raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
-    if arguments.replace_unknown and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
-        raise UserError("--replace_unknown is for runs that translate, but here are translations alone: leave it out")
+    for_runs = next((name for name in ("replace_unknown", "sample", "mbr") if getattr(arguments, name)), None)
+    if for_runs is not None and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
+        raise UserError(f"--{for_runs} is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
 
@@ -149,7 +153,9 @@ def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "
         return check_lines(str(path), read_lines(path), data, pairs)
 
     first = arguments.hypotheses
-    systems = [System(str(first or arguments.run), arguments.run, None if first is None else lines_of(first))]
+    runs = arguments.run or []
+    name = str(first or " + ".join(map(str, runs)))
+    systems = [System(name, next(iter(runs), None), None if first is None else lines_of(first))]
     for path in arguments.compare:
         if path.is_dir():
             systems.append(System(str(path), path, None))

@@ -39,18 +39,15 @@ def main() -> int:
     from dist_s2s.distributed import joined_ranks
     from dist_s2s.text.corpus import describe
     from dist_s2s.translation.load import load_translator
-    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.search_choice import SearchChoice
 
     with joined_ranks() as ranks:
         ranks.together(lambda: check_output(arguments.output))
         translator = load_translator(arguments.run, ranks)
         data = arguments.data or (None if sentences else translator.config.data.test)
         pairs = ranks.together(lambda: _pairs(arguments, translator.config) if data else [])
-        options = SearchOptions.of(translator.config, arguments.beam_size).with_limits(
-            arguments.length_factor, arguments.extra_length
-        )
-        options = options.with_choices(chosen_search(arguments))
-        ranks.together(lambda: options.check(translator.config, len(translator.target.vocabulary)))
+        limits = (arguments.length_factor, arguments.extra_length)
+        options = SearchChoice(arguments.beam_size, *limits, others=chosen_search(arguments)).options(translator)
         found = probe(arguments.run, translator, pairs, sentences, options, arguments.number)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])

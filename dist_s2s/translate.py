@@ -13,7 +13,6 @@ from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
-    chosen_search,
     open_output,
     positive_int,
     program,
@@ -21,8 +20,9 @@ from dist_s2s.cli.command_line import (
 )
 from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
-from dist_s2s.cli.prompt import typed_groups
-from dist_s2s.cli.sentences import read_groups
+from dist_s2s.cli.lines_to_translate import input_groups, is_typed
+from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
+from dist_s2s.cli.search_choice import search_choice
 from dist_s2s.cli.translated_lines import Counts, Form
 
 if TYPE_CHECKING:
@@ -30,33 +30,21 @@ if TYPE_CHECKING:
     from dist_s2s.translation.search_options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
-_BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
-
 
 def main() -> int:
     """Write what is found for each line, in the order of the input; the translation of an empty line is empty."""
     prog = program("translate")
     check_extra(prog)
     arguments = _parser(prog).parse_args()
-    if arguments.nbest is not None and arguments.nbest > arguments.beam_size:
-        raise UserError(
-            f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
-        )
-    if arguments.prefix is not None and arguments.input is None:
-        raise UserError("--prefix needs --input FILE, whose lines its lines belong to")
-    if arguments.replace_unknown and arguments.print_alignment:
-        raise UserError(
-            "--print_alignment aligns what was found, but --replace_unknown writes other words: leave out one of them"
-        )
+    _check(arguments)
     from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
 
     if arguments.input is None and check_torchrun()[1] > 1:
         raise UserError("several ranks cannot share stdin; give --input FILE")
     with joined_ranks() as ranks:
-        translator = _load(arguments, ranks)
-        options = _options(arguments, translator)
+        translator, options = _load(arguments, ranks)
         wanted = ranks.together(lambda: Wanted.read(arguments, translator))
-        groups = _groups(arguments, translator, options, wanted)
+        groups = input_groups(arguments, translator, options, wanted)
         first = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
         with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
             _translate(arguments, translator, options, wanted, first, groups, output)
@@ -65,17 +53,25 @@ def main() -> int:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
+    )
     parser.add_argument("--input", type=Path, help="UTF-8 text, a sentence a line (default: stdin, or a prompt)")
     parser.add_argument("--output", type=Path, help="file for the translations (default: stdout)")
     add_search_options(parser)
     add_demand_options(parser)
     add_replace_unknown(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--nbest",
         type=positive_int,
         metavar="N",
-        help="write up to N translations of a line, each as: number of the line from 0 ||| translation ||| score",
+        help="write up to N translations of a line, or with --sample N samples, each as: number of the line from 0 ||| "
+        "translation ||| score",
     )
     parser.add_argument(
         "--json", action="store_true", help="write an object a line instead, with score and n-best list"
@@ -103,88 +99,42 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "Translator":
-    """Return the translator as the options want it (collective); say so to whoever waits for the prompt."""
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that do not fit together. Needs no torch."""
+    check_sampling(arguments)
+    if len(arguments.run) > 1 and arguments.print_alignment:
+        raise UserError("--print_alignment shows the attention of one run: give one --run, or leave it out")
+    if not arguments.sample and arguments.nbest is not None and arguments.nbest > arguments.beam_size:
+        raise UserError(
+            f"--nbest is {arguments.nbest}, but a beam of {arguments.beam_size} finds no more; raise --beam_size"
+        )
+    if arguments.prefix is not None and arguments.input is None:
+        raise UserError("--prefix needs --input FILE, whose lines its lines belong to")
+    if arguments.replace_unknown and arguments.print_alignment:
+        raise UserError(
+            "--print_alignment aligns what was found, but --replace_unknown writes other words: leave out one of them"
+        )
+
+
+def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "tuple[Translator, SearchOptions]":
+    """Return the translator as the options want it, and how it translates (collective).
+
+    Whoever waits for the prompt is told. UserError, the same on every rank, for what the translator cannot do.
+    """
     from dist_s2s.translation.attention import check_attention
-    from dist_s2s.translation.load import load_translator
-    from dist_s2s.translation.unknown_words import check_replaceable
+    from dist_s2s.translation.members import load_members
 
     started = time.monotonic()
-    if _is_typed(arguments):
-        print(f"loading {arguments.run} ... ", end="", file=sys.stderr, flush=True)
-    translator = load_translator(arguments.run, ranks)
+    if is_typed(arguments):
+        print(f"loading {' '.join(map(str, arguments.run))} ... ", end="", file=sys.stderr, flush=True)
+    translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
-    if arguments.replace_unknown:
-        check_replaceable(translator)
+    options = search_choice(arguments, arguments.nbest or 1).options(translator)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
-    if _is_typed(arguments):
+    if is_typed(arguments):
         print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)
-    return translator
-
-
-def _options(arguments: argparse.Namespace, translator: "Translator") -> "SearchOptions":
-    """Return how to search; UserError, the same on every rank, for what this model cannot do."""
-    from dist_s2s.translation.search_options import SearchOptions
-
-    choices = {**chosen_search(arguments), "replace_unknown": arguments.replace_unknown}
-    options = SearchOptions.of(translator.config, arguments.beam_size).with_choices(choices)
-    options = options.with_limits(arguments.length_factor, arguments.extra_length)
-    options.check(translator.config, len(translator.target.vocabulary))
-    return options
-
-
-def _is_typed(arguments: argparse.Namespace) -> bool:
-    return arguments.input is None and os.isatty(sys.stdin.fileno())
-
-
-def _groups(
-    arguments: argparse.Namespace, translator: "Translator", options: "SearchOptions", wanted: Wanted
-) -> Iterator[list[str]]:
-    """Yield the input's groups of lines.
-
-    A file is checked as a whole before its first line is translated, so that a fault in it leaves nothing half done.
-    """
-    path, ranks = arguments.input, translator.ranks
-    batch = translator.batching.batch_size * ranks.world_size
-
-    def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
-        size = _BATCHES_OF_A_GROUP * batch
-        groups = read_groups(descriptor, name, size, may_pause=may_pause, first_size=batch)
-        groups = _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
-        return wanted.checked(groups, name, translator, options)
-
-    if path is None:
-        yield from typed_groups() if _is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
-        return
-    with open(path, "rb", buffering=0) as file:
-        is_file = path.is_file()
-        if not is_file and ranks.world_size > 1:
-            raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
-        if not is_file and wanted.prefixes is not None:
-            raise UserError(f"--prefix needs a file whose lines can be counted first, but {path} is none")
-        if is_file:
-            for _ in read(file.fileno(), str(path), may_pause=False):
-                pass
-            file.seek(0)
-        yield from read(file.fileno(), str(path), may_pause=not is_file)
-
-
-def _without_long(groups: Iterator[list[str]], name: str, translator: "Translator") -> Iterator[list[str]]:
-    """Yield the groups; raise UserError for a line that would be translated in pieces, after those before it."""
-    number, most = 0, translator.batching.max_source_tokens
-    for group in groups:
-        lengths = translator.source.encode_flat(group)[1].tolist()
-        place = next((place for place, length in enumerate(lengths) if length > most), None)
-        if place is not None:
-            if place:
-                yield group[:place]
-            raise UserError(
-                f"{name} line {number + place + 1} has {lengths[place]:,} tokens, but at most {most:,} are allowed; "
-                "raise --max_source_tokens, or leave out --long_lines refuse to have it translated in pieces"
-            )
-        yield group
-        number += len(group)
+    return translator, options
 
 
 def _translate(
@@ -208,7 +158,7 @@ def _translate(
             prefixes = wanted.prefixes_of(counts.lines, len(group))
             found = translator.translate(group, options, n_best=n_best, prefixes=prefixes, terms=wanted.terms)
             wanted.add(found, counts.lines, translator)
-            if arguments.replace_unknown:
+            if options.replace_unknown:
                 found = replace_unknown(translator, found)
             aligned = align_candidates(translator, found) if arguments.print_alignment else [None] * len(found)
             parts = zip(group, found, aligned, strict=True)

@@ -14,10 +14,11 @@ from dist_s2s import UserError
 from dist_s2s.analysis.answers import SavedSide
 from dist_s2s.analysis.training_counts import token_counts, word_counts
 from dist_s2s.analysis.word_map import map_words
+from dist_s2s.cli.pairs import read_pairs
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models import Hypothesis
-from dist_s2s.probe import _check_sentences, _read_pairs
+from dist_s2s.probe import _check_sentences
 from dist_s2s.storage.run_files import describe_data, write_run_files
 from dist_s2s.text.corpus import PREPARED_MANIFEST, Example
 from dist_s2s.text.side import SideSettings, TextSide
@@ -154,9 +155,9 @@ def test_the_test_data_are_read_as_training_reads_them(tmp_path: Path) -> None:
     path.write_text("a cat\t猫\nno pair\na tree\t树\n", encoding="utf-8")
     data = {"train": path, "valid": path, "test": path, "columns": "2,1", "skip_bad_lines": True}
     config = Config.model_validate({"run_dir": "x", "data": {key: str(value) for key, value in data.items()}})
-    assert _read_pairs(None, config) == [("猫", "a cat"), ("树", "a tree")]
+    assert read_pairs(None, None, config)[1] == [("猫", "a cat"), ("树", "a tree")]
     named = figures_data(tmp_path / "x")  # says itself which columns are which
-    assert _read_pairs(str(named), config) == PAIRS
+    assert read_pairs(str(named), None, config)[1] == PAIRS
 
 
 @pytest.mark.parametrize(

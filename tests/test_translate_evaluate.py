@@ -292,3 +292,19 @@ def test_a_run_can_be_moved(trained: Path, translated: list[str], tmp_path: Path
     shutil.copytree(trained, tmp_path / "elsewhere")
     output = run("dist_s2s.translate", "--run", tmp_path / "elsewhere", stdin=SOURCES[0].encode()).output
     assert output.splitlines() == translated[:1]
+
+
+def test_ensembles_and_samples(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    text = "".join(source + "\n" for source in SOURCES)
+    [checkpoint, *_] = sorted((trained / "checkpoints").iterdir())
+    both, drawn = ("--run", trained, checkpoint), ("--sample", "--nbest", 3, "--temperature", 1.5, "--seed", 7)
+    samples = run("dist_s2s.translate", *both, *drawn, stdin=text.encode()).output
+    rows = [line.split(" ||| ") for line in samples.splitlines()]
+    assert [row[0] for row in rows] == [str(number) for number in range(5) for _ in range(3)]
+    assert len({row[1] for row in rows[:3]} | {row[1] for row in rows[3:6]}) > 2
+    scores = tmp_path / "scores.json"
+    run("dist_s2s.evaluate", *both, "--data", corpus, "--mbr", 4, "--top_p", 0.9, "--json", scores)
+    told = json.loads(scores.read_text(encoding="utf-8"))
+    sampling = {"num_samples": 4, "temperature": 1.0, "top_k": None, "top_p": 0.9, "seed": 0, "by_risk": True}
+    assert (told["system"], told["sampling"]) == (f"{trained} + {checkpoint}", sampling)
+    assert told["bleu"] > 25

@@ -151,6 +151,7 @@ def wrong_runs(folder: Path) -> Answers:
         "`export` of a folder that is no run": answer(
             folder, "dist_s2s.export", "--run", folder, "--side", "source", "--output", folder / "new"
         ),
+        **wrong_ensembles(folder, run_dir),
         **wrong_shortlist(folder, run_dir),
         **wrong_quantized(folder, run_dir),
     }
@@ -165,6 +166,18 @@ def wrong_runs(folder: Path) -> Answers:
     answers["`python -m dist_s2s.train` with ranks"] = answer(folder, "dist_s2s.train", "--ranks", 3)
     answers["`translate` with an edited vocabulary"] = answer(folder, "dist_s2s.translate", "--run", run_dir)
     return answers
+
+
+def wrong_ensembles(folder: Path, run_dir: Path) -> Answers:
+    other = folder / "other"
+    run("dist_s2s.train", *options(folder / "good.tsv", other, training__max_steps=1, data__target_vocabulary_size=9))
+    runs = ("--run", run_dir, other)
+    return {
+        "`translate` with runs of other vocabularies": answer(folder, "dist_s2s.translate", *runs),
+        "`translate` with the attention of several runs": answer(
+            folder, "dist_s2s.translate", *runs, "--print_alignment"
+        ),
+    }
 
 
 def wrong_quantized(folder: Path, run_dir: Path) -> Answers:
@@ -215,6 +228,13 @@ def wrong_sentences(folder: Path, run_dir: Path) -> Answers:
             "我看见猫。\n".encode(),
         ),
         "unknown words replaced and aligned": (["--replace_unknown", "--print_alignment"], b""),
+        "a shape of samples without samples": (["--top_k", 5], b""),
+        "a beam of samples": (["--sample", "--beam_size", 4], b""),
+        "terms of samples": (["--mbr", 4, "--terms", folder / "terms.tsv"], b""),
+        "a probability above 1": (["--sample", "--top_p", 1.5], b""),
+        "a temperature of 0": (["--mbr", 4, "--temperature", 0], b""),
+        "a sample that is compared with none": (["--mbr", 1], b""),
+        "all samples and the best of them": (["--mbr", 8, "--nbest", 2], b""),
         "an output without a folder": (["--output", folder / "nowhere" / "out.txt"], b""),
         "an output on a full disk": (["--output", "/dev/full"], b"\n"),
     }

@@ -40,10 +40,10 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
     Tables have little room for each, and where whole paths are cut to fit, those of one folder look alike.
     """
-    parts = [Path(name).parts or (name,) for name in names]
+    parts = [tuple(Path(run).parts or (run,) for run in name.split(" + ")) for name in names]  # of an ensemble several
     ends = list(names)
-    for length in range(1, max(map(len, parts)) + 1):
-        ends = [str(Path(*each[-length:])) for each in parts]
+    for length in range(1, max(len(run) for each in parts for run in each) + 1):
+        ends = [" + ".join(str(Path(*run[-length:])) for run in each) for each in parts]
         if len(set(ends)) == len(set(parts)):
             break
     return [

@@ -1,8 +1,8 @@
 """The systems that an evaluation compares, each a run or a file of translations, brought to the same test pairs."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -10,11 +10,11 @@ from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-from dist_s2s.translation.load import load_translator, read_run
+from dist_s2s.translation.load import read_run_or_checkpoint
+from dist_s2s.translation.members import load_members
 from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search_choice import SearchChoice
 from dist_s2s.translation.translator import Translator
-from dist_s2s.translation.unknown_words import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -23,37 +23,13 @@ class System:
 
     Attributes:
         name: what to call it.
-        run: that translates, or tells how likely the references are.
+        run: that translates, or tells how likely the references are; of several that do so together the first.
         lines: its translations, instead of the run's.
     """
 
     name: str
     run: Path | None
     lines: Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class SearchChoice:
-    """How runs translate; None: as each was trained to. ``others`` are attributes of SearchOptions by name."""
-
-    beam_size: int
-    length_factor: float | None
-    extra_length: int | None
-    replace_unknown: bool = False
-    others: Mapping[str, int | float] = field(default_factory=dict)
-
-    def options(self, translator: Translator) -> SearchOptions:
-        """Return the settings of a run's search.
-
-        Raises:
-            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
-        """
-        if self.replace_unknown:
-            check_replaceable(translator)
-        options = replace(SearchOptions.of(translator.config, self.beam_size), replace_unknown=self.replace_unknown)
-        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
-        options.check(translator.config, len(translator.target.vocabulary))
-        return options
 
 
 @dataclass(frozen=True)
@@ -95,7 +71,8 @@ def choose_tokenizer(systems: Sequence[System], named: str | None) -> str:
     Raises:
         UserError: the runs' tokenizers differ; or a run is damaged, or there is none.
     """
-    found = {each.name: read_run(each.run).config.training.bleu_tokenizer for each in systems if each.run is not None}
+    runs = [(each.name, read_run_or_checkpoint(each.run)) for each in systems if each.run is not None]
+    found = {name: run.config.training.bleu_tokenizer for name, run in runs}
     if named is not None:
         return named
     for name, tokenizer in found.items():
@@ -131,7 +108,7 @@ def translate_systems(
     for place, system in enumerate(systems):
         translator = first
         if place:
-            translator = None if system.run is None else load_translator(system.run, ranks)
+            translator = None if system.run is None else load_members([system.run], ranks)
         judged.append(_translate(system, translator, side, pairs, references, choice))
     return judged
 
@@ -152,8 +129,12 @@ def _translate(
         options, started = choice.options(translator), time.monotonic()
         found = translate_pairs(translator, pairs, options)
         about["seconds"] = time.monotonic() - started
-        about |= {"beam_size": options.beam_size, "translations_cut": found.cut, "longest_translation": options.longest}
-        about["search"] = dict(choice.others)
+        about |= {"translations_cut": found.cut, "longest_translation": options.longest}
+        if options.sampling is None:
+            about |= {"beam_size": options.beam_size, "search": dict(choice.others)}
+        else:
+            drawn = options.sampling
+            about["sampling"] = {**asdict(drawn.options), "seed": drawn.seed, "by_risk": drawn.by_risk}
         lines = [hypothesis for _, _, hypothesis in found.rows]
         if translator.target.normalization != side.normalization:
             notes.append(

@@ -101,7 +101,8 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
         "--length_penalty",
         type=number_from_zero,
         metavar="ALPHA",
-        help="scores are log-probabilities divided by length**ALPHA: 1 (default): for a token; 0: for the whole",
+        help="scores are log-probabilities divided by length**ALPHA: 1: for a token; 0: for the whole (default: as in "
+        "the run)",
     )
     parser.add_argument(
         "--coverage_penalty",

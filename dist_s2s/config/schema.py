@@ -125,6 +125,7 @@ RESUMABLE_KEYS = frozenset(
         "translation.length_factor",
         "translation.extra_length",
         "translation.max_source_tokens",
+        "translation.length_penalty",
     }
 )
 

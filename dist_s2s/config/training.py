@@ -115,7 +115,7 @@ class TrainingConfig(Section):
 
 
 class TranslationConfig(Section):
-    """How long a translation may become, and a sentence that is translated as a whole."""
+    """How a run's translations are searched for, where a command does not say it."""
 
     length_factor: OptionalFloat = Field(
         default=None,
@@ -129,6 +129,13 @@ class TranslationConfig(Section):
         ge=1,
         description="a sentence of more tokens is translated in pieces, cut at punctuation; null: as many as training "
         "sources have, the longest thousandth of them left out",
+    )
+    length_penalty: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="hypotheses of a beam are ranked by log-probability / length**length_penalty; raise it if "
+        "translations are too short",
     )
 
     @model_validator(mode="after")

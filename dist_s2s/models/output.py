@@ -32,13 +32,8 @@ def linear_of(weight_OH: Tensor, bias_O: Tensor) -> nn.Linear:
 
 
 def given_of_logits(logits_NV: Tensor, ids_NM: Tensor, forbidden: Sequence[int]) -> Tensor:
-    """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_of_logits`` has them.
-
-    It is not modified. No collective.
-    """
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32), copy=True)
-    logits_NV[:, forbidden] = float("-inf")
-    return logits_NV.log_softmax(dim=-1).gather(1, ids_NM)
+    """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_of_logits`` has them."""
+    return log_probabilities(logits_NV, forbidden).gather(1, ids_NM)
 
 
 def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -50,11 +45,22 @@ def best_of_logits(logits_NV: Tensor, k: int, forbidden: Sequence[int]) -> tuple
     The log-probabilities are float32, or float64 if the logits are. ``logits_NV`` is not modified. No collective.
     Raises ValueError if every id is forbidden.
     """
+    return best_of(log_probabilities(logits_NV, forbidden), k)
+
+
+def best_of(log_probabilities_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest and their ids; see ``best_of_logits``."""
+    vocabulary_size = log_probabilities_NV.shape[-1]
+    best, ids = log_probabilities_NV.topk(min(k, vocabulary_size), dim=-1)
+    missing = (0, k - ids.shape[-1])
+    return pad(best, missing, value=float("-inf")), pad(ids, missing)
+
+
+def log_probabilities(logits_NV: Tensor, forbidden: Sequence[int]) -> Tensor:
+    """Return the log-probabilities of all tokens, [N, V]; see ``best_of_logits``, which raises the same error."""
     vocabulary_size = logits_NV.shape[-1]
     if len(set(forbidden)) >= vocabulary_size:
         raise ValueError(f"forbidden holds all {vocabulary_size} ids of the vocabulary; at least one must be allowed")
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32), copy=True)
     logits_NV[:, forbidden] = float("-inf")
-    log_probabilities, ids = logits_NV.log_softmax(dim=-1).topk(min(k, vocabulary_size), dim=-1)
-    missing = (0, k - ids.shape[-1])
-    return pad(log_probabilities, missing, value=float("-inf")), pad(ids, missing)
+    return logits_NV.log_softmax(dim=-1)

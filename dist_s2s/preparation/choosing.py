@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from dist_s2s import counted
-from dist_s2s.text.cut_texts import CutTexts
+from dist_s2s.config import Config
 from dist_s2s.text.inputs import Pair
-from dist_s2s.text.tokenizers import WordTokenizer
 from dist_s2s.translation.bleu_tokenizer import has_spaces
 
 LOOK_PAIRS = 100_000  # of the beginning; what follows is taken to be like them
-_REPEATED_SHARE = 0.97  # of the running words, so that words alone are enough
+_FEW_PAIRS = 1_000  # so few that subwords and rare words cannot be learnt
 _MOST_WORDS = 30_000
 
 
@@ -33,13 +32,45 @@ class Choice:
         return f"{self.key} = {self.value}: {self.reason}"
 
 
-def choose_encoding(pairs: Sequence[Pair]) -> list[Choice]:
-    """Choose how text is cut, by the first pairs of a corpus."""
+def choose_encoding(pairs: Sequence[Pair], config: Config) -> list[Choice]:
+    """Choose how text is cut, by the first pairs of a corpus, and which vocabularies and tables both sides share.
+
+    Args:
+        pairs: some of the corpus.
+        config: of what is set; what is chosen goes with it.
+    """
+    given = config.data.model_fields_set
     choices = []
     for name, texts in zip(("source", "target"), zip(*pairs, strict=True), strict=True):
-        choices += _choose_tokenizer(name, texts)
-    if all(choice.value not in ("bpe", "unigram") for choice in choices) and len(pairs) >= 1000:
+        if f"{name}_tokenizer" not in given:
+            choices += _choose_tokenizer(name, texts)
+    chosen = {choice.key: choice.value for choice in choices}
+    tokenizers = [
+        chosen.get(f"data.{name}", getattr(config.data, name)) for name in ("source_tokenizer", "target_tokenizer")
+    ]
+    if not set(tokenizers) & {"bpe", "unigram"} and len(pairs) >= _FEW_PAIRS:
         choices.append(Choice("data.min_frequency", 2, "a token that occurs once teaches nothing about itself"))
+    vectors = config.data.source_vectors or config.data.target_vectors
+    is_joint = config.data.joint_vocabulary
+    if tokenizers == ["bpe", "bpe"] and "joint_vocabulary" not in given and not vectors:
+        choices.append(
+            Choice("data.joint_vocabulary", True, "both sides are cut into subwords, of which they share some")
+        )
+        is_joint = True
+    return choices + _choose_ties(config, is_joint and not vectors)
+
+
+def _choose_ties(config: Config, is_joint: bool) -> list[Choice]:
+    """Choose which tables are one, where nothing that is set speaks against it."""
+    model, given = config.model, config.model.model_fields_set
+    choices = []
+    if is_joint:
+        choices.append(Choice("model.tie_source", True, "a token's row learns from both sides"))
+    if model.output in ("auto", "sharded") and not {"readout_size", "tie_embeddings"} & given:
+        choices.append(Choice("model.tie_embeddings", True, "a target token's row is that of the output layer too"))
+        choices.append(Choice("model.scale_embeddings", True, "rows that are small enough for the output layer"))
+    if model.attention != "none":
+        choices.append(Choice("model.lexical", True, "rare words are translated by those that attention looks at"))
     return choices
 
 
@@ -47,17 +78,12 @@ def _choose_tokenizer(name: str, texts: Sequence[str]) -> list[Choice]:
     key = f"data.{name}_tokenizer"
     if not has_spaces(texts):
         return [Choice(key, "characters", "its script has no spaces between words")]
-    tokenizer = WordTokenizer()
-    counts = CutTexts.of(texts, tokenizer.cuts_at_spaces, lambda words: map(tokenizer.tokenize, words)).counts()
-    repeated = sum(count for count in counts.values() if count > 1) / max(1, counts.total())
-    seen = f"{repeated:.1%} of the running words occur again"
-    if repeated >= _REPEATED_SHARE or len(texts) < 1000:
-        why = seen if len(texts) >= 1000 else "there are few pairs"
-        return [Choice(key, "words", why)]
+    if len(texts) < _FEW_PAIRS:
+        return [Choice(key, "words", "there are few pairs")]
     if find_spec("sentencepiece") is not None:
-        return [Choice(key, "bpe", f"only {seen}, so rare words are spelt in subwords")]
+        return [Choice(key, "bpe", "rare words are spelt in subwords")]
     return [
-        Choice(key, "words", f"only {seen}, but subwords need pip install 'dist-s2s[subwords]'"),
+        Choice(key, "words", "subwords, which translate better, need pip install 'dist-s2s[subwords]'"),
         Choice(f"data.{name}_vocabulary_size", _MOST_WORDS, "rarer words become <unk>"),
     ]
 

@@ -80,7 +80,7 @@ class _Chunk:
         of_pairs = probabilities[self.entries][self.places]
         sums = np.add.reduceat(of_pairs, self.begins)
         of_pairs /= np.repeat(sums, np.diff(self.begins, append=len(of_pairs)))
-        return np.bincount(self.places, of_pairs, minlength=len(self.entries))
+        return np.bincount(self.places, of_pairs, minlength=len(self.entries)).astype(np.float64, copy=False)
 
 
 def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
@@ -91,7 +91,7 @@ def learn_table(examples: Iterable[Example], rounds: int) -> LexicalTable:
     width = 1 << 32
     found = [_pairs(some, width) for some in _in_chunks(examples)]
     keys = np.unique(np.concatenate([keys for keys, _, _ in found]))
-    chunks = [_Chunk(np.searchsorted(keys, some).astype(np.int32), *rest) for some, *rest in found]
+    chunks = [_Chunk(np.searchsorted(keys, some).astype(np.int32), places, begins) for some, places, begins in found]
     del found
     sources, targets = keys // width, keys % width
     counts = np.ones(len(keys))

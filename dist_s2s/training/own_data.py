@@ -49,7 +49,7 @@ def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, An
     for each in inputs:
         if is_prepared(each):
             raise UserError(f"{each} is a prepared corpus: train on it with --data.train {each}")
-    encoding = _unset(choose_encoding(_first_pairs(config, inputs)), config)
+    encoding = _unset(choose_encoding(_first_pairs(config, inputs), config), config)
     updates = {choice.key: choice.value for choice in encoding}
     corpus = config.run_dir.with_name(f"{config.run_dir.name}.corpus")
     plan = plan_of(

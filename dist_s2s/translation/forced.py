@@ -128,9 +128,10 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
 @torch.no_grad()
 def token_losses(translator: Translator, batch: Batch) -> Tensor:
     """Return the negative log-likelihood of each of ``target_out``'s tokens, [B, T], 0 at PAD (collective)."""
-    source_BSE, target_BTE = translator.rows(batch)
-    states = translator.core(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
-    return translator.output.token_losses(states, batch.target_out)
+    predictor = translator.predictor
+    source_BSE, target_BTE = predictor.source_rows(batch), predictor.embed(batch.target_in)
+    states = predictor.model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
+    return predictor.output.token_losses(states, batch.target_out)
 
 
 def _perplexity(log_probability: float, count: int) -> float:

@@ -94,6 +94,22 @@ def _followed(steps: Sequence[Sequence[tuple[int, Hypothesis]]], place: int) -> 
     return tuple(reversed(parts))
 
 
+def join_samples(pieces: list[str], found: Sequence[Sequence[Hypothesis]], side: TextSide) -> Translation:
+    """Return the samples of a sentence, in their order, from those of its pieces: the first of all pieces, and so on.
+
+    A piece without a token has the same empty translation in all of them.
+    """
+    lengths = [[len(each.ids) + 1 for each in hypotheses] for hypotheses in found]
+    samples = []
+    for number in range(max(map(len, found))):
+        places = [min(number, len(hypotheses) - 1) for hypotheses in found]
+        parts = tuple(hypotheses[place] for hypotheses, place in zip(found, places, strict=True))
+        weights = [mine[place] for mine, place in zip(lengths, places, strict=True)]
+        score = sum(part.score * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
+        samples.append(_candidate(parts, score, side))
+    return Translation(pieces, samples)
+
+
 def _candidate(parts: tuple[Hypothesis, ...], score: float, side: TextSide) -> Candidate:
     text = join_texts([side.decode(part.ids) for part in parts], side)
     score = parts[0].score if len(parts) == 1 else score

@@ -9,6 +9,7 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models.int8 import why_not_int8
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest, text_directory
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
@@ -33,14 +34,22 @@ def load_translator(run_dir: Path, ranks: Ranks) -> Translator:
     Raises:
         UserError: on every rank, if there is no run or no checkpoint, or a file of either is damaged.
     """
-    run = ranks.together(lambda: read_run(run_dir))
+    return load_saved(ranks.together(lambda: read_run(run_dir)), run_dir, ranks)
+
+
+def load_saved(run: SavedRun, name: Path, ranks: Ranks) -> Translator:
+    """Return the translator of a run that has been read; ``name`` is what to call it (collective).
+
+    Raises:
+        UserError: on every rank, if a file of the checkpoint is damaged.
+    """
     quantized = bool(ranks.together(lambda: read_manifest(run.checkpoint).get("quantized")))
     translator = Translator(run.config, run.source, run.target, ranks, quantized)
     if quantized:
         ranks.together(lambda: load_quantized(run.checkpoint, translator))
         why = "it is on a GPU" if ranks.device.type != "cpu" else why_not_int8()
         if why is not None and ranks.is_first:
-            print(f"note: {run_dir} computes with float32 weights, made of its int8 ones: {why}", file=sys.stderr)
+            print(f"note: {name} computes with float32 weights, made of its int8 ones: {why}", file=sys.stderr)
     else:
         ranks.together(lambda: load_weights(run.checkpoint, translator.core, translator.tables))
     translator.shortlist = ranks.together(lambda: _shortlist(run))
@@ -67,6 +76,20 @@ def read_run(run_dir: Path) -> SavedRun:
     if checkpoint is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train first, or wait for the first one")
     return read_saved(run_dir, checkpoint)
+
+
+def run_of(path: Path) -> Path:
+    """Return the run of a checkpoint, RUN/checkpoints/step-N; of a run itself."""
+    return path.resolve().parent.parent if (path / MANIFEST).is_file() else path
+
+
+def read_run_or_checkpoint(path: Path) -> SavedRun:
+    """Return a run by one of its checkpoints, if ``path`` is that, or else as ``read_run``, which raises the same."""
+    run_dir = run_of(path)
+    if run_dir == path or not (run_dir / CONFIG).is_file():
+        return read_run(path)
+    check_run(run_dir)
+    return read_saved(run_dir, path)
 
 
 def read_saved(run_dir: Path, checkpoint: Path) -> SavedRun:

@@ -12,6 +12,7 @@ from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.models import Ranking, Rules
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
+from dist_s2s.translation.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class SearchOptions:
         length_penalty, coverage_penalty: what scores are, see ``Ranking``.
         min_length, no_repeat_ngram: which tokens may not come, see ``Rules``.
         shortlist: a run with a shortlist chooses from each sentence's alone, and probabilities are among these.
+        sampling: that translations are drawn, instead of searched for; None: they are searched for.
     """
 
     beam_size: int = 1
@@ -38,6 +40,7 @@ class SearchOptions:
     min_length: int = 0
     no_repeat_ngram: int = 0
     shortlist: bool = True
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no search can do."""
@@ -54,11 +57,10 @@ class SearchOptions:
 
     @classmethod
     def of(cls, config: Config, beam_size: int = 1) -> Self:
-        """Return the limits of a run's translations, or the defaults if it has none."""
-        limits = config.translation
-        if limits.length_factor is None or limits.extra_length is None:  # both are, says the configuration
-            return cls(beam_size)
-        return cls(beam_size, limits.length_factor, limits.extra_length)
+        """Return a run's limits and length penalty; the default limits if it has none."""
+        of_run = config.translation
+        options = cls(beam_size, length_penalty=of_run.length_penalty)
+        return options.with_limits(of_run.length_factor, of_run.extra_length)
 
     def with_limits(self, length_factor: float | None, extra_length: int | None) -> Self:
         """Return the same with other limits, each of them kept where it is None."""
@@ -109,6 +111,11 @@ class SearchOptions:
         """Return the same, given source tokens without EOS."""
         limits: list[int] = self.max_lengths(torch.tensor([count + 1 for count in num_tokens])).tolist()
         return limits
+
+    @property
+    def num_hypotheses(self) -> int:
+        """How many hypotheses of a sentence there are at a time."""
+        return self.beam_size if self.sampling is None else self.sampling.options.num_samples
 
     @property
     def longest(self) -> str:

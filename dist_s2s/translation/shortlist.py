@@ -85,8 +85,16 @@ class Shortlist:
         return TokenLists(*(torch.from_numpy(each).to(batch.source.device) for each in (union, places)))
 
 
-def listed_model(model: LSTMEncoderDecoder, output: OutputLayer, lists: TokenLists) -> ListedModel[Any, Any]:
-    """Return what computes no more than the lists of a batch (collective, unless the output layer is replicated)."""
+def listed_model(
+    model: LSTMEncoderDecoder,
+    output: OutputLayer,
+    shortlist: Shortlist,
+    batch: Batch,
+    never_chosen: Sequence[int],
+    extra: Sequence[Sequence[int]],
+) -> ListedModel[Any, Any]:
+    """Return what computes no more than a batch's lists; see there (collective, unless the output is replicated)."""
+    lists = shortlist.lists(batch, never_chosen, extra)
     return ListedModel(model.without_output(), output.rows_of(lists.ids_U), lists)
 
 

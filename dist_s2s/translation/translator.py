@@ -5,27 +5,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
-from dist_s2s.models import Demand, Demands, Hypothesis, beam_search
-from dist_s2s.models.protocols import AttentiveEncoderDecoder
+from dist_s2s.models import Demand, Hypothesis
 from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
+from dist_s2s.translation.finding import find
 from dist_s2s.translation.int8_table import as_numbers, row_dim
 from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
+from dist_s2s.translation.predictor import Predictor, ensemble, member_of
+from dist_s2s.translation.sampling import join_drawn
 from dist_s2s.translation.search_options import SearchOptions
 from dist_s2s.translation.shortlist import Shortlist, listed_model
 from dist_s2s.translation.source_rows import SourceRows
@@ -45,7 +45,8 @@ class Translator:
 
     Attributes:
         batching: how much is worked on at a time; may be set.
-        shortlist: what searches choose from; None (as it begins): from all tokens; may be set.
+        shortlist: what searches choose from, unless there are others; None, as it begins: from all tokens; may be set.
+        others: translators of the same vocabularies and ranks that predict together with this one; may be set.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Translator:
         self.config, self.source, self.target, self.ranks = config, source, target, ranks
         self._precision, self.batching = config.training.precision, Batching.of(config)
         self.shortlist: Shortlist | None = None
+        self.others: Sequence[Translator] = ()
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
         source_table = None
@@ -85,6 +87,22 @@ class Translator:
     def num_parameters(self) -> int:
         """How many numbers the model has, on all ranks together: int8 ones count as those they stand for."""
         return self._core_numbers + sum(table.num_embeddings * row_dim(table) for table in self.tables.values())
+
+    @property
+    def predictor(self) -> Predictor:
+        """What translations are found and scored with: this translator, or with others their ensemble."""
+        listed = None if self.shortlist is None else partial(listed_model, self.core, self.output, self.shortlist)
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.output, listed)
+        if not self.others:
+            return alone
+        predictors = [alone, *(each.predictor for each in self.others)]
+        members = [member_of(each.config, each.core, each.output, self.target) for each in (self, *self.others)]
+        return ensemble(members, predictors)
+
+    def check(self, options: SearchOptions) -> None:
+        """Raise UserError for options that do not fit the model, or one of an ensemble. Calls no collectives."""
+        for each in (self, *self.others):
+            options.check(each.config, len(self.target.vocabulary))
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -134,7 +152,8 @@ class Translator:
     ) -> list[Translation]:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
-        A sentence of more than ``batching.max_source_tokens`` is translated in pieces.
+        A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Of samples there are as many as
+        the options say, in their order, or the one with the least risk.
 
         Args:
             prefixes: of each sentence, the target ids that its translation begins with.
@@ -142,8 +161,13 @@ class Translator:
         """
         cut, sources = self.cut(sentences)
         demands = [demand for some in demands_of(cut, prefixes, terms, self.source) for demand in some]
-        found = iter(self._search_sources(sources, n_best, options, after_batch, demands))
-        return [join_pieces(pieces, list(islice(found, len(pieces))), n_best, self.target) for pieces in cut]
+        sampling = None if options is None else options.sampling
+        count = n_best if sampling is None else sampling.options.num_samples
+        found = iter(self._search_sources(sources, count, options, after_batch, demands))
+        parts = [(pieces, list(islice(found, len(pieces)))) for pieces in cut]
+        if sampling is not None:
+            return join_drawn(parts, self.target, sampling, self.ranks)
+        return [join_pieces(*each, n_best, self.target) for each in parts]
 
     def cut(self, sentences: Sequence[str]) -> tuple[list[list[str]], list[list[int]]]:
         """Return the pieces that each sentence is translated in, itself unless it is long, and all pieces' ids."""
@@ -179,6 +203,7 @@ class Translator:
         Args:
             sentences: text.
             n_best: hypotheses of a sentence; fewer where the search has found fewer, and never more than its beam size.
+                Of samples the first, in their order.
             options: how to search; None: greedily, up to the lengths of the run's configuration.
             after_batch: called after each batch, on every rank equally often; may call collectives.
             demands: of each sentence; that of one without a token counts for nothing.
@@ -198,13 +223,14 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
-        options.check(self.config, len(self.target.vocabulary))
+        self.check(options)
         examples = ExampleList(Example(source, []) for source in sources if source)
         some = demands if any(demand.size for demand in demands) else ()
         wanted = [demand for demand, source in zip(some, sources, strict=False) if source]
         mine: list[tuple[int, list[tuple[list[int], float, bool]]]] = []
         with self.evaluating():
-            for number, found in self._search(examples, options, after_batch, n_best, wanted):
+            parts = find(self.predictor, examples, wanted, options, n_best, self.batching, self.ranks, after_batch)
+            for number, found in parts:
                 mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
         by_number = {
             number: [Hypothesis(*values) for values in found]
@@ -213,49 +239,3 @@ class Translator:
         }
         numbers = iter(range(len(examples)))
         return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
-
-    def _search(
-        self,
-        examples: ExampleList,
-        options: SearchOptions,
-        after_batch: Callable[[], None],
-        n_best: int,
-        wanted: Sequence[Demand],
-    ) -> Iterator[tuple[int, list[Hypothesis]]]:
-        """Yield the hypotheses of this rank's share, each with the number of its example."""
-        limits = options.max_lengths(examples.lengths[:, 0] + 1)
-        for batch in self.batching.batches(examples, self.ranks, options.beam_size, limits):
-            found = self._search_batch(batch, options, n_best, wanted)
-            yield from zip(batch.indices, found, strict=False)  # a row that counts for nothing has no index
-            after_batch()
-
-    @torch.no_grad()
-    def _search_batch(
-        self, batch: Batch, options: SearchOptions, n_best: int, wanted: Sequence[Demand]
-    ) -> list[list[Hypothesis]]:
-        # The row of a rank that has no sentence only joins the others' lookups.
-        limits = options.max_lengths(batch.source_lengths) * bool(batch.indices)
-        mine = [wanted[number] for number in batch.indices] or [Demand()] if wanted else []
-        model: AttentiveEncoderDecoder[Any, Any] = self.core
-        best_tokens = partial(self.output.best_tokens, forbidden=options.never_chosen)
-        given_tokens = partial(self.output.given_tokens, forbidden=options.never_chosen)
-        if self.shortlist is not None and options.shortlist:
-            lists = self.shortlist.lists(batch, options.never_chosen, [demand.tokens for demand in mine])
-            model = listed = listed_model(self.core, self.output, lists)
-            best_tokens, given_tokens = listed.best_tokens, listed.given_tokens
-        return beam_search(
-            model,
-            self.source_rows(batch),
-            batch.source_lengths,
-            embed=self.target_table,
-            best_tokens=best_tokens,
-            start_id=SOS,
-            end_id=EOS,
-            max_lengths_B=limits,
-            beam_size=options.beam_size,
-            all_finished=self.ranks.all_agree,
-            n_best=n_best,
-            ranking=options.ranking,
-            rules=options.rules,
-            demands=Demands.among(mine, given_tokens, wanted) if wanted else None,
-        )

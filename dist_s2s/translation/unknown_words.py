@@ -28,6 +28,10 @@ _BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not
 
 def check_replaceable(translator: Translator) -> None:
     """Raise UserError if no unknown word can be found, or none replaced. Calls no collectives."""
+    if translator.others:
+        raise UserError(
+            "--replace_unknown copies what the decoder of one run looks at: give one --run, or leave it out"
+        )
     if translator.config.model.attention == "none":
         raise UserError(
             "--replace_unknown copies what the decoder looks at, but this run has no attention (model.attention: "

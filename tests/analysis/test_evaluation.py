@@ -83,6 +83,7 @@ def test_two_systems_as_values_and_as_tables(capsys: pytest.CaptureFixture[str])
         (["x/run", "x/run", "y.txt"], ["run", "run (2)", "y.txt"]),
         ([".", "../run"], [".", "run"]),
         (["/", "/run"], ["/", "run"]),
+        (["runs/a + runs/b", "runs/b"], ["a + b", "b"]),
     ],
 )
 def test_systems_of_one_name_are_told_apart(names: list[str], told: list[str]) -> None:
@@ -94,7 +95,8 @@ def test_unlike_files_and_tokenizers_are_refused(monkeypatch: pytest.MonkeyPatch
         check_lines("h.txt", ["a"], "p.tsv", [("a", "b"), ("c", "d")])
     runs = {name: Config(training={"bleu_tokenizer": name}) for name in ("13a", "zh")}
     monkeypatch.setattr(
-        "dist_s2s.analysis.systems.read_run", lambda run: SavedRun(run, runs[run.name], plain_side(), plain_side())
+        "dist_s2s.analysis.systems.read_run_or_checkpoint",
+        lambda run: SavedRun(run, runs[run.name], plain_side(), plain_side()),
     )
     systems = [System("a", Path("13a"), None), System("h.txt", None, ["x"]), System("b", Path("zh"), None)]
     with pytest.raises(UserError, match="b has BLEU's tokenizer zh, but a has 13a"):

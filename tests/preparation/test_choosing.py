@@ -2,9 +2,11 @@
 
 import pytest
 
+from dist_s2s.config import Config
 from dist_s2s.preparation.choosing import Choice, choose_encoding, choose_sizes, unset
 
 CHINESE = [("我喜欢喝茶。", "I like to drink tea.")]
+ENGLISH = [("der Tee", "the tea")] * 1000
 
 
 def values(choices: list[Choice]) -> dict[str, object]:
@@ -12,20 +14,59 @@ def values(choices: list[Choice]) -> dict[str, object]:
     return {choice.key: choice.value for choice in choices}
 
 
+def config(**sections: dict[str, object]) -> Config:
+    return Config.model_validate(sections)
+
+
 def test_a_script_without_spaces_is_cut_into_characters() -> None:
-    chosen = values(choose_encoding(CHINESE))
-    assert chosen == {"data.source_tokenizer": "characters", "data.target_tokenizer": "words"}
+    chosen = values(choose_encoding(CHINESE, config()))
+    assert chosen == {
+        "data.source_tokenizer": "characters",
+        "data.target_tokenizer": "words",
+        "model.tie_embeddings": True,
+        "model.scale_embeddings": True,
+        "model.lexical": True,
+    }
 
 
-def test_many_rare_words_are_spelt_in_subwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [("茶", f"a{number} b") for number in range(1200)]
-    chosen = values(choose_encoding(pairs))
+def test_enough_words_are_spelt_in_subwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [("茶", "a b")] * 1000
+    chosen = values(choose_encoding(pairs, config()))
     assert chosen["data.target_tokenizer"] == "bpe"
-    assert "data.min_frequency" not in chosen
+    assert not {"data.min_frequency", "data.joint_vocabulary", "model.tie_source"} & set(chosen)
     monkeypatch.setattr("dist_s2s.preparation.choosing.find_spec", lambda name: None)
-    chosen = values(choose_encoding(pairs))
+    chosen = values(choose_encoding(pairs, config()))
     assert (chosen["data.target_tokenizer"], chosen["data.target_vocabulary_size"]) == ("words", 30_000)
     assert chosen["data.min_frequency"] == 2
+
+
+def test_two_sides_of_subwords_share_a_vocabulary_and_a_table() -> None:
+    chosen = values(choose_encoding(ENGLISH, config()))
+    assert chosen["data.source_tokenizer"] == chosen["data.target_tokenizer"] == "bpe"
+    assert chosen["data.joint_vocabulary"] is chosen["model.tie_source"] is chosen["model.tie_embeddings"] is True
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ({"data": {"joint_vocabulary": False}}, {"data.joint_vocabulary", "model.tie_source"}),
+        ({"data": {"source_tokenizer": "words"}}, {"data.joint_vocabulary", "model.tie_source"}),
+        ({"data": {"source_vectors": "a.vec"}}, {"data.joint_vocabulary", "model.tie_source"}),
+        ({"model": {"output": "replicated"}}, {"model.tie_embeddings", "model.scale_embeddings"}),
+        ({"model": {"readout_size": 64}}, {"model.tie_embeddings", "model.scale_embeddings"}),
+        ({"model": {"tie_embeddings": False}}, {"model.tie_embeddings", "model.scale_embeddings"}),
+        ({"model": {"attention": "none"}}, {"model.lexical"}),
+    ],
+)
+def test_what_goes_against_what_is_set_is_not_chosen(given: dict[str, dict[str, object]], left_out: set[str]) -> None:
+    every, chosen = choose_encoding(ENGLISH, config()), choose_encoding(ENGLISH, config(**given))
+    keys = {f"{section}.{key}" for section, some in given.items() for key in some}
+    assert {choice.key for choice in every} - {choice.key for choice in chosen} - keys == left_out - keys
+    joined: dict[str, dict[str, object]] = {name: dict(some) for name, some in given.items()}
+    for choice in chosen:
+        section, _, key = choice.key.partition(".")
+        joined.setdefault(section, {}).setdefault(key, choice.value)
+    config(**joined)  # is valid as a whole
 
 
 def test_sizes_grow_with_the_data() -> None:
@@ -46,7 +87,7 @@ def test_a_cpu_trains_smaller_models(num_pairs: int, hidden_size: int, batch_tok
 
 
 def test_what_is_set_is_not_chosen() -> None:
-    choices = choose_encoding(CHINESE)
+    choices = choose_encoding(CHINESE, config())[:2]
     left = unset(choices, {"data": {"target_tokenizer"}, "model": set(), "training": set()})
     assert [choice.line() for choice in left] == [
         "data.source_tokenizer = characters: its script has no spaces between words"

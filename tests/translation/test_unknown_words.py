@@ -113,6 +113,10 @@ def test_where_nothing_can_be_replaced(saved_run: Path) -> None:
         check_replaceable(translator)
     translator.target = SUBWORDS
     check_replaceable(translator)
+    translator.others = [load_translator(saved_run, ALONE)]
+    with pytest.raises(UserError, match=r"what the decoder of one run looks at: give one --run, or leave it out"):
+        check_replaceable(translator)
+    translator.others = []
     translator.config = Config.model_validate({"model": {"attention": "none"}})
     with pytest.raises(UserError, match=r"this run has no attention \(model.attention: none\): leave it out"):
         check_replaceable(translator)

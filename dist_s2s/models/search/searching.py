@@ -19,7 +19,7 @@ from typing import Generic, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncoderDecoder, EncodingT, StateT
+from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncodingT, StateT, Stepwise
 from dist_s2s.models.search.allowed import Allowed, BestTokens
 from dist_s2s.models.search.beam import Step, drop_hopeless, first_beam, grow, hypotheses_of
 from dist_s2s.models.search.demands import Demands
@@ -37,7 +37,7 @@ _PER_TOKEN, _NO_RULES = Ranking(), Rules()
 
 
 def greedy_search(
-    model: EncoderDecoder[EncodingT, StateT],
+    model: Stepwise[EncodingT, StateT],
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
@@ -56,7 +56,7 @@ def greedy_search(
 
 @torch.no_grad()
 def beam_search(
-    model: EncoderDecoder[EncodingT, StateT],
+    model: Stepwise[EncodingT, StateT],
     source_BSE: Tensor,
     source_lengths_B: Tensor,
     embed: Embed,
@@ -130,7 +130,7 @@ class _Carried(NamedTuple, Generic[StateT]):
 
 
 def _advance(
-    model: EncoderDecoder[EncodingT, StateT],
+    model: Stepwise[EncodingT, StateT],
     embedded_NE: Tensor,
     last_N: Tensor,
     carried: _Carried[StateT],

@@ -1,6 +1,6 @@
 """The classes of an output layer that this rank holds, and their logits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -105,4 +105,14 @@ def check_hidden(hidden: object, table: DistributedEmbedding) -> Exception | Non
         return ValueError(
             f"hidden must be on the table's device {table.weight.device}, but {where} is on {hidden.device}"
         )
+    return None
+
+
+def check_forbidden(forbidden: Sequence[int], num_classes: int, rank: int) -> Exception | None:
+    """Return the error for ids of classes that are to be left out, or None."""
+    outside = next((number for number in forbidden if not 0 <= number < num_classes), None)
+    if outside is not None:
+        return IndexError(f"forbidden id {outside} on rank {rank} is outside [0, {num_classes})")
+    if len(set(forbidden)) == num_classes:
+        return ValueError(f"forbidden on rank {rank} holds all {num_classes} classes; at least one must be allowed")
     return None

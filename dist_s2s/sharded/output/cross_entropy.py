@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.output.classes import check_hidden, matmul_dtype
 from dist_s2s.sharded.output.cross_entropy_function import CrossEntropyFunction, Problem, Wants, losses_and_gradients
+from dist_s2s.sharded.output.log_probabilities import log_probabilities
 from dist_s2s.sharded.output.tokens import agree, tokens_of_replicas
 from dist_s2s.sharded.output.top_k import top_k
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
@@ -165,6 +166,18 @@ class VocabParallelCrossEntropy(nn.Module):
             num_classes=self.num_classes,
             chunk_elements=self.chunk_elements,
         )
+
+    def log_probabilities(self, hidden: Tensor, forbidden: Sequence[int] = ()) -> Tensor:
+        """Return the log-probability of each class after each token, [..., num_classes] (collective).
+
+        See ``dist_s2s.sharded.output.log_probabilities.log_probabilities``, which this calls, for details and errors.
+
+        Args:
+            hidden: [..., H]; ranks may have different numbers of tokens, or none.
+            forbidden: ids of classes whose logits count as -inf, the same on every rank.
+        """
+        sizes = {"num_classes": self.num_classes, "chunk_elements": self.chunk_elements}
+        return log_probabilities(self.table, self.bias, hidden, forbidden, **sizes)
 
     def _agree(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Problem]:
         """Return the tokens that count, hidden [n, H] and targets [n], and what all ranks agree on (collective)."""

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dist_s2s.sharded.output.classes import OutputShard, check_hidden, exponentiate_, matmul_dtype, sum_dtype
+from dist_s2s.sharded.output.classes import (
+    OutputShard,
+    check_forbidden,
+    check_hidden,
+    exponentiate_,
+    matmul_dtype,
+    sum_dtype,
+)
 from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 
@@ -47,7 +54,10 @@ def top_k(
         ValueError: on every rank, for hidden states of a wrong shape or device, for a k below 1, if all classes are
             forbidden, and for arguments that differ between ranks.
     """
-    error = check_hidden(hidden, table) or _check_choice(k, forbidden, num_classes, table.rank)
+    error = check_hidden(hidden, table)
+    if error is None and k < 1:
+        error = ValueError(f"k must be at least 1, but is {k} on rank {table.rank}")
+    error = error or check_forbidden(forbidden, num_classes, table.rank)
     usable = hidden if error is None else table.weight.new_empty(0, table.embedding_dim)
     tokens = usable.reshape(-1, table.embedding_dim).to(matmul_dtype(usable))
     settings = {"the dtype of matrix products": tokens.dtype, "k": k, "forbidden": sorted(set(forbidden))}
@@ -60,17 +70,6 @@ def top_k(
         all_ids = torch.stack(return_tokens(ids, counts, table))
         log_probabilities, ids = _merge(all_best, all_ids, k)
     return log_probabilities.view(*hidden.shape[:-1], k), ids.view(*hidden.shape[:-1], k)
-
-
-def _check_choice(k: int, forbidden: Sequence[int], num_classes: int, rank: int) -> Exception | None:
-    if k < 1:
-        return ValueError(f"k must be at least 1, but is {k} on rank {rank}")
-    outside = next((number for number in forbidden if not 0 <= number < num_classes), None)
-    if outside is not None:
-        return IndexError(f"forbidden id {outside} on rank {rank} is outside [0, {num_classes})")
-    if len(set(forbidden)) == num_classes:
-        return ValueError(f"forbidden on rank {rank} holds all {num_classes} classes; at least one must be allowed")
-    return None
 
 
 def _best_of_shard(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dist_s2s.models import best_of_logits, given_of_logits
 from dist_s2s.models.int8 import Int8Linear
-from dist_s2s.models.output import apply_output, linear_of
+from dist_s2s.models.output import apply_output, linear_of, log_probabilities
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
@@ -77,3 +77,7 @@ class ReplicatedOutput:
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the largest logits."""
         return best_of_logits(outputs_NX, k, forbidden)
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return those of the logits."""
+        return log_probabilities(outputs_NX, forbidden)

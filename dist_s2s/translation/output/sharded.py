@@ -84,3 +84,7 @@ class ShardedOutput:
     def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
         """Return the likeliest classes of all shards (collective)."""
         return self._exact.top_k(outputs_NX, k, forbidden)
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return those of the logits of all shards (collective)."""
+        return self._exact.log_probabilities(outputs_NX, forbidden)

@@ -1,4 +1,4 @@
-"""The k likeliest classes of a sharded output layer against log_softmax and topk of the whole logits."""
+"""The k likeliest classes of a sharded output layer, and all, against log_softmax and topk of the whole logits."""
 
 from dataclasses import dataclass
 
@@ -38,11 +38,12 @@ class Case:
 
 
 def choose(group: dist.ProcessGroup | None, cases: list[Case]) -> list[tuple[Tensor, ...]]:
-    """For each case log-probabilities, ids and the shards of weight and bias."""
+    """For each case log-probabilities, ids, log-probabilities of all classes, and the shards of weight and bias."""
     rank, results = 0 if group is None else dist.get_rank(group), []
     for case in cases:
         output = case.build(group)
-        found = output.top_k(case.hidden(rank).requires_grad_(), case.k, case.forbidden)
+        hidden = case.hidden(rank).requires_grad_()
+        found = (*output.top_k(hidden, case.k, case.forbidden), output.log_probabilities(hidden, case.forbidden))
         weight = output.table.weight.detach()
         results.append(
             (*found, weight, torch.zeros(len(weight), 1) if output.bias is None else output.bias.weight.detach())
@@ -51,14 +52,16 @@ def choose(group: dist.ProcessGroup | None, cases: list[Case]) -> list[tuple[Ten
 
 
 def compare(case: Case, results: list[tuple[Tensor, ...]]) -> None:
-    weight = assemble([result[2] for result in results], case.layout)[: case.num_classes]
-    bias = assemble([result[3] for result in results], case.layout)[: case.num_classes, 0]
+    weight = assemble([result[3] for result in results], case.layout)[: case.num_classes]
+    bias = assemble([result[4] for result in results], case.layout)[: case.num_classes, 0]
     width = min(case.k, len(weight) - len(set(case.forbidden)))
-    for rank, (log_probabilities, ids, *_) in enumerate(results):
+    for rank, (log_probabilities, ids, of_all, *_) in enumerate(results):
         hidden = case.hidden(rank)
         logits = (hidden @ weight.t() + bias).index_fill(
             -1, torch.tensor(case.forbidden, dtype=torch.int64), -torch.inf
         )
+        torch.testing.assert_close(of_all, logits.log_softmax(dim=-1), rtol=0, atol=1e-9)
+        assert not of_all.requires_grad
         expected, expected_ids = logits.log_softmax(dim=-1).topk(width, dim=-1)
         assert log_probabilities.shape == ids.shape == (*hidden.shape[:-1], case.k)
         assert not log_probabilities.requires_grad

@@ -1,0 +1,41 @@
+"""How a user wants runs to translate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dist_s2s.translation.sampling import Sampling
+from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.unknown_words import check_replaceable
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """How runs translate.
+
+    Attributes:
+        beam_size, replace_unknown, sampling: as of SearchOptions.
+        length_factor, extra_length: likewise; None: as each run says.
+        others: more attributes of SearchOptions, by name; those that are not there are as each run says.
+    """
+
+    beam_size: int
+    length_factor: float | None
+    extra_length: int | None
+    replace_unknown: bool = False
+    others: Mapping[str, int | float] = field(default_factory=dict)
+    sampling: Sampling | None = None
+
+    def options(self, translator: Translator) -> SearchOptions:
+        """Return the settings of a run's search, or of its samples. Calls no collectives.
+
+        Raises:
+            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
+        """
+        if self.replace_unknown:
+            check_replaceable(translator)
+        options = SearchOptions.of(translator.config, self.beam_size)
+        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
+        options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling)
+        translator.check(options)
+        return options

@@ -95,6 +95,7 @@ def test_rows_as_words_are_the_same_rows(dim: int) -> None:
 
 def test_an_engine_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "_ENGINE", torch.backends.quantized.supported_engines[0])
-    monkeypatch.setattr(int8, "_pack", lambda codes, scale: lambda input_NI: input_NI.sum(-1, keepdim=True))
+    monkeypatch.setattr(int8, "_pack", lambda codes, scale: None)
+    monkeypatch.setattr(int8, "_multiply", lambda input_NI, packed: input_NI.sum(-1, keepdim=True))
     assert str(why_not_int8()).endswith(" computes something else here")
     why_not_int8.cache_clear()

@@ -16,8 +16,8 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 class OutputLayer(Protocol):
     """From decoder states to losses and tokens.
 
-    The losses take the model's states [B, T, H], ``best_tokens`` and ``given_tokens`` take what ``layer`` makes of
-    them. These six are collective unless the layer is replicated: all ranks must call them.
+    The losses take the model's states [B, T, H], ``best_tokens``, ``given_tokens`` and ``log_probabilities`` take what
+    ``layer`` makes of them. These seven are collective unless the layer is replicated: all ranks must call them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -68,7 +68,7 @@ class OutputLayer(Protocol):
     def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what turns the model's states [N, H] into logits [N, U] of these classes, int64 [U], on this rank.
 
-        It is as things are now: later updates are not seen. Ranks may have different numbers of ids.
+        It has the weights of now: later updates are not seen. Ranks may have different numbers of ids.
         """
 
     def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
@@ -78,4 +78,10 @@ class OutputLayer(Protocol):
         """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
 
         Forbidden ones have no probability, which is that of the others.
+        """
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
+
+        Forbidden ones have -inf, and their probability is that of the others.
         """

@@ -100,9 +100,10 @@ def _write_run(arguments: argparse.Namespace) -> int:
             checkpoint = export_shortlist(arguments.run, arguments.output, shortlist, ranks)
             print(f"{checkpoint} with a shortlist in {arguments.output}")
             return 0
+        more = "" if shortlist is None else " and a shortlist"
         checkpoint, before, after = export_quantized(arguments.run, arguments.output, ranks, shortlist)
     print(
-        f"{checkpoint} with int8 weights in {arguments.output}: {after / 2**20:,.1f} MiB, where they were "
+        f"{checkpoint} with int8 weights{more} in {arguments.output}: {after / 2**20:,.1f} MiB, where they were "
         f"{before / 2**20:,.1f} MiB of numbers of 32 bits"
     )
     return 0

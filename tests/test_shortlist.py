@@ -185,5 +185,5 @@ def test_the_command_says_what_goes_together(saved_run: Path, listed_int8: Path,
 def test_the_training_data_are_needed(saved_run: Path, tmp_path: Path) -> None:
     saved = read_run(saved_run)
     data = saved.config.data.model_copy(update={"train": str(tmp_path / "gone.tsv")})
-    with pytest.raises(UserError, match=r"gone\.tsv"):
+    with pytest.raises(UserError, match=r"--shortlist reads what the run was trained on: .*gone\.tsv"):
         make_shortlist(saved_run, replace(saved, config=saved.config.model_copy(update={"data": data})), 2, 3, print)

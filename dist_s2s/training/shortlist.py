@@ -29,7 +29,10 @@ def make_shortlist(
     Raises:
         UserError: the training data are no longer there, or are others by now.
     """
-    corpora = _corpora(run_dir, run)
+    try:
+        corpora = _corpora(run_dir, run)
+    except UserError as error:
+        raise UserError(f"--shortlist reads what the run was trained on: {error}") from None
     chosen = choose_examples(corpora)
     count, total = sum(map(len, chosen)), sum(map(len, corpora))
     some = f" of {total:,}" if count < total else ""

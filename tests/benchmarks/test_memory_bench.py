@@ -13,7 +13,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_memory_bench_measures_a_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str], transport: str) -> None:
     file = tmp_path / "memory.json"

@@ -1,6 +1,7 @@
 """What is each of some tricks worth, in scores after the same minutes?
 
-    python benchmarks/ablation_bench.py --config BASE.yaml --tricks tricks.yaml --minutes 20 --folder FOLDER
+    python benchmarks/ablation_bench.py --config configs/multi30k-de-en.yaml --minutes 20 --folder FOLDER \\
+        --tricks benchmarks/tricks/multi30k-de-en.yaml
 
 The file of tricks names each row and the keys that it sets on top of the base:
 
@@ -65,7 +66,7 @@ def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) ->
     summary = run_dir / "summary.json"
     if not summary.exists():
         keys = {"run_dir": str(run_dir), "training.max_minutes": options.minutes, **overrides}
-        flags = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value).strip('"'))]
+        flags = [part for key, value in as_flags(keys).items() for part in (f"--{key}", value)]
         _command("train", "--ranks", options.ranks, "--config", options.config, *flags)
     scores = run_dir / f"scores-beam-{options.beam_size}.json"
     if not scores.exists():
@@ -80,6 +81,11 @@ def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) ->
         "seconds": greedy["seconds"],
         "tokens_per_second": greedy["tokens_per_second"],
     }
+
+
+def as_flags(keys: Overrides) -> dict[str, str]:
+    """Return the keys with their values as a command line has them."""
+    return {key: json.dumps(value).strip('"') for key, value in keys.items()}
 
 
 def in_words(runs: Sequence[Mapping[str, Any]]) -> list[str]:

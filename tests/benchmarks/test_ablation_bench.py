@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 import ablation_bench
+from dist_s2s.config import load_config
+from tests.commands import ROOT
+
+TRICKS = sorted((ROOT / "benchmarks" / "tricks").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -55,3 +59,17 @@ def test_what_is_no_map_of_keys_is_told(tmp_path: Path) -> None:
     tricks.write_text("base:\n")
     with pytest.raises(SystemExit, match="must map names to keys"):
         ablation_bench.read_tricks(tricks)
+
+
+@pytest.mark.parametrize("file", TRICKS, ids=lambda file: file.stem)
+def test_rows_that_are_shipped_go_with_their_configuration(file: Path) -> None:
+    base = load_config(ROOT / "configs" / file.name, {})
+    rows = ablation_bench.read_tricks(file)
+    assert rows.pop("base") == {}
+    for name, keys in rows.items():
+        changed = load_config(ROOT / "configs" / file.name, ablation_bench.as_flags(keys))
+        assert changed != base, name
+
+
+def test_there_are_rows() -> None:
+    assert "multi30k-de-en" in {file.stem for file in TRICKS}

@@ -1,7 +1,8 @@
 """What is each of some tricks worth, in scores after the same minutes?
 
-    python benchmarks/ablation_bench.py --config configs/multi30k-de-en.yaml --minutes 20 --folder FOLDER \\
-        --tricks benchmarks/tricks/multi30k-de-en.yaml
+    python benchmarks/ablation_bench.py --config configs/multi30k-de-en.yaml --tricks FILE --minutes 20 --folder FOLDER
+
+FILE is benchmarks/tricks/multi30k-de-en.yaml, or one like it.
 
 The file of tricks names each row and the keys that it sets on top of the base:
 

@@ -100,7 +100,8 @@ def _multiply(size: int, precision: str) -> float:
 
 def source_tokens_per_target_token(translator: Translator) -> float:
     """Return how many source tokens the training pairs have for each target token, ends counted."""
-    pairs = load_pairs(translator.config.data.train, "train", translator.config.data.columns)
+    data = translator.config.data
+    pairs = load_pairs(data.train, "train", data.columns, data.skip_bad_lines)
     sides: tuple[TextSide, TextSide] = (translator.source, translator.target)
     source, target = (
         sum(map(len, side.encode_all(texts))) + len(texts)

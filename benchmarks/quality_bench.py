@@ -13,6 +13,7 @@ What stands in FOLDER already is not trained again. Nothing else should run on t
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
     config = load_config(options.config, {"run_dir": str(options.folder / "ours")})
+    job = joeynmt_job(config, options)
     options.folder.mkdir(parents=True, exist_ok=True)
-    curves = {"ours": train_ours(config, options), "JoeyNMT": train_joeynmt(config, options)}
+    curves = {"ours": train_ours(config, options), "JoeyNMT": train_joeynmt(job, options)}
     rows = [
         [name, f"{_best(curve):.2f}", *(_cell(curve, score) for score in options.scores)]
         for name, curve in curves.items()
@@ -60,26 +62,35 @@ def train_ours(config: Config, options: argparse.Namespace) -> Curve:
     return [{"minutes": line["minutes"], "bleu": line["valid_bleu"]} for line in lines if "valid_bleu" in line]
 
 
-def train_joeynmt(config: Config, options: argparse.Namespace) -> Curve:
+def train_joeynmt(job: Mapping[str, Any], options: argparse.Namespace) -> Curve:
     """Train JoeyNMT, unless it has been; return the curve of its validations."""
-    folder: Path = options.folder / "joeynmt"
+    folder = Path(job["folder"])
     curve = folder / "curve.jsonl"
-    if not curve.exists():
+    if not curve.exists():  # it is there once all is done
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        job = folder / "job.json"
-        job.write_text(json.dumps(joeynmt_job(config, options, folder)), encoding="utf-8")
-        command = [python_of(JOEYNMT, options.peers_folder), "-W", "ignore", "-m", "training.joeynmt_quality", str(job)]
+        file = folder / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        command = [
+            python_of(JOEYNMT, options.peers_folder),
+            "-W",
+            "ignore",
+            "-m",
+            "training.joeynmt_quality",
+            str(file),
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment_for_programs())
     return [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
 
 
-def joeynmt_job(config: Config, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def joeynmt_job(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Return what JoeyNMT is told; where it has another way, it is asked for ours in its own terms."""
     data, model, training = config.data, config.model, config.training
-    if not (data.train and data.valid and data.target_vocabulary_size):
+    if "phrasebook" in (data.train, data.valid) or data.target_vocabulary_size is None:
         raise SystemExit("quality_bench.py needs data.train, data.valid and data.target_vocabulary_size to be set")
+    folder = (options.folder / "joeynmt").absolute()
     return {
-        "train": str(data.train), "valid": str(data.valid), "folder": str(folder.absolute()), "seed": training.seed,
+        "train": str(data.train), "valid": str(data.valid), "folder": str(folder), "seed": training.seed,
         "minutes": options.peer_minutes, "threads": options.peer_threads, "validate_every": options.peer_validate_every,
         "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
         "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,

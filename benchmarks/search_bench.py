@@ -162,6 +162,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--run and --input go together")
     if (options.quantized is not None or options.others) and options.run is None:
         parser.error("--quantized and --others need --run, with which they are compared")
+    names = ["float32", *["int8"] * (options.quantized is not None), *(folder.name for folder in options.others)]
+    if len(set(names)) < len(names):
+        parser.error(f"two folders would have one name in the table: {', '.join(names)}")
     return options
 
 

@@ -10,6 +10,7 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    given_search,
     open_output,
     positive_int,
     program,
@@ -138,9 +139,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
         raise UserError("give --data FILE: without --run it is not known which pairs the translations belong to")
-    for_runs = next((name for name in ("replace_unknown", "sample", "mbr") if getattr(arguments, name)), None)
-    if for_runs is not None and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
-        raise UserError(f"--{for_runs} is for runs that translate, but here are translations alone: leave it out")
+    for_runs = [name for name in ("replace_unknown", "sample", "mbr") if getattr(arguments, name)]
+    for_runs += given_search(arguments)
+    if for_runs and arguments.hypotheses is not None and not any(map(Path.is_dir, arguments.compare)):
+        raise UserError(f"--{for_runs[0]} is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
 

@@ -14,6 +14,8 @@ from dist_s2s.cli.pairs import add_columns_option, read_pairs
 if TYPE_CHECKING:
     from dist_s2s.config import Config
 
+_NUMBER = 5  # of the worst sentences
+
 
 def main() -> int:
     """Translate sentences and pairs, and write a folder of figures and pictures of them, on any number of ranks."""
@@ -28,11 +30,14 @@ def main() -> int:
     parser.add_argument("--sentence", nargs="+", default=[], metavar="TEXT", help="draw the attention of these")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(
-        "--number", type=positive_int, default=5, metavar="K", help="of the worst sentences to draw (default: 5)"
+        "--number", type=positive_int, metavar="K", help=f"of the worst sentences to draw (default: {_NUMBER})"
     )
     add_search_options(parser)
     arguments = parser.parse_args()
     sentences = _check_sentences(arguments.sentence)
+    of_pairs = next((name for name in ("columns", "number") if getattr(arguments, name) is not None), None)
+    if of_pairs is not None and sentences and arguments.data is None:
+        raise UserError(f"--{of_pairs} is for pairs, but here are sentences alone: give --data too, or leave it out")
     from dist_s2s.analysis.probe_files import check_output, write_probe  # import torch, which --help does not need
     from dist_s2s.analysis.probe_tables import show_probe
     from dist_s2s.analysis.probing import probe
@@ -48,7 +53,7 @@ def main() -> int:
         pairs = ranks.together(lambda: _pairs(arguments, translator.config) if data else [])
         limits = (arguments.length_factor, arguments.extra_length)
         options = SearchChoice(arguments.beam_size, *limits, others=chosen_search(arguments)).options(translator)
-        found = probe(arguments.run, translator, pairs, sentences, options, arguments.number)
+        found = probe(arguments.run, translator, pairs, sentences, options, arguments.number or _NUMBER)
         found.answer.update(run=str(arguments.run), data=data and describe(data), beam_size=options.beam_size)
         warnings = ranks.together(lambda: write_probe(found, arguments.output) if ranks.is_first else [])
         if ranks.is_first:

@@ -30,9 +30,16 @@ def test_files_are_enough(tmp_path: Path) -> None:
     assert config["data"]["train"] == config["data"]["test"] == str(tmp_path / "run.corpus")
     assert (config["model"]["hidden_size"], config["data"]["batch_tokens"]) == (16, 300)
     assert f"report of the run in {run_dir / 'report.html'}" in finished.output
-    again = run("dist_s2s.train", *arguments, "--training.max_steps=4", "--training.report=false")
+    few = ("--training.max_steps=4", "--training.report=false")
+    again = run("dist_s2s.train", pairs, f"--run_dir={run_dir}", *few)  # what was set is remembered
+    assert f"what is not set is as in {run_dir / 'config.yaml'}" in again.output
+    assert "chosen, because" not in again.output
     assert "going on from" in again.output
     assert "finished at step 4" in again.output
+    tuned = run("dist_s2s.train", pairs, f"--run_dir={tmp_path / 'tuned'}", f"--training.init_from={run_dir}", *few)
+    assert f"encoding and model are as in {run_dir}" in tuned.output
+    assert "data.batch_tokens = 300" in tuned.output
+    assert "finished at step 4" in tuned.output
     finished = run("dist_s2s.train", tmp_path / "run.corpus", *SMALL, f"--run_dir={tmp_path / 'other'}", status=2)
     assert "run.corpus is a prepared corpus: train on it with --data.train" in finished.errors[0]
 
@@ -57,6 +64,11 @@ def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
         ),
         ((pairs, "--data.train=x"), "is to be trained on, but data.train or data.stream is set too: leave out one"),
         ((pairs, "--minutes=soon"), "training.max_minutes"),
+        ((pairs, "--data.vocabulary=keep", "--training.init_from=x"), "keep needs pairs that are split already"),
+        (
+            (pairs, "--data.joint_vocabulary=true", "--model.embedding_dim=8"),
+            "data.joint_vocabulary needs data.source_tokenizer = data.target_tokenizer, but they are 'characters'",
+        ),
         ((pairs, "--minuets=3"), "unknown key minuets on the command line"),
     ):
         finished = run("dist_s2s.train", *arguments, f"--run_dir={tmp_path / 'run'}", status=2)

@@ -4,7 +4,7 @@
 
 JOB is a JSON file: train, valid (TSV files), folder, minutes, threads, validate_every, and what ``settings`` reads. It
 learns a joint sentencepiece BPE, writes JoeyNMT's configuration, and trains as `joeynmt train` does, until the minutes
-are over, validations included. Each validation adds a line to curve.jsonl in the folder.
+are over, validations included. In the end each validation is a line of curve.jsonl in the folder.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -123,7 +123,9 @@ def main(job_file: str) -> None:
     folder = Path(job["folder"])
     (folder / "model").mkdir(parents=True)
     write_corpus(job, folder)
-    train(settings(job, folder), job["minutes"], folder / "curve.jsonl")
+    unfinished = folder / "curve.partial"
+    train(settings(job, folder), job["minutes"], unfinished)
+    unfinished.rename(folder / "curve.jsonl")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
         "--coverage_penalty",
         type=number_from_zero,
         metavar="BETA",
-        help="scores are lower the less attention source tokens get, BETA times so (default: 0)",
+        help="with a beam: scores are lower the less attention source tokens get, BETA times so (default: 0)",
     )
     parser.add_argument("--min_length", type=positive_int, metavar="N", help="a translation has at least N tokens")
     parser.add_argument(
@@ -121,6 +121,14 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
         dest="shortlist",
         help="choose from all target tokens, also with a run that export --shortlist has written",
     )
+
+
+def given_search(arguments: argparse.Namespace) -> list[str]:
+    """Return the names of the options of ``add_search_options`` that are given."""
+    names = ["length_factor", "extra_length", *RANKING_OPTIONS]
+    given = ["beam_size"] * (arguments.beam_size > 1)
+    given += [name for name in names if getattr(arguments, name) is not None]
+    return ["no_shortlist" if name == "shortlist" else name for name in given]
 
 
 def chosen_search(arguments: argparse.Namespace) -> dict[str, int | float]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_s2s import UserError
+from dist_s2s import UserError, counted
 from dist_s2s.cli.sentences import read_lines
+from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from dist_s2s.translation.search_options import SearchOptions
     from dist_s2s.translation.terms import Terms
     from dist_s2s.translation.translator import Translator
-
-_LINES_NAMED = 5
 
 
 def add_demand_options(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +90,7 @@ class Wanted:
             begin += len(group)
         if self.prefixes is not None and len(self.prefixes) != begin:
             raise UserError(
-                f"{self.prefix_file} has {_lines(len(self.prefixes))}, but {name} has {_lines(begin)}: each line needs "
+                f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has {counted(begin, 'line')}: each line needs "
                 "a prefix, which may be empty"
             )
 
@@ -143,12 +142,12 @@ class Wanted:
     def tell(self, is_first: bool, lines: int) -> None:
         """Write a warning for terms that could not be met, if this is the first rank."""
         if is_first and self.lacking:
-            numbers = ", ".join(str(number) for number, _ in self.lacking[:_LINES_NAMED])
-            more = ", ..." if len(self.lacking) > _LINES_NAMED else ""
+            count = sum(count for _, count in self.lacking)
             print(
-                f"warning: {len(self.lacking):,} of {lines:,} translations lack "
-                f"{sum(count for _, count in self.lacking):,} of their terms: lines {numbers}{more}; a larger "
-                "--beam_size or --extra_length may find them",
+                f"warning: {len(self.lacking):,} of {counted(lines, 'translation')} "
+                f"{'lacks' if len(self.lacking) == 1 else 'lack'} {counted(count, 'term')}: "
+                f"{named_lines([number for number, _ in self.lacking])}; a larger --beam_size or --extra_length may find "
+                "more",
                 file=sys.stderr,
             )
 
@@ -186,7 +185,3 @@ def _check_known(text: str, target: "TextSide", where: str) -> None:
         raise UserError(
             f"{where}: the target vocabulary lacks {token!r}, so no translation can contain it; use other words"
         )
-
-
-def _lines(count: int) -> str:
-    return f"{count:,} line" if count == 1 else f"{count:,} lines"

@@ -14,7 +14,7 @@ def name_run(inputs: Sequence[str], config_file: Path | None, overrides: Mapping
         UserError: if there is a data.train too, or an input that is not there.
     """
     config = load_config(config_file, dict(overrides))
-    if "train" in config.data.model_fields_set or "stream" in config.data.model_fields_set:
+    if "train" in config.data.model_fields_set or config.data.stream is not None:
         raise UserError(f"{inputs[0]} is to be trained on, but data.train or data.stream is set too: leave out one")
     for each in inputs:
         for name in each.split(","):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dist_s2s.translation.sampling import Sampling
 
 _SHAPES = ("temperature", "top_k", "top_p", "seed")
-_OF_SEARCHES = (*RANKING_OPTIONS, "prefix", "terms")
+_OF_SEARCHES = (*(name for name in RANKING_OPTIONS if name != "shortlist"), "prefix", "terms")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:

@@ -102,19 +102,20 @@ class Counts:
             print(
                 f"warning: {len(self.in_pieces):,} of {counted(self.lines, 'line')} {_has(self.in_pieces)} more than "
                 f"{counted(self.max_source_tokens, 'token')} and {_was(self.in_pieces)} translated in pieces: "
-                f"{_named(self.in_pieces)}; see --max_source_tokens",
+                f"{named_lines(self.in_pieces)}; see --max_source_tokens",
                 file=sys.stderr,
             )
         if is_first and self.cut:
             print(
                 f"warning: {len(self.cut):,} of {counted(self.lines, 'translation')} reached the longest length "
-                f"({self.longest}) and {_was(self.cut)} cut there: {_named(self.cut)}; --length_factor and "
+                f"({self.longest}) and {_was(self.cut)} cut there: {named_lines(self.cut)}; --length_factor and "
                 "--extra_length allow more",
                 file=sys.stderr,
             )
 
 
-def _named(lines: Sequence[int]) -> str:
+def named_lines(lines: Sequence[int]) -> str:
+    """Return the numbers of some lines as a message has them: a few, if they are many."""
     return (
         f"line{'s' * (len(lines) != 1)} "
         + ", ".join(map(str, lines[:_LINES_NAMED]))

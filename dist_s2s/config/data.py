@@ -136,7 +136,7 @@ class DataConfig(Section):
         if self.bpe_dropout > 0 and "bpe" not in (self.source_tokenizer, self.target_tokenizer):
             raise ValueError(
                 "data.bpe_dropout needs data.source_tokenizer or data.target_tokenizer bpe, but they are "
-                f"{self.source_tokenizer} and {self.target_tokenizer}"
+                f"{self.source_tokenizer} and {self.target_tokenizer}; set one of them"
             )
         reserved = len(SPECIALS) + len(self.tags)
         if self.source_vocabulary_size is not None and self.source_vocabulary_size <= reserved:

@@ -51,6 +51,22 @@ def load_config(config_file: Path | None, overrides: Mapping[str, str]) -> Confi
     return config
 
 
+def with_keys(config: Config, updates: Mapping[str, Any]) -> Config:
+    """Return the configuration with some keys set, {full key: value of its type}, checked as a whole.
+
+    Raises:
+        UserError: they do not go with what is set.
+    """
+    nested = config.model_dump(exclude_unset=True)
+    for key, value in updates.items():
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = value
+    try:
+        return Config.model_validate(nested)
+    except ValidationError as error:
+        raise UserError("\n".join(str(each["ctx"]["error"]) for each in error.errors())) from error
+
+
 def _without_replaced_limits(
     in_file: dict[str, tuple[object, str]], overrides: Mapping[str, str]
 ) -> dict[str, tuple[object, str]]:

@@ -15,6 +15,7 @@ from dist_s2s.text.inputs import Pair
 from dist_s2s.translation.bleu_tokenizer import has_spaces
 
 LOOK_PAIRS = 100_000  # of the beginning; what follows is taken to be like them
+SIDES = ("source", "target")
 _FEW_PAIRS = 1_000  # so few that subwords and rare words cannot be learnt
 _MOST_WORDS = 30_000
 
@@ -37,55 +38,68 @@ def choose_encoding(pairs: Sequence[Pair], config: Config) -> list[Choice]:
 
     Args:
         pairs: some of the corpus.
-        config: of what is set; what is chosen goes with it.
+        config: what is set there is not chosen, and what is chosen goes with it.
     """
-    given = config.data.model_fields_set
-    choices = []
-    for name, texts in zip(("source", "target"), zip(*pairs, strict=True), strict=True):
-        if f"{name}_tokenizer" not in given:
-            choices += _choose_tokenizer(name, texts)
-    chosen = {choice.key: choice.value for choice in choices}
-    tokenizers = [
-        chosen.get(f"data.{name}", getattr(config.data, name)) for name in ("source_tokenizer", "target_tokenizer")
-    ]
+    data, texts = config.data, dict(zip(SIDES, zip(*pairs, strict=True), strict=True))
+    choices = [choice for side in SIDES for choice in _choose_tokenizer(side, texts[side], config)]
+    values = {choice.key: choice.value for choice in choices}
+    tokenizers = [values.get(f"data.{side}_tokenizer", getattr(data, f"{side}_tokenizer")) for side in SIDES]
+    sizes = [values.get(f"data.{side}_vocabulary_size", getattr(data, f"{side}_vocabulary_size")) for side in SIDES]
     if not set(tokenizers) & {"bpe", "unigram"} and len(pairs) >= _FEW_PAIRS:
         choices.append(Choice("data.min_frequency", 2, "a token that occurs once teaches nothing about itself"))
-    vectors = config.data.source_vectors or config.data.target_vectors
-    is_joint = config.data.joint_vocabulary
-    if tokenizers == ["bpe", "bpe"] and "joint_vocabulary" not in given and not vectors:
-        choices.append(
-            Choice("data.joint_vocabulary", True, "both sides are cut into subwords, of which they share some")
-        )
-        is_joint = True
-    return choices + _choose_ties(config, is_joint and not vectors)
+    is_joint = data.joint_vocabulary
+    if "joint_vocabulary" not in data.model_fields_set and not _has_vectors(config):
+        is_joint = tokenizers == ["bpe", "bpe"] and sizes[0] == sizes[1]
+        if is_joint:
+            why = "both sides are cut into subwords, of which they share some"
+            choices.append(Choice("data.joint_vocabulary", True, why))
+    return choices + _choose_ties(config, is_joint)
 
 
 def _choose_ties(config: Config, is_joint: bool) -> list[Choice]:
-    """Choose which tables are one, where nothing that is set speaks against it."""
-    model, given = config.model, config.model.model_fields_set
-    choices = []
-    if is_joint:
-        choices.append(Choice("model.tie_source", True, "a token's row learns from both sides"))
-    if model.output in ("auto", "sharded") and not {"readout_size", "tie_embeddings"} & given:
-        choices.append(Choice("model.tie_embeddings", True, "a target token's row is that of the output layer too"))
-        choices.append(Choice("model.scale_embeddings", True, "rows that are small enough for the output layer"))
+    """Choose which tables are one. Rows of word vectors are neither shared with other uses nor scaled."""
+    model, choices = config.model, []
+    is_tied = model.tie_embeddings
+    if not _has_vectors(config):
+        if is_joint:
+            choices.append(Choice("model.tie_source", True, "a token's row learns from both sides"))
+        if "tie_embeddings" not in model.model_fields_set:
+            is_tied = model.output != "replicated" and model.readout_size is None
+            if is_tied:
+                why = "a target token's row is that of the output layer too"
+                choices.append(Choice("model.tie_embeddings", True, why))
+        if is_tied:
+            choices.append(Choice("model.scale_embeddings", True, "rows that are small enough for the output layer"))
+    if is_tied and model.readout_size is not None:
+        choices.append(Choice("model.embedding_dim", model.readout_size, "that of the readout, which tied rows have"))
     if model.attention != "none":
         choices.append(Choice("model.lexical", True, "rare words are translated by those that attention looks at"))
     return choices
 
 
-def _choose_tokenizer(name: str, texts: Sequence[str]) -> list[Choice]:
-    key = f"data.{name}_tokenizer"
+def _has_vectors(config: Config) -> bool:
+    return bool(config.data.source_vectors or config.data.target_vectors)
+
+
+def _choose_tokenizer(side: str, texts: Sequence[str], config: Config) -> list[Choice]:
+    key, given = f"data.{side}_tokenizer", config.data.model_fields_set
+    if f"{side}_tokenizer" in given:
+        return []
+    [other] = set(SIDES) - {side}
+    if config.data.joint_vocabulary and f"{other}_tokenizer" in given:
+        return [Choice(key, getattr(config.data, f"{other}_tokenizer"), "one vocabulary is cut in one way")]
     if not has_spaces(texts):
         return [Choice(key, "characters", "its script has no spaces between words")]
+    if getattr(config.data, f"{side}_vectors"):
+        return [Choice(key, "words", "the vectors are of words")]
     if len(texts) < _FEW_PAIRS:
         return [Choice(key, "words", "there are few pairs")]
     if find_spec("sentencepiece") is not None:
         return [Choice(key, "bpe", "rare words are spelt in subwords")]
-    return [
-        Choice(key, "words", "subwords, which translate better, need pip install 'dist-s2s[subwords]'"),
-        Choice(f"data.{name}_vocabulary_size", _MOST_WORDS, "rarer words become <unk>"),
-    ]
+    choices = [Choice(key, "words", "subwords, which translate better, need pip install 'dist-s2s[subwords]'")]
+    if f"{side}_vocabulary_size" not in given:
+        choices.append(Choice(f"data.{side}_vocabulary_size", _MOST_WORDS, "rarer words become <unk>"))
+    return choices
 
 
 def choose_sizes(num_pairs: int, target_tokens: int, device: str) -> list[Choice]:

@@ -30,7 +30,9 @@ Progress = Callable[[str, int, int | None], None]  # what is being done; how man
 _PLAN = "plan.json"
 
 
-def prepare_corpus(plan: Plan, folder: Path, workers: int, progress: Progress) -> tuple[dict[str, Any], bool]:
+def prepare_corpus(
+    plan: Plan, folder: Path, workers: int, progress: Progress, option: str = "--output"
+) -> tuple[dict[str, Any], bool]:
     """Write a prepared corpus; return its manifest, and whether there was anything left to do.
 
     A preparation that was ended goes on where it was. The manifest comes last: without it nothing is taken for a
@@ -41,6 +43,7 @@ def prepare_corpus(plan: Plan, folder: Path, workers: int, progress: Progress) -
         folder: where; made if it does not exist.
         workers: processes; the result does not depend on it.
         progress: called as the work goes on.
+        option: what names the folder on the command line.
 
     Raises:
         UserError: the inputs cannot be read, or the folder holds something else.
@@ -54,16 +57,16 @@ def prepare_corpus(plan: Plan, folder: Path, workers: int, progress: Progress) -
         )
         if changed:
             raise UserError(
-                f"{folder} holds a corpus that was prepared otherwise ({'; '.join(changed)}): give another --output"
+                f"{folder} holds a corpus that was prepared otherwise ({'; '.join(changed)}): give another {option}"
             )
         check_sums(folder, manifest)
         shutil.rmtree(folder / WORK, ignore_errors=True)  # of one that was killed at its very end
         return manifest, False
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give a folder as --output")
+        raise UserError(f"{folder} is a file: give a folder as {option}")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / WORK).is_dir():
-        raise UserError(f"{folder} holds something else: give a new or an empty folder as --output")
-    with RunLock(folder / WORK, "--output"):
+        raise UserError(f"{folder} holds something else: give a new or an empty folder as {option}")
+    with RunLock(folder / WORK, option):
         _begin(folder / WORK, {"settings": plan.settings(), "files": files})
         try:
             manifest = _Preparation(plan, folder, workers, progress).run(files)

@@ -9,7 +9,7 @@ What is checked when:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.config.data import ENCODING_KEYS, DataConfig
+from dist_s2s.config.loading import with_keys
 from dist_s2s.config.values import as_text
 from dist_s2s.preparation.plan import FORMAT
 from dist_s2s.storage.durable_files import read_checked_json, sha256_of
@@ -89,17 +90,11 @@ class PreparedCorpus:
 
     def check_fits(self, config: Config) -> None:
         """Raise UserError if the configuration makes other ids of a text than the corpus has."""
-        there, here = self._manifest["settings"], config.data.model_dump(mode="json")
-        keys = [key for key in ENCODING_KEYS if there["data"].get(key) != here[key]]
-        changed = [f"data.{key}: {as_text(there['data'].get(key))} there, {as_text(here[key])} here" for key in keys]
+        there = self._manifest["settings"]
+        _check_same(self.folder, config.data, there["data"], ENCODING_KEYS)
         for name, settings in zip(("source", "target"), side_settings(config), strict=True):
-            if not changed and there[name] != json.loads(json.dumps(asdict(settings))):
-                changed.append(f"how the {name} side is built")
-        if changed:
-            raise UserError(
-                f"{self.folder} was prepared with other settings ({'; '.join(changed)}): leave these keys out, which "
-                "takes those of the corpus, or prepare it again"
-            )
+            if there[name] != json.loads(json.dumps(asdict(settings))):
+                raise _other_settings(self.folder, [f"how the {name} side is built"])
 
     def check_side(self, name: str, side: TextSide) -> None:
         """Raise UserError unless side `name`, "source" or "target", is the one that the corpus was encoded with."""
@@ -134,6 +129,26 @@ def adopt(config: Config) -> Config:
     if not is_prepared(data.train):
         return config
     there = read_manifest(Path(data.train))["settings"]["data"]
+    _check_same(Path(data.train), data, there, [key for key in ENCODING_KEYS if key in data.model_fields_set])
     updates = {key: there[key] for key in ENCODING_KEYS if key in there and key not in data.model_fields_set}
     updates |= {split: data.train for split in ("valid", "test") if split not in data.model_fields_set}
-    return config.model_copy(update={"data": DataConfig.model_validate(data.model_dump(exclude_unset=True) | updates)})
+    return with_keys(config, {f"data.{key}": value for key, value in updates.items()})
+
+
+def _check_same(folder: Path, data: DataConfig, there: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise UserError unless some keys are as a corpus was prepared with."""
+    here = data.model_dump(mode="json")
+    changed = [
+        f"data.{key}: {as_text(there.get(key))} there, {as_text(here[key])} here"
+        for key in keys
+        if there.get(key) != here[key]
+    ]
+    if changed:
+        raise _other_settings(folder, changed)
+
+
+def _other_settings(folder: Path, changed: Sequence[str]) -> UserError:
+    return UserError(
+        f"{folder} was prepared with other settings ({'; '.join(changed)}): leave these keys out, which takes those of "
+        "the corpus, or prepare it again"
+    )

@@ -58,13 +58,17 @@ class Translator:
         self.others: Sequence[Translator] = ()
         torch.manual_seed(config.training.seed)
         num_classes, model = target.vocabulary.num_ids, config.model
+        small = model.embedding_dim**-0.5  # for rows that are multiplied by its inverse, or used as output too
+        source_std = small if model.scale_embeddings else 1.0
+        target_std = small if model.scale_embeddings or model.tie_embeddings else 1.0
         source_table = None
         if not model.tie_source:
             num_ids = source.vocabulary.num_ids
-            source_table = make_table(config, num_ids, model.embedding_dim, ranks, quantized=quantized)
-        tied_std = model.embedding_dim**-0.5 if model.tie_embeddings else 1.0  # its other use is as output
+            source_table = make_table(
+                config, num_ids, model.embedding_dim, ranks, init_std=source_std, quantized=quantized
+            )
         self.target_table = make_table(
-            config, num_classes, model.embedding_dim, ranks, init_std=tied_std, quantized=quantized
+            config, num_classes, model.embedding_dim, ranks, init_std=target_std, quantized=quantized
         )
         self.source_table = self.target_table if source_table is None else source_table
         device = torch.device("meta") if quantized else ranks.device

@@ -3,9 +3,12 @@
 import pytest
 
 from dist_s2s.config import Config
+from dist_s2s.config.loading import with_keys
 from dist_s2s.preparation.choosing import Choice, choose_encoding, choose_sizes, unset
+from dist_s2s.text.inputs import Pair
 
 CHINESE = [("我喜欢喝茶。", "I like to drink tea.")]
+TIES = ("model.tie_source", "model.tie_embeddings", "model.scale_embeddings")
 ENGLISH = [("der Tee", "the tea")] * 1000
 
 
@@ -51,7 +54,9 @@ def test_two_sides_of_subwords_share_a_vocabulary_and_a_table() -> None:
     [
         ({"data": {"joint_vocabulary": False}}, {"data.joint_vocabulary", "model.tie_source"}),
         ({"data": {"source_tokenizer": "words"}}, {"data.joint_vocabulary", "model.tie_source"}),
-        ({"data": {"source_vectors": "a.vec"}}, {"data.joint_vocabulary", "model.tie_source"}),
+        ({"data": {"source_vocabulary_size": 900}}, {"data.joint_vocabulary", "model.tie_source"}),
+        ({"data": {"source_vectors": "a.vec"}}, {"data.joint_vocabulary", *TIES}),
+        ({"data": {"target_vectors": "a.vec"}}, {"data.joint_vocabulary", *TIES}),
         ({"model": {"output": "replicated"}}, {"model.tie_embeddings", "model.scale_embeddings"}),
         ({"model": {"readout_size": 64}}, {"model.tie_embeddings", "model.scale_embeddings"}),
         ({"model": {"tie_embeddings": False}}, {"model.tie_embeddings", "model.scale_embeddings"}),
@@ -67,6 +72,36 @@ def test_what_goes_against_what_is_set_is_not_chosen(given: dict[str, dict[str, 
         section, _, key = choice.key.partition(".")
         joined.setdefault(section, {}).setdefault(key, choice.value)
     config(**joined)  # is valid as a whole
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": {"joint_vocabulary": True, "target_tokenizer": "characters", "source_tokenizer": "characters"}},
+        {"data": {"joint_vocabulary": True, "source_vocabulary_size": 900, "target_vocabulary_size": 900}},
+        {"model": {"tie_embeddings": True, "readout_size": 128, "embedding_dim": 128}},
+    ],
+)
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("pairs", [ENGLISH, ENGLISH[:9]])
+def test_choices_go_with_what_is_set(
+    given: dict[str, dict[str, object]], installed: bool, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dist_s2s.preparation.choosing.find_spec", lambda _: object() if installed else None)
+    set_here = config(**given)
+    choices = choose_encoding(pairs, set_here)
+    there = {f"{section}.{key}" for section, some in given.items() for key in some}
+    with_keys(set_here, {choice.key: choice.value for choice in choices if choice.key not in there})
+
+
+def test_a_side_that_begins_with_vectors_keeps_its_words() -> None:
+    chosen = values(choose_encoding(ENGLISH, config(data={"target_vectors": "a.vec"})))
+    assert (chosen["data.source_tokenizer"], chosen["data.target_tokenizer"]) == ("bpe", "words")
+
+
+def test_tied_rows_have_the_size_of_the_readout() -> None:
+    given = Config.model_validate({"model": {"tie_embeddings": True, "readout_size": 128}})
+    assert values(choose_encoding(ENGLISH, given))["model.embedding_dim"] == 128
 
 
 def test_sizes_grow_with_the_data() -> None:

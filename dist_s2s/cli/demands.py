@@ -90,8 +90,8 @@ class Wanted:
             begin += len(group)
         if self.prefixes is not None and len(self.prefixes) != begin:
             raise UserError(
-                f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has {counted(begin, 'line')}: each line needs "
-                "a prefix, which may be empty"
+                f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has {counted(begin, 'line')}: "
+                "each line needs a prefix, which may be empty"
             )
 
     def _fault(
@@ -146,8 +146,8 @@ class Wanted:
             print(
                 f"warning: {len(self.lacking):,} of {counted(lines, 'translation')} "
                 f"{'lacks' if len(self.lacking) == 1 else 'lack'} {counted(count, 'term')}: "
-                f"{named_lines([number for number, _ in self.lacking])}; a larger --beam_size or --extra_length may find "
-                "more",
+                f"{named_lines([number for number, _ in self.lacking])}; a larger --beam_size or --extra_length may "
+                "find more",
                 file=sys.stderr,
             )
 

@@ -91,6 +91,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--run",
         type=Path,
         nargs="+",
+        action="extend",
         help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
     )
     parser.add_argument(

@@ -57,6 +57,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--run",
         type=Path,
         nargs="+",
+        action="extend",
         required=True,
         help="run directory, or a checkpoint in one; of several the mean of their probabilities counts",
     )

@@ -86,6 +86,15 @@ def number_from_zero(text: str) -> float:
     return value
 
 
+def _exponent(text: str) -> float:
+    from dist_s2s.config.values import MOST_LENGTH_PENALTY
+
+    value = number_from_zero(text)
+    if value > MOST_LENGTH_PENALTY:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_LENGTH_PENALTY:g}, but is {text}")
+    return value
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add how translations are searched for."""
     parser.add_argument("--beam_size", type=positive_int, default=1, help="1 (default): greedy search")
@@ -99,7 +108,7 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
     """Add what makes one translation better than another, and what none may do."""
     parser.add_argument(
         "--length_penalty",
-        type=number_from_zero,
+        type=_exponent,
         metavar="ALPHA",
         help="scores are log-probabilities divided by length**ALPHA: 1: for a token; 0: for the whole (default: as in "
         "the run)",

@@ -90,8 +90,8 @@ class Wanted:
             begin += len(group)
         if self.prefixes is not None and len(self.prefixes) != begin:
             raise UserError(
-                f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has {counted(begin, 'line')}: "
-                "each line needs a prefix, which may be empty"
+                f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has "
+                f"{counted(begin, 'line')}: each line needs a prefix, which may be empty"
             )
 
     def _fault(
@@ -160,21 +160,21 @@ def _read_prefixes(path: Path, target: "TextSide") -> list[list[int]]:
 
 
 def _read_terms(path: Path, translator: "Translator") -> "Terms":
-    from dist_s2s.translation.terms import Terms, tokens_of
+    from dist_s2s.translation.terms import Terms, phrase_ids, plain
 
-    pairs, seen = list[tuple[list[str], list[int]]](), dict[tuple[str, ...], int]()
+    pairs, seen = list[tuple[str, list[int]]](), dict[str, int]()
     for number, line in enumerate(read_lines(path), 1):
         if not line:
             continue
         where, phrases = f"{path} line {number}", [phrase.strip() for phrase in line.split("\t")]
-        if len(phrases) != 2 or not all(phrases):
+        source = plain(phrases[0], translator.source)
+        ids = phrase_ids(phrases[-1], translator.target)
+        if len(phrases) != 2 or not source or not ids:
             raise UserError(f"{where} is no term: expected SOURCE<TAB>TARGET, and neither of them empty; mend it")
-        source, target = phrases
-        _check_known(target, translator.target, where)
-        tokens = tokens_of(source, translator.source)
-        if seen.setdefault(tuple(tokens), number) != number:
-            raise UserError(f"{where} has the source phrase of line {seen[tuple(tokens)]} again; leave one of them")
-        pairs.append((tokens, translator.target.encode(target)))
+        _check_known(phrases[1], translator.target, where)
+        if seen.setdefault(source, number) != number:
+            raise UserError(f"{where} has the source phrase of line {seen[source]} again; leave one of them")
+        pairs.append((source, ids))
     return Terms.of(pairs)
 
 

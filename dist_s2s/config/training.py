@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dist_s2s.config.values import (
+    MOST_LENGTH_PENALTY,
     OptionalFloat,
     OptionalInt,
     OptionalPath,
@@ -133,7 +134,7 @@ class TranslationConfig(Section):
     length_penalty: float = Field(
         default=1.0,
         ge=0,
-        allow_inf_nan=False,
+        le=MOST_LENGTH_PENALTY,
         description="hypotheses of a beam are ranked by log-probability / length**length_penalty; raise it if "
         "translations are too short",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_TRACED_STEPS = 100
+MOST_LENGTH_PENALTY = 10.0  # lengths to this power are still numbers
 
 
 def none_from_text(value: object) -> object:

@@ -101,5 +101,5 @@ def mean_of_probabilities(log_probabilities: Sequence[Tensor]) -> Tensor:
     It has the most precise of their dtypes.
     """
     dtype = reduce(torch.promote_types, (each.dtype for each in log_probabilities))
-    stacked = torch.stack([each.to(dtype) for each in log_probabilities])
-    return stacked.logsumexp(0).sub_(math.log(len(stacked)))
+    sums = reduce(torch.logaddexp, (each.to(dtype) for each in log_probabilities))
+    return sums - math.log(len(log_probabilities))

@@ -104,7 +104,8 @@ def likeliest(log_probabilities_NV: Tensor, options: SamplingOptions) -> tuple[T
     best_NC, ids_NC = log_probabilities_NV, torch.arange(size, device=log_probabilities_NV.device).expand(1, -1)
     if options.top_k is not None and options.top_k < size:
         best_NC, ids_NC = log_probabilities_NV.topk(options.top_k, dim=1)
-    return best_NC.double().div_(options.temperature).softmax(dim=1), ids_NC.expand_as(best_NC)
+    below_NC = best_NC.double() - best_NC.amax(dim=1, keepdim=True)  # or else a low temperature could make all -inf
+    return below_NC.div_(options.temperature).softmax(dim=1), ids_NC.expand_as(best_NC)
 
 
 def first_in_nucleus(probabilities_NC: Tensor, exponentials_NC: Tensor, top_p: float) -> Tensor:

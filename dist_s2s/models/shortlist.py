@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple
 import torch
 from torch import Tensor
 
-from dist_s2s.models.output import best_of_logits
+from dist_s2s.models.output import best_of_logits, log_probabilities
 from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncodingT, StateT
 
 # Shapes: B sentences, N rows, U tokens that any sentence lists, L tokens of the longest list, H states, E
@@ -87,7 +87,7 @@ class ListedModel(Generic[EncodingT, StateT]):
 
     def given_tokens(self, outputs_NL: Tensor, ids_NM: Tensor) -> Tensor:
         """Return the log-probabilities [N, M] of given tokens for the rows of the last step; -inf of others' tokens."""
-        log_probabilities_NL = outputs_NL.to(torch.promote_types(outputs_NL.dtype, torch.float32)).log_softmax(dim=1)
+        log_probabilities_NL = log_probabilities(outputs_NL, ())
         places_NM = torch.searchsorted(self._lists.ids_U, ids_NM).clamp_(max=len(self._lists.ids_U) - 1)
         is_it_NML = self._places_NL[:, None, :] == places_NM[:, :, None]
         is_it_NML &= (self._lists.ids_U[places_NM] == ids_NM)[:, :, None]

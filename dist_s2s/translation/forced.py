@@ -41,7 +41,7 @@ class ForcedScore:
 
     @property
     def mean(self) -> float:
-        """That divided by its tokens and the end, which is how a search ranks its hypotheses."""
+        """That divided by its tokens and the end, a search's score with a length penalty of 1."""
         return self.total / len(self.log_probabilities)
 
 

@@ -59,7 +59,7 @@ def load_saved(run: SavedRun, name: Path, ranks: Ranks) -> Translator:
 
 def _shortlist(run: SavedRun) -> Shortlist | None:
     """Return the shortlist that the run of a checkpoint has, if any."""
-    path = run.checkpoint.resolve().parent.parent / SHORTLIST
+    path = run.checkpoint.absolute().parent.parent / SHORTLIST
     return Shortlist.load(path, run.source, run.target) if path.exists() else None
 
 
@@ -80,7 +80,7 @@ def read_run(run_dir: Path) -> SavedRun:
 
 def run_of(path: Path) -> Path:
     """Return the run of a checkpoint, RUN/checkpoints/step-N; of a run itself."""
-    return path.resolve().parent.parent if (path / MANIFEST).is_file() else path
+    return path.absolute().parent.parent if (path / MANIFEST).is_file() else path
 
 
 def read_run_or_checkpoint(path: Path) -> SavedRun:

@@ -62,7 +62,9 @@ def _difference(side: TextSide, expected: TextSide) -> str | None:
     for number, (mine, other) in enumerate(zip(here, there, strict=True)):
         if mine != other:
             return f"its token {number:,} is {mine!r}, not {other!r}"
-    if side.files("") != expected.files(""):
+    if side.vocabulary.num_ids != expected.vocabulary.num_ids:
+        return f"its vocabulary has room for {side.vocabulary.num_ids:,} tokens, not {expected.vocabulary.num_ids:,}"
+    if getattr(side.tokenizer, "model", None) != getattr(expected.tokenizer, "model", None):
         return "its subwords are cut by another model"
     if side.normalization != expected.normalization:
         return f"its Unicode form is {side.normalization}, not {expected.normalization}"

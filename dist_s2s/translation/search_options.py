@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.config import Config
+from dist_s2s.config.values import MOST_LENGTH_PENALTY
 from dist_s2s.models import Ranking, Rules
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 from dist_s2s.translation.sampling import Sampling
@@ -54,6 +55,8 @@ class SearchOptions:
         for name in ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, but is {getattr(self, name)}")
+        if self.length_penalty > MOST_LENGTH_PENALTY:
+            raise ValueError(f"length_penalty must be at most {MOST_LENGTH_PENALTY:g}, but is {self.length_penalty}")
 
     @classmethod
     def of(cls, config: Config, beam_size: int = 1) -> Self:

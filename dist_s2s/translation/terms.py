@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dist_s2s.models import Demand
 from dist_s2s.text.normalization import normalize
 from dist_s2s.text.side import TextSide
+from dist_s2s.text.tokenizers.spaces import SPACE, is_unspaced
 
 Phrase = tuple[int, ...]
 
@@ -16,28 +17,49 @@ class Terms:
     """Phrases of the source, each with the one that its translation must contain.
 
     Attributes:
-        by_first: tokens of source phrases and ids of target phrases, by the first token of the former.
+        by_first: source phrases and ids of target phrases, by the first character of the former.
     """
 
-    by_first: dict[str, list[tuple[tuple[str, ...], Phrase]]]
+    by_first: dict[str, list[tuple[str, Phrase]]]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[Sequence[str], Sequence[int]]]) -> "Terms":
-        """Return terms from tokens of source phrases and ids of target phrases, none of them empty."""
+    def of(cls, pairs: Iterable[tuple[str, Sequence[int]]]) -> "Terms":
+        """Return terms from source phrases of ``plain`` and ids of target phrases, none of them empty."""
         by_first = defaultdict(list)
-        for tokens, ids in pairs:
-            by_first[tokens[0]].append((tuple(tokens), tuple(ids)))
+        for phrase, ids in pairs:
+            by_first[phrase[0]].append((phrase, tuple(ids)))
         return cls(dict(by_first))
 
-    def phrases_for(self, tokens: Sequence[str]) -> tuple[Phrase, ...]:
-        """Return the target phrases of all source phrases that occur in a sentence, each once."""
-        return tuple(dict.fromkeys(self._occurring(tokens)))
+    def phrases_for(self, text: str) -> tuple[Phrase, ...]:
+        """Return the target phrases of all source phrases that occur in a sentence of ``plain``, each once."""
+        return tuple(dict.fromkeys(self._occurring(text)))
 
-    def _occurring(self, tokens: Sequence[str]) -> Iterator[Phrase]:
-        for place, token in enumerate(tokens):
-            for phrase, target in self.by_first.get(token, ()):
-                if tuple(tokens[place : place + len(phrase)]) == phrase:
+    def _occurring(self, text: str) -> Iterator[Phrase]:
+        for begin, first in enumerate(text):
+            for phrase, target in self.by_first.get(first, ()):
+                end = begin + len(phrase)
+                if text.startswith(phrase, begin) and not _within_word(text, begin) and not _within_word(text, end):
                     yield target
+
+
+def _within_word(text: str, place: int) -> bool:
+    """Tell whether a word of a script with spaces goes on at a place between two characters."""
+    around = text[max(0, place - 1) : place + 1]
+    return 0 < place < len(text) and all(each.isalnum() and not is_unspaced(each) for each in around)
+
+
+def plain(text: str, side: TextSide) -> str:
+    """Return a text as phrases are looked for in it: in the side's Unicode form, without tags, with single spaces."""
+    return " ".join(side.without_tags(normalize(text, side.normalization)).split())
+
+
+def phrase_ids(text: str, side: TextSide) -> list[int]:
+    """Return the ids of a phrase within a sentence: of a script without spaces, subwords without a space before it."""
+    tokens = tokens_of(text, side)
+    if tokens and tokens[0].startswith(SPACE) and is_unspaced(text.lstrip()[:1]):
+        rest = tokens[0].removeprefix(SPACE)
+        tokens[:1] = [rest] * bool(rest) if not rest or rest in side.vocabulary else tokens[:1]
+    return side.vocabulary.encode(tokens)
 
 
 def tokens_of(text: str, side: TextSide) -> list[str]:
@@ -66,7 +88,7 @@ def demands_of(
         [
             Demand(
                 () if place else tuple(prefix),
-                () if terms is None else terms.phrases_for(tokens_of(piece, source)),
+                () if terms is None else terms.phrases_for(plain(piece, source)),
             )
             for place, piece in enumerate(pieces)
         ]

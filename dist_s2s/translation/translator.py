@@ -137,13 +137,16 @@ class Translator:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within: no dropout; afterwards the core is in the mode that it was in, also after an error."""
-        was_training = self.core.training
-        self.core.eval()
+        """Within: no dropout; afterwards models are in the mode that they were in, also after an error."""
+        cores = [each.core for each in (self, *self.others)]
+        were_training = [core.training for core in cores]
+        for core in cores:
+            core.eval()
         try:
             yield
         finally:
-            self.core.train(was_training)
+            for core, was_training in zip(cores, were_training, strict=True):
+                core.train(was_training)
 
     def translate(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.models import Hypothesis
-from dist_s2s.text.normalization import normalize
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
@@ -21,6 +20,7 @@ from dist_s2s.text.vocabulary import UNK
 from dist_s2s.text.whole_words import group_tokens
 from dist_s2s.translation.attention import MOST_ALIGNED, gather_by_number, pair_examples, token_weights
 from dist_s2s.translation.joining import Candidate, Translation, join_texts
+from dist_s2s.translation.terms import tokens_of
 from dist_s2s.translation.translator import Translator
 
 _BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not know
@@ -99,7 +99,7 @@ def words_looked_at(text: str, ids: Sequence[int], weights_TS: Tensor, side: Tex
         weights_TS: of its tokens for those of the source, and more that count for nothing.
         side: of the source.
     """
-    tokens = side.tokenizer.tokenize(side.without_tags(normalize(text, side.normalization)))
+    tokens = tokens_of(text, side)
     groups, weights = group_tokens(tokens, side), weights_TS.double().cpu().numpy()
     weights = weights[:, len(side.encode(text)) - len(tokens) :]  # without those of tags
     for place in (place for place, number in enumerate(ids) if number == UNK):

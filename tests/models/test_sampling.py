@@ -53,7 +53,14 @@ def probabilities(setting: Setting, row: int, limit: int, options: SamplingOptio
     return found | beginnings
 
 
-@pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(temperature=1.7, top_k=3, top_p=0.8)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        SamplingOptions(),
+        SamplingOptions(temperature=1.7),
+        SamplingOptions(temperature=1.7, top_k=3, top_p=0.8),
+    ],
+)
 def test_each_translation_is_drawn_as_often_as_its_probability_says(options: SamplingOptions) -> None:
     """Pearson's chi-square of 4 times 2,000 samples; 14 degrees of freedom at most exceed 45 once in 20,000 times."""
     setting, limits, count = Setting(8, end_bias=1.0), [3, 2, 3, 1], 2000

@@ -29,8 +29,14 @@ class Demand:
 
     @property
     def size(self) -> int:
-        """The tokens that are needed at most."""
-        return len(self.prefix) + sum(map(len, self.phrases))
+        """The tokens that are needed at most: a phrase that another or the prefix contains needs none."""
+        needed = [
+            phrase
+            for phrase in self.phrases
+            if not contains(self.prefix, phrase)
+            and not any(other != phrase and contains(other, phrase) for other in self.phrases)
+        ]
+        return len(self.prefix) + sum(map(len, needed))
 
     @property
     def tokens(self) -> list[int]:
@@ -82,12 +88,13 @@ class Demands:
         """Return how far the hypotheses of a new beam have come."""
         return Banks([demand.phrases for demand in self.of_sentences], beam_size, end_id)
 
-    def sorted(self, found_B: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each sentence with those first that have more phrases, else in their order."""
-        return [
-            sorted(found, key=lambda hypothesis: demand.unmet(hypothesis.ids))
-            for found, demand in zip(found_B, self.of_sentences, strict=True)
-        ]
+    def best(self, found_B: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """Return those hypotheses of each sentence that no other has more phrases than, in their order."""
+        kept = []
+        for found, demand in zip(found_B, self.of_sentences, strict=True):
+            unmet = [demand.unmet(hypothesis.ids) for hypothesis in found]
+            kept.append([each for each, lacks in zip(found, unmet, strict=True) if lacks == min(unmet)])
+        return kept
 
     def add_wanted(
         self, outputs_NX: Tensor, values_NC: Tensor, ids_NC: Tensor, banks: Banks, hypotheses_N: Tensor, length: int

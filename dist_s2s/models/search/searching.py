@@ -82,9 +82,8 @@ def beam_search(
             can still be one of them, and finds what it would have found without that end.
         ranking: what scores are.
         rules: which tokens may not come.
-        demands: what each sentence must have. Of a sentence with phrases, hypotheses with more of them come first, its
-            search ends when one with all has finished and none with all goes on, and of the others those that have not
-            finished are left out.
+        demands: what each sentence must have. Of a sentence with phrases, only hypotheses that no other has
+            more of them than are returned; its search ends when one with all has finished and none with all goes on.
     """
     n_best = beam_size if n_best is None else n_best
     allowed = Allowed(best_tokens, rules, demands, beam_size, end_id)
@@ -113,7 +112,7 @@ def beam_search(
         rows_M[hypotheses_N] = torch.arange(len(hypotheses_N), device=hypotheses_N.device)
         rows_BK = rows_M.view_as(tokens_BK).gather(1, step.parents_BK)
     found_B = hypotheses_of(beam, steps, end_id, max_lengths_B, ranking)
-    return [found[:n_best] for found in (found_B if demands is None else demands.sorted(found_B))]
+    return [found[:n_best] for found in (found_B if demands is None else demands.best(found_B))]
 
 
 class _Carried(NamedTuple, Generic[StateT]):

@@ -67,7 +67,7 @@ def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
         ((pairs, "--data.vocabulary=keep", "--training.init_from=x"), "keep needs pairs that are split already"),
         (
             (pairs, "--data.joint_vocabulary=true", "--model.embedding_dim=8"),
-            "data.joint_vocabulary needs data.source_tokenizer = data.target_tokenizer, but they are 'characters'",
+            "data.joint_vocabulary needs data.source_tokenizer = data.target_tokenizer, but they are characters",
         ),
         ((pairs, "--minuets=3"), "unknown key minuets on the command line"),
     ):

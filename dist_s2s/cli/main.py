@@ -23,7 +23,7 @@ COMMANDS = {
     "report": "write a page of all that is known of a run, to be read without a network",
     "evolution": "show how the vectors of words moved while a run trained",
     "align": "map the word vectors of one language onto those of another",
-    "export": "write the word vectors of a trained run for other programs",
+    "export": "write a trained run's word vectors for other programs, or the run itself to translate faster",
     "serve": "answer over HTTP with a trained run: a page to try it on, and a JSON API",
     "estimate": "predict what a training step of a sharded table costs",
 }

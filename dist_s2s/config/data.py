@@ -126,7 +126,7 @@ class DataConfig(Section):
                 if source != target:
                     raise ValueError(
                         f"data.joint_vocabulary needs data.source_{key} = data.target_{key}, but they are "
-                        f"{as_text(source)} and {as_text(target)}"
+                        f"{as_text(source)} and {as_text(target)}; set both alike"
                     )
         if self.target_segmentation not in ("auto", "none") and self.target_tokenizer != "whitespace":
             raise ValueError(

@@ -167,6 +167,7 @@ _RULES = {
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
     "multiple_of": "a multiple of {multiple_of}",
     "literal_error": "one of {expected}",
     "finite_number": "a finite number",

@@ -98,6 +98,7 @@ def test_unknown_key(key: str, suggestion: str, write: Write) -> None:
         ("training.seed", "none", "a whole number, but is 'none'"),
         ("training.seed", "9223372036854775808", "less than 9223372036854775808, but is 9223372036854775808"),
         ("training.keep_checkpoints", "0", "at least 1, but is 0"),
+        ("translation.length_penalty", "11", "at most 10, but is 11"),
         ("training.precision", "fp16", "one of auto, fp32, bf16 or fp64, but is 'fp16'"),
         ("data.source_vocabulary_size", "4", "at least 5, but is 4"),
         ("model.dropout", "1", "less than 1, but is 1"),

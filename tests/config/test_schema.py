@@ -69,7 +69,7 @@ def test_resumable_keys_may_change() -> None:
     assert set(KEYS) > RESUMABLE_KEYS
     words = {"training.nonfinite_gradient": "skip", "embedding.transport": "collective"}
     words |= {"training.resume_with_other_data": "true", "training.metric": "chrf", "training.bleu_tokenizer": "zh"}
-    words |= {"training.trackers": "mlflow", "training.report": "false"}
+    words |= {"training.trackers": "mlflow", "training.report": "false", "translation.length_penalty": "7"}
     changed = load_config(None, dict.fromkeys(RESUMABLE_KEYS, "77") | words)
     assert all(KEYS[key].default not in (77, "77") for key in RESUMABLE_KEYS)
     assert (changed.training.max_steps, changed.run_dir) == (77, Path("77"))

@@ -78,7 +78,7 @@ def test_what_goes_against_what_is_set_is_not_chosen(given: dict[str, dict[str, 
     "given",
     [
         {"data": {"joint_vocabulary": True, "target_tokenizer": "characters", "source_tokenizer": "characters"}},
-        {"data": {"joint_vocabulary": True, "source_vocabulary_size": 900, "target_vocabulary_size": 900}},
+        {"data": {"source_vocabulary_size": 900, "target_vocabulary_size": 900}},
         {"model": {"tie_embeddings": True, "readout_size": 128, "embedding_dim": 128}},
     ],
 )

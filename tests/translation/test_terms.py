@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from dist_s2s.text.side import TextSide
-from dist_s2s.text.tokenizers import make_tokenizer
+from dist_s2s.text.tokenizers import Tokenizer, make_tokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.translation.terms import Terms, phrase_ids, plain
 
@@ -40,7 +40,5 @@ def test_phrases_occur_as_whole_words_of_scripts_with_spaces(text: str, found: t
 )
 def test_a_phrase_without_spaces_has_none_before_it(text: str, tokens: list[str], expected: list[str]) -> None:
     vocabulary = Vocabulary([*SPECIALS, "▁北京", "北京", "▁", "北", "京", "▁上海", "▁the", "▁cat"])
-    side = TextSide(make_tokenizer("words"), vocabulary)
-    tokenizer = SimpleNamespace(tokenize=lambda _: list(tokens), cuts_at_spaces=True)
-    side.tokenizer = cast("type", tokenizer)  # type: ignore[assignment]
+    side = TextSide(cast(Tokenizer, SimpleNamespace(tokenize=lambda _: list(tokens))), vocabulary)
     assert phrase_ids(text, side) == vocabulary.encode(expected)

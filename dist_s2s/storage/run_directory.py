@@ -9,10 +9,22 @@ from dist_s2s.config import Config, differences, load_config
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.storage.durable_files import is_partial
 from dist_s2s.storage.lock import LOCK, RunLock
+from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_files import RUN_MANIFEST, check_run, data_changes, write_run_files
 
 CONFIG = "config.yaml"
+
+
+def checkpoint_of_run(path: Path) -> Path | None:
+    """Return a checkpoint's path so that its run is two folders above, even if the path begins below it, or is a link.
+
+    None: the path is no checkpoint, or there is no run that it belongs to.
+    """
+    if not (path / MANIFEST).is_file():
+        return None
+    forms = (path, path.absolute(), path.resolve())
+    return next((form for form in forms if (form.parent.parent / CONFIG).is_file()), None)
 
 
 def checkpoint_to_resume(config: Config) -> Path | None:

@@ -6,9 +6,8 @@ from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.config.values import as_text
 from dist_s2s.storage.checkpoint import read_manifest
-from dist_s2s.storage.publishing import MANIFEST
 from dist_s2s.storage.quantization import refuse_quantized
-from dist_s2s.storage.run_directory import CONFIG
+from dist_s2s.storage.run_directory import CONFIG, checkpoint_of_run
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
 
@@ -26,12 +25,12 @@ def read_origin(path: Path) -> SavedRun:
     Raises:
         UserError: if it is neither a run nor a checkpoint, or damaged.
     """
-    is_checkpoint = (path / MANIFEST).is_file()
-    run_dir = path.resolve().parent.parent if is_checkpoint else path
+    checkpoint = checkpoint_of_run(path)
+    run_dir = path if checkpoint is None else checkpoint.parent.parent
     if not (run_dir / CONFIG).is_file():
         raise UserError(f"training.init_from: {path} is neither a run directory nor a checkpoint of one")
     check_run(run_dir)
-    checkpoint = path if is_checkpoint else best_checkpoint(run_dir)
+    checkpoint = checkpoint or best_checkpoint(run_dir)
     if checkpoint is None:
         raise UserError(f"training.init_from: {path} has no checkpoint yet; train it first")
     refuse_quantized(checkpoint, read_manifest(checkpoint), "training.init_from begins with")

@@ -19,7 +19,7 @@ from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
 from dist_s2s.translation.averaging import write_mean
-from dist_s2s.translation.load import SavedRun, load_translator, read_run
+from dist_s2s.translation.load import SavedRun, load_saved, read_run
 from dist_s2s.translation.quantizing import write_quantized
 from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
 
@@ -106,16 +106,14 @@ def export_quantized(
         The checkpoint, the bytes of its weights as float32, and those that were written.
 
     Raises:
-        UserError: as ``check_export`` and ``load_translator``, or ``output`` cannot be written.
+        UserError: as ``check_export`` and ``load_saved``, or ``output`` cannot be written.
     """
     run = check_export(run_dir, output, "--quantize", ranks)
-    checkpoint = run.checkpoint
     files = {} if shortlist is None else {SHORTLIST: shortlist.to_bytes(run.source, run.target)}
-    translator = load_translator(run_dir, ranks)
-    write_quantized(translator, run_dir, checkpoint, output, files)
-    weights = [*translator.core.parameters(), *(table.weight for table in translator.tables.values())]
+    translator = load_saved(run, run_dir, ranks)
+    write_quantized(translator, run_dir, run.checkpoint, output, files)
     written = sum(file.stat().st_size for file in output.glob("checkpoints/*/*"))
-    return checkpoint, sum(4 * weight.numel() for weight in weights), written
+    return run.checkpoint, 4 * translator.num_parameters, written
 
 
 def _write(form: str, path: Path, tokens: Sequence[str], dim: int, rows: Rows) -> None:

@@ -9,8 +9,7 @@ from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
 from dist_s2s.models.int8 import why_not_int8
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest, text_directory
-from dist_s2s.storage.publishing import MANIFEST
-from dist_s2s.storage.run_directory import CONFIG
+from dist_s2s.storage.run_directory import CONFIG, checkpoint_of_run
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation.quantizing import load_quantized
@@ -59,7 +58,7 @@ def load_saved(run: SavedRun, name: Path, ranks: Ranks) -> Translator:
 
 def _shortlist(run: SavedRun) -> Shortlist | None:
     """Return the shortlist that the run of a checkpoint has, if any."""
-    path = run.checkpoint.absolute().parent.parent / SHORTLIST
+    path = run.checkpoint.parent.parent / SHORTLIST
     return Shortlist.load(path, run.source, run.target) if path.exists() else None
 
 
@@ -80,16 +79,18 @@ def read_run(run_dir: Path) -> SavedRun:
 
 def run_of(path: Path) -> Path:
     """Return the run of a checkpoint, RUN/checkpoints/step-N; of a run itself."""
-    return path.absolute().parent.parent if (path / MANIFEST).is_file() else path
+    checkpoint = checkpoint_of_run(path)
+    return path if checkpoint is None else checkpoint.parent.parent
 
 
 def read_run_or_checkpoint(path: Path) -> SavedRun:
     """Return a run by one of its checkpoints, if ``path`` is that, or else as ``read_run``, which raises the same."""
-    run_dir = run_of(path)
-    if run_dir == path or not (run_dir / CONFIG).is_file():
+    checkpoint = checkpoint_of_run(path)
+    if checkpoint is None:
         return read_run(path)
+    run_dir = checkpoint.parent.parent
     check_run(run_dir)
-    return read_saved(run_dir, path)
+    return read_saved(run_dir, checkpoint)
 
 
 def read_saved(run_dir: Path, checkpoint: Path) -> SavedRun:

@@ -14,6 +14,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.models.sampling import SamplingOptions
 from dist_s2s.models.search import contains
 from dist_s2s.text.vocabulary import UNK, Vocabulary
+from dist_s2s.training.origin import read_origin
 from dist_s2s.translation import members
 from dist_s2s.translation.exporting import export_quantized
 from dist_s2s.translation.forced import encode_pairs, force
@@ -152,6 +153,20 @@ def test_a_run_twice_is_the_run_and_its_checkpoint_may_be_named(saved_run: Path)
     check_equal((again,), (expected,))
     one, two = (load_members([saved_run / "checkpoints" / f"step-{step}"], ALONE) for step in (1, 2))
     assert not torch.equal(one.target_table.weight, two.target_table.weight)
+
+
+def test_a_checkpoint_is_found_from_within_its_run_and_through_links(
+    saved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "best").symlink_to(saved_run / "checkpoints" / "step-2")
+    moved = shutil.copytree(saved_run, tmp_path / "moved")
+    shutil.move(moved / "checkpoints", tmp_path / "disk")
+    (moved / "checkpoints").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(saved_run / "checkpoints")
+    expected = load_translator(saved_run, ALONE).target_table.weight
+    for path in (Path("step-2"), tmp_path / "best", moved / "checkpoints" / "step-2"):
+        assert torch.equal(load_members([path], ALONE).target_table.weight, expected)
+        assert read_origin(path).checkpoint.samefile(path)
 
 
 def test_the_likeliest_token_alone_is_greedy_search(saved_run: Path) -> None:

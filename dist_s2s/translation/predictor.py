@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,27 +14,11 @@ from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncoderDecoder
 from dist_s2s.models.shortlist import ListedModel
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.output.layer import OutputLayer
+from dist_s2s.translation.output.layer import OutputLayer, Predictions
 from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.tables import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
-
-
-class Predictions(Protocol):
-    """What is asked of an output layer where nothing is trained; see ``OutputLayer``."""
-
-    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Return the negative log-likelihood of each token, [B, T]."""
-
-    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row."""
-
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities [N, M] of given tokens, int64 [N, M]."""
-
-    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities of all tokens, [N, V]."""
 
 
 @dataclass(frozen=True)

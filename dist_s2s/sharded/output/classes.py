@@ -76,6 +76,12 @@ def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
     return largest, logits.sub_(largest[:, None]).exp_().sum(dim=1)
 
 
+def merge_sums(largest: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each token's largest logit and its sum of exp(logits - that), [T], from those of W ranks, [W, T]."""
+    top = largest.amax(dim=0)
+    return top, (sums * (largest - top).exp()).sum(dim=0)
+
+
 def matmul_dtype(hidden: Tensor) -> torch.dtype:
     """Return autocast's dtype where it is enabled, else that of ``hidden``. As in autocast, float64 stays float64."""
     device = hidden.device.type

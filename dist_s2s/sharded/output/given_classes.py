@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, matmul_dtype, sum_dtype
+from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, matmul_dtype, merge_sums, sum_dtype
 from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 
@@ -53,8 +53,7 @@ def given_classes(
         found = _given_of_shard(shard, everyone, everyones_ids, forbidden, chunk_elements)
         by_rank = torch.stack(return_tokens(found, counts, table))
     logits, largest, sums = by_rank[..., :-2], by_rank[..., -2], by_rank[..., -1]
-    top = largest.amax(dim=0)
-    total = (sums * (largest - top).exp()).sum(dim=0)
+    top, total = merge_sums(largest, sums)
     return logits.amax(dim=0) - top[:, None] - total.log()[:, None]
 
 

@@ -12,6 +12,7 @@ from dist_s2s.sharded.output.classes import (
     check_hidden,
     exponentiate_,
     matmul_dtype,
+    merge_sums,
     sum_dtype,
 )
 from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
@@ -95,8 +96,7 @@ def _best_of_shard(
 def _merge(best: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k best, two tensors [n, k], of what W ranks found for n tokens, [W, n, K + 2] and [W, n, K]."""
     logits, largest, sums = best[..., :-2], best[..., -2], best[..., -1]
-    top = largest.amax(dim=0)
-    total = (sums * (largest - top).exp()).sum(dim=0)
+    top, total = merge_sums(largest, sums)
     log_probabilities, ids = logits.transpose(0, 1).flatten(1), ids.transpose(0, 1).flatten(1)
     log_probabilities = log_probabilities.sub(top[:, None]).sub_(total.log_()[:, None])
     ids, order = ids.sort(dim=1)

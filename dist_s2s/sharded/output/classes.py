@@ -65,6 +65,14 @@ class OutputShard:
         for start in range(0, num_tokens, size):
             yield slice(start, min(start + size, num_tokens))
 
+    def allowed_logits(
+        self, hidden: Tensor, forbidden: Sequence[int], chunk_elements: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the logits of each chunk of the tokens [N, H], -inf where forbidden; see ``chunks`` and ``logits``."""
+        _, unwanted = self.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
+        for tokens in self.chunks(len(hidden), chunk_elements):
+            yield tokens, self.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+
 
 def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Replace logits [T, C] by exp(logits - the token's largest); return the largest logits and the sums, both [T].

@@ -62,9 +62,7 @@ def _given_of_shard(
 ) -> Tensor:
     """Return M logits, -inf of other ranks' classes, the largest logit and the sum of exp, [N, M + 2], of N tokens."""
     found = hidden.new_full((len(hidden), ids.shape[1] + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
-    _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
-    for tokens in shard.chunks(len(hidden), chunk_elements):
-        logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+    for tokens, logits in shard.allowed_logits(hidden, forbidden, chunk_elements):
         places, columns = shard.find(ids[tokens].flatten())
         rows = places // ids.shape[1]
         found[tokens][rows, places % ids.shape[1]] = logits[rows, columns]

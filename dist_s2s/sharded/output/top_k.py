@@ -84,9 +84,7 @@ def _best_of_shard(
     held = min(width, len(shard.weight))
     best = hidden.new_full((len(hidden), width + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
     ids = hidden.new_zeros(len(hidden), width, dtype=torch.int64)
-    _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
-    for tokens in shard.chunks(len(hidden), chunk_elements):
-        logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+    for tokens, logits in shard.allowed_logits(hidden, forbidden, chunk_elements):
         best[tokens, :held], columns = logits.topk(held, dim=1)
         ids[tokens, :held] = shard.partition.ids_of_rows(shard.rank, columns)
         best[tokens, -2], best[tokens, -1] = exponentiate_(logits)

@@ -1,6 +1,5 @@
 """Forced decoding: how likely a translator finds translations that are given."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
             losses_BT = token_losses(translator, batch)
             for number, losses_T in zip(batch.indices, losses_BT, strict=False):
                 mine.append((number, losses_T[: len(examples[number].target) + 1].neg().tolist()))
-    by_number = dict(found for part in ranks.gather_texts(json.dumps(mine)) for found in json.loads(part))
+    by_number = ranks.gather_by_number(mine)
     return [ForcedScore(each.target, by_number[number]) for number, each in enumerate(examples)]
 
 

@@ -1,6 +1,5 @@
 """A translator: text on both sides, two sharded tables, the replicated model and its output layer."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -239,10 +238,6 @@ class Translator:
             parts = find(self.predictor, examples, wanted, options, n_best, self.batching, self.ranks, after_batch)
             for number, found in parts:
                 mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
-        by_number = {
-            number: [Hypothesis(*values) for values in found]
-            for part in self.ranks.gather_texts(json.dumps(mine))
-            for number, found in json.loads(part)
-        }
-        numbers = iter(range(len(examples)))
-        return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
+        by_number = self.ranks.gather_by_number(mine)
+        found_B = iter([[Hypothesis(*values) for values in by_number[number]] for number in range(len(examples))])
+        return [next(found_B) if source else [Hypothesis([], 0.0)] for source in sources]

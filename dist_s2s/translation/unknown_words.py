@@ -18,7 +18,7 @@ from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
 from dist_s2s.text.vocabulary import UNK
 from dist_s2s.text.whole_words import group_tokens
-from dist_s2s.translation.attention import MOST_ALIGNED, gather_by_number, pair_examples, token_weights
+from dist_s2s.translation.attention import MOST_ALIGNED, pair_examples, token_weights
 from dist_s2s.translation.joining import Candidate, Translation, join_texts
 from dist_s2s.translation.terms import tokens_of
 from dist_s2s.translation.translator import Translator
@@ -122,5 +122,5 @@ def _copied_words(
         (number, list(words_looked_at(sentences[number], examples[number].target, weights_TS, translator.source)))
         for number, weights_TS in token_weights(translator, examples)
     ]
-    by_number = gather_by_number(mine, translator.ranks)
+    by_number = translator.ranks.gather_by_number(mine)
     return [by_number[number] for number in range(len(found))]

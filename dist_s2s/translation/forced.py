@@ -128,7 +128,7 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
 def token_losses(translator: Translator, batch: Batch) -> Tensor:
     """Return the negative log-likelihood of each of ``target_out``'s tokens, [B, T], 0 at PAD (collective)."""
     predictor = translator.predictor
-    source_BSE, target_BTE = predictor.source_rows(batch), predictor.embed(batch.target_in)
+    source_BSE, target_BTE = predictor.rows(batch)
     states = predictor.model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
     return predictor.output.token_losses(states, batch.target_out)
 

@@ -29,6 +29,7 @@ class Predictor:
         model: an encoder-decoder.
         source_rows: looks up what the model reads of a batch's source, [B, S, E].
         embed: looks up the rows of target tokens.
+        rows: looks up both of a batch at once, the target's being those of its ``target_in``.
         output: applied to what the model returns.
         listed: returns a model for the search of one batch, with the choice of what its sentences list; from the batch,
             the ids that are never chosen, and what each sentence lists besides. None: searches choose from all tokens.
@@ -37,6 +38,7 @@ class Predictor:
     model: EncoderDecoder[Any, Any]
     source_rows: Callable[[Batch], Tensor]
     embed: Callable[[Tensor], Tensor]
+    rows: Callable[[Batch], tuple[Tensor, Tensor]]
     output: Predictions
     listed: Callable[[Batch, Sequence[int], Sequence[Sequence[int]]], ListedModel[Any, Any]] | None = None
 
@@ -58,10 +60,16 @@ def member_of(
 
 def ensemble(members: Sequence[Member], predictors: Sequence[Predictor]) -> Predictor:
     """Return what predicts with the mean of the probabilities of all members, which have the same vocabularies."""
+
+    def rows(batch: Batch) -> tuple[Tensor, Tensor]:
+        sources, targets = zip(*(each.rows(batch) for each in predictors), strict=True)
+        return torch.cat(sources, dim=-1), torch.cat(targets, dim=-1)
+
     return Predictor(
         Ensemble(members),
         lambda batch: torch.cat([each.source_rows(batch) for each in predictors], dim=-1),
         lambda ids: torch.cat([each.embed(ids) for each in predictors], dim=-1),
+        rows,
         EnsembleOutput(members, [each.output for each in predictors]),
     )
 

@@ -95,7 +95,7 @@ class Translator:
     def predictor(self) -> Predictor:
         """What translations are found and scored with: this translator, or with others their ensemble."""
         listed = None if self.shortlist is None else partial(listed_model, self.core, self.output, self.shortlist)
-        alone = Predictor(self.core, self.source_rows, self.target_table, self.output, listed)
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed)
         if not self.others:
             return alone
         predictors = [alone, *(each.predictor for each in self.others)]

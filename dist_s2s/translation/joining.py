@@ -99,14 +99,12 @@ def join_samples(pieces: list[str], found: Sequence[Sequence[Hypothesis]], side:
 
     A piece without a token has the same empty translation in all of them.
     """
-    lengths = [[len(each.ids) + 1 for each in hypotheses] for hypotheses in found]
     samples = []
     for number in range(max(map(len, found))):
-        places = [min(number, len(hypotheses) - 1) for hypotheses in found]
-        parts = tuple(hypotheses[place] for hypotheses, place in zip(found, places, strict=True))
-        weights = [mine[place] for mine, place in zip(lengths, places, strict=True)]
-        score = sum(part.score * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
-        samples.append(_candidate(parts, score, side))
+        parts = tuple(hypotheses[min(number, len(hypotheses) - 1)] for hypotheses in found)
+        lengths = [len(part.ids) + 1 for part in parts]
+        total = sum(part.score * length for part, length in zip(parts, lengths, strict=True))
+        samples.append(_candidate(parts, total / sum(lengths), side))
     return Translation(pieces, samples)
 
 

@@ -17,7 +17,7 @@ from dist_s2s.models import Hypothesis
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import group_ids
-from dist_s2s.translation.joining import Translation
+from dist_s2s.translation.joining import Translation, all_parts
 from dist_s2s.translation.translator import Translator
 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
@@ -110,12 +110,7 @@ def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypo
 
 def align_candidates(translator: Translator, translations: Sequence[Translation]) -> list[list[WordAlignment]]:
     """Return the alignment of each candidate of each translation, on every rank (collective); see ``align``."""
-    parts = [
-        (piece, part)
-        for each in translations
-        for candidate in each.n_best
-        for piece, part in zip(each.pieces, candidate.parts, strict=True)
-    ]
+    parts = list(all_parts(translations))
     aligned = iter(align(translator, [piece for piece, _ in parts], [part for _, part in parts]))
     return [
         [WordAlignment.of_pieces(list(islice(aligned, len(each.pieces)))) for _ in each.n_best] for each in translations

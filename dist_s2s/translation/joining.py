@@ -1,6 +1,6 @@
 """Translations of sentences, and of long ones from those of their pieces."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from operator import itemgetter
@@ -49,6 +49,13 @@ class Translation:
     def is_cut(self) -> bool:
         """Whether the best translation is cut."""
         return self.n_best[0].is_cut
+
+
+def all_parts(translations: Iterable[Translation]) -> Iterator[tuple[str, Hypothesis]]:
+    """Yield each piece of a sentence with its hypothesis, of every candidate of every translation, in their order."""
+    for each in translations:
+        for candidate in each.n_best:
+            yield from zip(each.pieces, candidate.parts, strict=True)
 
 
 def join_pieces(pieces: list[str], found: Sequence[Sequence[Hypothesis]], n_best: int, side: TextSide) -> Translation:

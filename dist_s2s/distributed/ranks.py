@@ -1,9 +1,9 @@
 """What the ranks of a run tell each other outside of the tables' exchange."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -54,6 +54,14 @@ class Ranks:
     def gather_texts(self, text: str) -> list[str]:
         """Return the text of each rank, on every rank (two all_gathers: the lengths, then the bytes)."""
         return [part.numpy().tobytes().decode() for part in self.gather_uneven(_as_bytes(text))]
+
+    def gather_by_number(self, mine: Iterable[tuple[int, Any]]) -> dict[int, Any]:
+        """Return what all ranks have, each value by its number, as JSON gives it back, on every rank (collective).
+
+        Args:
+            mine: this rank's share, with numbers that no other rank has, and values that JSON can hold.
+        """
+        return dict(found for part in self.gather_texts(json.dumps(list(mine))) for found in json.loads(part))
 
     def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
         """Return each rank's integers, of any count, on every rank (two all_gathers: the counts, then the numbers)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dist_s2s.models.protocols import EncoderDecoder, EncodingT, StateT
 from dist_s2s.models.search import Hypothesis
+from dist_s2s.models.search.beam import computed
 
 # Shapes: B sentences, S source positions, E embedding_dim, X the model's outputs, V target vocabulary, M samples of all
 # sentences, N of them that go on, C tokens that may be drawn.
@@ -78,9 +79,7 @@ def sample(
     places_M = sentences_N.repeat_interleave(count)  # of each sample's row there
     tokens_M = torch.full_like(limits_M, start_id)
     while not all_finished(not bool(drawn.goes_on_M.any())):
-        samples_N = drawn.goes_on_M.nonzero()[:, 0]
-        if not len(samples_N):  # a rank that has finished goes on with a row that counts for nothing
-            samples_N = limits_M.new_zeros(1)
+        samples_N = computed(drawn.goes_on_M)
         sentences_before_N, sentences_N = sentences_N, samples_N // count
         rows_N = places_M[samples_N]
         state = state.select(rows_N)

@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_s2s import UserError
-from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import group_ids
-from dist_s2s.translation.joining import Translation
+from dist_s2s.translation.joining import Translation, all_parts
 from dist_s2s.translation.translator import Translator
 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
@@ -100,7 +99,7 @@ def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypo
         UserError: on every rank, if the model has no attention.
     """
     seen = _look(translator, pair_examples(translator, sentences, found, MOST_ALIGNED))
-    by_number = gather_by_number(((number, looks.alignment) for number, looks in seen), translator.ranks)
+    by_number = translator.ranks.gather_by_number((number, looks.alignment) for number, looks in seen)
     aligned = []
     for number, (sentence, mine) in enumerate(zip(sentences, found, strict=True)):
         words = _words_of(translator.source.encode(sentence), translator.source), _words_of(mine.ids, translator.target)
@@ -111,12 +110,7 @@ def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypo
 
 def align_candidates(translator: Translator, translations: Sequence[Translation]) -> list[list[WordAlignment]]:
     """Return the alignment of each candidate of each translation, on every rank (collective); see ``align``."""
-    parts = [
-        (piece, part)
-        for each in translations
-        for candidate in each.n_best
-        for piece, part in zip(each.pieces, candidate.parts, strict=True)
-    ]
+    parts = list(all_parts(translations))
     aligned = iter(align(translator, [piece for piece, _ in parts], [part for _, part in parts]))
     return [
         [WordAlignment.of_pieces(list(islice(aligned, len(each.pieces)))) for _ in each.n_best] for each in translations
@@ -158,7 +152,7 @@ def look(translator: Translator, sentences: Sequence[str], found: Sequence[Hypot
     """
     seen = _look(translator, pair_examples(translator, sentences, found, MOST_SHOWN))
     values = ((number, (looks.source, looks.target, looks.weights.tolist())) for number, looks in seen)
-    by_number = gather_by_number(values, translator.ranks)
+    by_number = translator.ranks.gather_by_number(values)
     return [WordAttention.from_lists(*by_number[number]) for number in range(len(sentences))]
 
 
@@ -212,11 +206,6 @@ def token_weights(translator: Translator, examples: ExampleList) -> Iterator[tup
             source_BSE, target_BTE = translator.rows(batch)
             weights_BTS = translator.core.attention_weights(source_BSE, batch.source_lengths, target_BTE)
             yield from zip(batch.indices, weights_BTS, strict=False)
-
-
-def gather_by_number(mine: Iterable[tuple[int, Any]], ranks: Ranks) -> dict[int, Any]:
-    """Return what all ranks have, by number, as JSON gives it back (collective)."""
-    return {number: value for part in ranks.gather_texts(json.dumps(list(mine))) for number, value in json.loads(part)}
 
 
 def _of_words(example: Example, weights_TS: Tensor, source: TextSide, target: TextSide) -> WordAttention:

@@ -1,6 +1,5 @@
 """Forced decoding: how likely a translator finds translations that are given."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
             losses_BT = token_losses(translator, batch)
             for number, losses_T in zip(batch.indices, losses_BT, strict=False):
                 mine.append((number, losses_T[: len(examples[number].target) + 1].neg().tolist()))
-    by_number = dict(found for part in ranks.gather_texts(json.dumps(mine)) for found in json.loads(part))
+    by_number = ranks.gather_by_number(mine)
     return [ForcedScore(each.target, by_number[number]) for number, each in enumerate(examples)]
 
 
@@ -129,7 +128,7 @@ def force(translator: Translator, examples: Sequence[Example]) -> list[ForcedSco
 def token_losses(translator: Translator, batch: Batch) -> Tensor:
     """Return the negative log-likelihood of each of ``target_out``'s tokens, [B, T], 0 at PAD (collective)."""
     predictor = translator.predictor
-    source_BSE, target_BTE = predictor.source_rows(batch), predictor.embed(batch.target_in)
+    source_BSE, target_BTE = predictor.rows(batch)
     states = predictor.model(source_BSE, batch.source_lengths, target_BTE, apply_output=False)
     return predictor.output.token_losses(states, batch.target_out)
 

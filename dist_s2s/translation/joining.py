@@ -1,6 +1,6 @@
 """Translations of sentences, and of long ones from those of their pieces."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from operator import itemgetter
@@ -51,6 +51,13 @@ class Translation:
         return self.n_best[0].is_cut
 
 
+def all_parts(translations: Iterable[Translation]) -> Iterator[tuple[str, Hypothesis]]:
+    """Yield each piece of a sentence with its hypothesis, of every candidate of every translation, in their order."""
+    for each in translations:
+        for candidate in each.n_best:
+            yield from zip(each.pieces, candidate.parts, strict=True)
+
+
 def join_pieces(pieces: list[str], found: Sequence[Sequence[Hypothesis]], n_best: int, side: TextSide) -> Translation:
     """Return the translation of a sentence from what was found for each of its pieces.
 
@@ -99,14 +106,12 @@ def join_samples(pieces: list[str], found: Sequence[Sequence[Hypothesis]], side:
 
     A piece without a token has the same empty translation in all of them.
     """
-    lengths = [[len(each.ids) + 1 for each in hypotheses] for hypotheses in found]
     samples = []
     for number in range(max(map(len, found))):
-        places = [min(number, len(hypotheses) - 1) for hypotheses in found]
-        parts = tuple(hypotheses[place] for hypotheses, place in zip(found, places, strict=True))
-        weights = [mine[place] for mine, place in zip(lengths, places, strict=True)]
-        score = sum(part.score * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
-        samples.append(_candidate(parts, score, side))
+        parts = tuple(hypotheses[min(number, len(hypotheses) - 1)] for hypotheses in found)
+        lengths = [len(part.ids) + 1 for part in parts]
+        total = sum(part.score * length for part, length in zip(parts, lengths, strict=True))
+        samples.append(_candidate(parts, total / sum(lengths), side))
     return Translation(pieces, samples)
 
 

@@ -5,7 +5,6 @@ Eikema and Aziz 2020, "Is MAP decoding all you need? The inadequacy of the mode 
 translation with the highest expected utility under its distribution, which the samples estimate.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +29,7 @@ def choose_by_risk(translations: Sequence[Translation], ranks: Ranks) -> list[Tr
         (number, least_risk([candidate.text for candidate in translations[number].n_best]))
         for number in range(ranks.rank, len(translations), ranks.world_size)
     ]
-    places = dict(found for part in ranks.gather_texts(json.dumps(mine)) for found in json.loads(part))
+    places = ranks.gather_by_number(mine)
     return [replace(each, n_best=[each.n_best[places[number]]]) for number, each in enumerate(translations)]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,27 +14,11 @@ from dist_s2s.models.protocols import AttentiveEncoderDecoder, EncoderDecoder
 from dist_s2s.models.shortlist import ListedModel
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.output.layer import OutputLayer
+from dist_s2s.translation.output.layer import OutputLayer, Predictions
 from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.tables import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
-
-
-class Predictions(Protocol):
-    """What is asked of an output layer where nothing is trained; see ``OutputLayer``."""
-
-    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Return the negative log-likelihood of each token, [B, T]."""
-
-    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row."""
-
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities [N, M] of given tokens, int64 [N, M]."""
-
-    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities of all tokens, [N, V]."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +29,7 @@ class Predictor:
         model: an encoder-decoder.
         source_rows: looks up what the model reads of a batch's source, [B, S, E].
         embed: looks up the rows of target tokens.
+        rows: looks up both of a batch at once, the target's being those of its ``target_in``.
         output: applied to what the model returns.
         listed: returns a model for the search of one batch, with the choice of what its sentences list; from the batch,
             the ids that are never chosen, and what each sentence lists besides. None: searches choose from all tokens.
@@ -53,6 +38,7 @@ class Predictor:
     model: EncoderDecoder[Any, Any]
     source_rows: Callable[[Batch], Tensor]
     embed: Callable[[Tensor], Tensor]
+    rows: Callable[[Batch], tuple[Tensor, Tensor]]
     output: Predictions
     listed: Callable[[Batch, Sequence[int], Sequence[Sequence[int]]], ListedModel[Any, Any]] | None = None
 
@@ -74,10 +60,16 @@ def member_of(
 
 def ensemble(members: Sequence[Member], predictors: Sequence[Predictor]) -> Predictor:
     """Return what predicts with the mean of the probabilities of all members, which have the same vocabularies."""
+
+    def rows(batch: Batch) -> tuple[Tensor, Tensor]:
+        sources, targets = zip(*(each.rows(batch) for each in predictors), strict=True)
+        return torch.cat(sources, dim=-1), torch.cat(targets, dim=-1)
+
     return Predictor(
         Ensemble(members),
         lambda batch: torch.cat([each.source_rows(batch) for each in predictors], dim=-1),
         lambda ids: torch.cat([each.embed(ids) for each in predictors], dim=-1),
+        rows,
         EnsembleOutput(members, [each.output for each in predictors]),
     )
 

@@ -1,6 +1,5 @@
 """A translator: text on both sides, two sharded tables, the replicated model and its output layer."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -96,7 +95,7 @@ class Translator:
     def predictor(self) -> Predictor:
         """What translations are found and scored with: this translator, or with others their ensemble."""
         listed = None if self.shortlist is None else partial(listed_model, self.core, self.output, self.shortlist)
-        alone = Predictor(self.core, self.source_rows, self.target_table, self.output, listed)
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed)
         if not self.others:
             return alone
         predictors = [alone, *(each.predictor for each in self.others)]
@@ -239,10 +238,6 @@ class Translator:
             parts = find(self.predictor, examples, wanted, options, n_best, self.batching, self.ranks, after_batch)
             for number, found in parts:
                 mine.append((number, [(each.ids, each.score, each.is_cut) for each in found]))
-        by_number = {
-            number: [Hypothesis(*values) for values in found]
-            for part in self.ranks.gather_texts(json.dumps(mine))
-            for number, found in json.loads(part)
-        }
-        numbers = iter(range(len(examples)))
-        return [by_number[next(numbers)] if source else [Hypothesis([], 0.0)] for source in sources]
+        by_number = self.ranks.gather_by_number(mine)
+        found_B = iter([[Hypothesis(*values) for values in by_number[number]] for number in range(len(examples))])
+        return [next(found_B) if source else [Hypothesis([], 0.0)] for source in sources]

@@ -18,8 +18,8 @@ from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.characters import CharacterTokenizer
 from dist_s2s.text.vocabulary import UNK
 from dist_s2s.text.whole_words import group_tokens
-from dist_s2s.translation.attention import MOST_ALIGNED, gather_by_number, pair_examples, token_weights
-from dist_s2s.translation.joining import Candidate, Translation, join_texts
+from dist_s2s.translation.attention import MOST_ALIGNED, pair_examples, token_weights
+from dist_s2s.translation.joining import Candidate, Translation, all_parts, join_texts
 from dist_s2s.translation.terms import tokens_of
 from dist_s2s.translation.translator import Translator
 
@@ -54,13 +54,7 @@ def replace_unknown(translator: Translator, found: Sequence[Translation]) -> lis
         translator: that has found them, with ``SearchOptions.replace_unknown``.
         found: the same on every rank.
     """
-    parts = [
-        (piece, part)
-        for each in found
-        for candidate in each.n_best
-        for piece, part in zip(each.pieces, candidate.parts, strict=True)
-        if UNK in part.ids
-    ]
+    parts = [(piece, part) for piece, part in all_parts(found) if UNK in part.ids]
     copied = iter(_copied_words(translator, [piece for piece, _ in parts], [part for _, part in parts]))
 
     def replaced(candidate: Candidate) -> Candidate:
@@ -122,5 +116,5 @@ def _copied_words(
         (number, list(words_looked_at(sentences[number], examples[number].target, weights_TS, translator.source)))
         for number, weights_TS in token_weights(translator, examples)
     ]
-    by_number = gather_by_number(mine, translator.ranks)
+    by_number = translator.ranks.gather_by_number(mine)
     return [by_number[number] for number in range(len(found))]

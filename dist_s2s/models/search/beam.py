@@ -22,9 +22,8 @@ class Beam(NamedTuple):
     goes_on_BK: Tensor  # bool, True for those that exist and have not finished
 
     def computed(self) -> Tensor:
-        """Return the numbers, within B·K, of the hypotheses that go on; of a rank that has finished that of any one."""
-        hypotheses_N = self.goes_on_BK.flatten().nonzero()[:, 0]
-        return hypotheses_N if len(hypotheses_N) else hypotheses_N.new_zeros(1)
+        """Return the numbers, within B·K, of the hypotheses that a step computes."""
+        return computed(self.goes_on_BK.flatten())
 
     def spread(self, values_NC: Tensor, ids_NC: Tensor, hypotheses_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and ids of the candidates of all hypotheses, [B, K, C] each.
@@ -45,6 +44,15 @@ class Beam(NamedTuple):
         coverage_BK = self.coverage_BK.clone()
         coverage_BK.flatten()[hypotheses_N] = coverage_N
         return self._replace(coverage_BK=torch.where(self.goes_on_BK, coverage_BK, self.coverage_BK))
+
+
+def computed(goes_on_M: Tensor) -> Tensor:
+    """Return the numbers, int64 [N], of those of M that a step computes: those that go on.
+
+    A rank that has finished goes on with the first one, which counts for nothing.
+    """
+    numbers_N = goes_on_M.nonzero()[:, 0]
+    return numbers_N if len(numbers_N) else numbers_N.new_zeros(1)
 
 
 class Step(NamedTuple):

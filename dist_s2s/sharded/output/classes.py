@@ -65,6 +65,14 @@ class OutputShard:
         for start in range(0, num_tokens, size):
             yield slice(start, min(start + size, num_tokens))
 
+    def allowed_logits(
+        self, hidden: Tensor, forbidden: Sequence[int], chunk_elements: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the logits of each chunk of the tokens [N, H], -inf where forbidden; see ``chunks`` and ``logits``."""
+        _, unwanted = self.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
+        for tokens in self.chunks(len(hidden), chunk_elements):
+            yield tokens, self.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+
 
 def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Replace logits [T, C] by exp(logits - the token's largest); return the largest logits and the sums, both [T].
@@ -74,6 +82,12 @@ def exponentiate_(logits: Tensor) -> tuple[Tensor, Tensor]:
     lowest = torch.finfo(logits.dtype).min
     largest = logits.amax(dim=1).clamp_(min=lowest) if logits.shape[1] else logits.new_full((len(logits),), lowest)
     return largest, logits.sub_(largest[:, None]).exp_().sum(dim=1)
+
+
+def merge_sums(largest: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each token's largest logit and its sum of exp(logits - that), [T], from those of W ranks, [W, T]."""
+    top = largest.amax(dim=0)
+    return top, (sums * (largest - top).exp()).sum(dim=0)
 
 
 def matmul_dtype(hidden: Tensor) -> torch.dtype:

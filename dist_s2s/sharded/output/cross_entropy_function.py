@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dist_s2s.sharded.exchange.shard import subject_of
-from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, sum_dtype
+from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, merge_sums, sum_dtype
 from dist_s2s.sharded.output.tokens import gather_equal, gather_tokens, return_tokens
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 
@@ -169,8 +169,7 @@ def _losses_and_gradient_(logits: Tensor, targets: Tensor, shard: OutputShard, p
     largest, exp_sum = exponentiate_(logits)
     mine = torch.stack((largest, exp_sum, of_target, mean))
     all_largest, exp_sums, of_targets, means = gather_equal(mine, problem.table).unbind(dim=1)
-    top = all_largest.amax(dim=0)
-    total = (exp_sums * (all_largest - top).exp()).sum(dim=0)
+    top, total = merge_sums(all_largest, exp_sums)
     if problem.wants.anything:
         logits.mul_(((largest - top).exp_() / total)[:, None])  # probabilities
         if smoothing:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, matmul_dtype, sum_dtype
+from dist_s2s.sharded.output.classes import OutputShard, exponentiate_, matmul_dtype, merge_sums, sum_dtype
 from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
 
@@ -53,8 +53,7 @@ def given_classes(
         found = _given_of_shard(shard, everyone, everyones_ids, forbidden, chunk_elements)
         by_rank = torch.stack(return_tokens(found, counts, table))
     logits, largest, sums = by_rank[..., :-2], by_rank[..., -2], by_rank[..., -1]
-    top = largest.amax(dim=0)
-    total = (sums * (largest - top).exp()).sum(dim=0)
+    top, total = merge_sums(largest, sums)
     return logits.amax(dim=0) - top[:, None] - total.log()[:, None]
 
 
@@ -63,9 +62,7 @@ def _given_of_shard(
 ) -> Tensor:
     """Return M logits, -inf of other ranks' classes, the largest logit and the sum of exp, [N, M + 2], of N tokens."""
     found = hidden.new_full((len(hidden), ids.shape[1] + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
-    _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
-    for tokens in shard.chunks(len(hidden), chunk_elements):
-        logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+    for tokens, logits in shard.allowed_logits(hidden, forbidden, chunk_elements):
         places, columns = shard.find(ids[tokens].flatten())
         rows = places // ids.shape[1]
         found[tokens][rows, places % ids.shape[1]] = logits[rows, columns]

@@ -50,18 +50,17 @@ def log_probabilities(
     shard = OutputShard.of(table, bias, num_classes, tokens.dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         everyone = gather_tokens(tokens, counts, table)
-        logits = return_tokens(_logits_of_shard(shard, everyone, chunk_elements), counts, table)
+        logits = return_tokens(_logits_of_shard(shard, everyone, forbidden, chunk_elements), counts, table)
     whole = logits[0].new_empty(len(tokens), num_classes)
     for rank, theirs in enumerate(logits):
         ids = table.partition.ids(rank, 0, table.partition.rows_below(rank, num_classes)).to(whole.device)
         whole[:, ids] = theirs[:, : len(ids)]
-    whole[:, list(forbidden)] = -torch.inf
     return whole.log_softmax(dim=1).view(*hidden.shape[:-1], num_classes)
 
 
-def _logits_of_shard(shard: OutputShard, hidden: Tensor, chunk_elements: int) -> Tensor:
+def _logits_of_shard(shard: OutputShard, hidden: Tensor, forbidden: Sequence[int], chunk_elements: int) -> Tensor:
     """Return the logits of N tokens for the classes of this shard, [N, widest]; the columns after them mean nothing."""
     logits = hidden.new_zeros(len(hidden), shard.widest, dtype=sum_dtype(hidden.dtype))
-    for tokens in shard.chunks(len(hidden), chunk_elements):
-        logits[tokens, : len(shard.weight)] = shard.logits(hidden[tokens])
+    for tokens, found in shard.allowed_logits(hidden, forbidden, chunk_elements):
+        logits[tokens, : len(shard.weight)] = found
     return logits

@@ -12,6 +12,7 @@ from dist_s2s.sharded.output.classes import (
     check_hidden,
     exponentiate_,
     matmul_dtype,
+    merge_sums,
     sum_dtype,
 )
 from dist_s2s.sharded.output.tokens import agree, gather_tokens, return_tokens
@@ -83,9 +84,7 @@ def _best_of_shard(
     held = min(width, len(shard.weight))
     best = hidden.new_full((len(hidden), width + 2), -torch.inf, dtype=sum_dtype(hidden.dtype))
     ids = hidden.new_zeros(len(hidden), width, dtype=torch.int64)
-    _, unwanted = shard.find(torch.tensor(forbidden, dtype=torch.int64, device=hidden.device))
-    for tokens in shard.chunks(len(hidden), chunk_elements):
-        logits = shard.logits(hidden[tokens]).index_fill_(1, unwanted, -torch.inf)
+    for tokens, logits in shard.allowed_logits(hidden, forbidden, chunk_elements):
         best[tokens, :held], columns = logits.topk(held, dim=1)
         ids[tokens, :held] = shard.partition.ids_of_rows(shard.rank, columns)
         best[tokens, -2], best[tokens, -1] = exponentiate_(logits)
@@ -95,8 +94,7 @@ def _best_of_shard(
 def _merge(best: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k best, two tensors [n, k], of what W ranks found for n tokens, [W, n, K + 2] and [W, n, K]."""
     logits, largest, sums = best[..., :-2], best[..., -2], best[..., -1]
-    top = largest.amax(dim=0)
-    total = (sums * (largest - top).exp()).sum(dim=0)
+    top, total = merge_sums(largest, sums)
     log_probabilities, ids = logits.transpose(0, 1).flatten(1), ids.transpose(0, 1).flatten(1)
     log_probabilities = log_probabilities.sub(top[:, None]).sub_(total.log_()[:, None])
     ids, order = ids.sort(dim=1)

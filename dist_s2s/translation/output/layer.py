@@ -13,11 +13,37 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 # as ``layer`` says.
 
 
-class OutputLayer(Protocol):
+class Predictions(Protocol):
+    """What is asked of an output layer where nothing is trained.
+
+    ``token_losses`` takes the model's states, the others take its outputs. All may be collective.
+    """
+
+    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
+        """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
+
+    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
+        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
+
+        Forbidden ones have no probability, which is that of the others.
+        """
+
+    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_tokens`` has them."""
+
+    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
+        """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
+
+        Forbidden ones have -inf, and their probability is that of the others.
+        """
+
+
+class OutputLayer(Predictions, Protocol):
     """From decoder states to losses and tokens.
 
     The losses take the model's states [B, T, H], ``best_tokens``, ``given_tokens`` and ``log_probabilities`` take what
-    ``layer`` makes of them. These seven are collective unless the layer is replicated: all ranks must call them.
+    ``layer`` makes of them. These and ``rows_of`` are collective unless the layer is replicated: all ranks must call
+    them.
 
     Attributes:
         layer: what the model applies to its states.
@@ -62,26 +88,8 @@ class OutputLayer(Protocol):
     def exact_loss(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
         """Return the negative log-likelihood, summed likewise, without label smoothing."""
 
-    def token_losses(self, states_BTH: Tensor, target_out_BT: Tensor) -> Tensor:
-        """Return the negative log-likelihood of each token, [B, T], 0 at PAD, without gradients."""
-
     def rows_of(self, ids_U: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what turns the model's states [N, H] into logits [N, U] of these classes, int64 [U], on this rank.
 
         It has the weights of now: later updates are not seen. Ranks may have different numbers of ids.
-        """
-
-    def given_tokens(self, outputs_NX: Tensor, ids_NM: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities [N, M] of given tokens, int64 [N, M], as ``best_tokens`` has them."""
-
-    def best_tokens(self, outputs_NX: Tensor, k: int, forbidden: Sequence[int] = NEVER_CHOSEN) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest tokens of each row: log-probabilities, falling, and int64 ids, [N, k] each.
-
-        Forbidden ones have no probability, which is that of the others.
-        """
-
-    def log_probabilities(self, outputs_NX: Tensor, forbidden: Sequence[int] = NEVER_CHOSEN) -> Tensor:
-        """Return the log-probabilities of all tokens, in the order of ids, [N, V] in float32 or float64.
-
-        Forbidden ones have -inf, and their probability is that of the others.
         """

@@ -18,7 +18,6 @@ benchmark goes on. Nothing else should run on the machine meanwhile.
 import argparse
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from common import commands
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 
@@ -66,12 +66,11 @@ def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) ->
     """Train and score one run, unless it has been; return its figures."""
     summary = run_dir / "summary.json"
     if not summary.exists():
-        keys = {"run_dir": str(run_dir), "training.max_minutes": options.minutes, **overrides}
-        flags = [part for key, value in as_flags(keys).items() for part in (f"--{key}", value)]
-        _command("train", "--ranks", options.ranks, "--config", options.config, *flags)
+        keys = {"training.max_minutes": options.minutes, **overrides}
+        commands.train(run_dir, options.config, options.ranks, keys)
     scores = run_dir / f"scores-beam-{options.beam_size}.json"
     if not scores.exists():
-        _command("evaluate", "--run", run_dir, "--beam_size", options.beam_size, "--json", scores)
+        commands.command("evaluate", "--run", run_dir, "--beam_size", options.beam_size, "--json", scores)
     greedy, found = (json.loads(file.read_text(encoding="utf-8")) for file in (summary, scores))
     return {
         "seed": overrides["training.seed"],
@@ -82,11 +81,6 @@ def measure(run_dir: Path, overrides: Overrides, options: argparse.Namespace) ->
         "seconds": greedy["seconds"],
         "tokens_per_second": greedy["tokens_per_second"],
     }
-
-
-def as_flags(keys: Overrides) -> dict[str, str]:
-    """Return the keys with their values as a command line has them."""
-    return {key: json.dumps(value).strip('"') for key, value in keys.items()}
 
 
 def in_words(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -100,11 +94,6 @@ def in_words(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     greedy = of([run["greedy"]["bleu"] for run in runs])
     steps, minutes = (mean(run[key] for run in runs) for key in ("steps", "seconds"))
     return [*scores, greedy, f"{steps:,.0f}", f"{minutes / 60:.1f}"]
-
-
-def _command(name: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", "dist_s2s.cli.main", name, *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -9,10 +9,8 @@ time goes to padding and to all else. Nothing else should run on the machine mea
 """
 
 import argparse
-import json
 import multiprocessing
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 import torch
 
+from common import commands
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 from dist_s2s.distributed import joined_ranks
@@ -65,17 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(run_dir: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Multiply, train, and multiply: operations and target tokens per second, of all ranks together."""
-    every = str(options.steps)
+    every = options.steps
     keys = {
-        "run_dir": str(run_dir), "training.precision": options.precision, "training.max_steps": every,
-        "training.max_minutes": "null", "training.max_epochs": "null", "training.validate_every": every,
-        "training.checkpoint_every": every, "training.log_every": "10", "training.report": "false",
+        "training.precision": options.precision, "training.max_steps": every, "training.max_minutes": None,
+        "training.max_epochs": None, "training.validate_every": every, "training.checkpoint_every": every,
+        "training.log_every": 10, "training.report": False,
     }  # fmt: skip
-    flags = [part for key, value in keys.items() for part in (f"--{key}", value)]
-    command = ["-m", "dist_s2s.cli.main", "train", "--ranks", str(options.ranks), "--config", str(options.config)]
     before = multiplied(options)
-    subprocess.run([sys.executable, *command, *flags], check=True, stdout=sys.stderr)
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    commands.train(run_dir, options.config, options.ranks, keys)
+    lines = commands.read_metrics(run_dir)
     speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
     speed = statistics.median(speeds[len(speeds) // 3 :])  # without the beginning, where memory is still new
     return {"multiplied": [before, multiplied(options)], "tokens_per_second": speed}

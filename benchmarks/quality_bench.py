@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import commands
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
@@ -54,11 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train_ours(config: Config, options: argparse.Namespace) -> Curve:
     """Train by `dist-s2s train`, unless it has been; return the curve of its validations."""
     if not (config.run_dir / "summary.json").exists():
-        keys = {"run_dir": config.run_dir, "training.max_minutes": options.minutes}
-        flags = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
-        command = ["-m", "dist_s2s.cli.main", "train", "--ranks", str(options.ranks), "--config", str(options.config)]
-        subprocess.run([sys.executable, *command, *flags], check=True, stdout=sys.stderr)
-    lines = map(json.loads, (config.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        commands.train(config.run_dir, options.config, options.ranks, {"training.max_minutes": options.minutes})
+    lines = commands.read_metrics(config.run_dir)
     return [{"minutes": line["minutes"], "bleu": line["valid_bleu"]} for line in lines if "valid_bleu" in line]
 
 

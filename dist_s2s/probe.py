@@ -4,15 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import add_search_options, chosen_search, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
-
-if TYPE_CHECKING:
-    from dist_s2s.config import Config
 
 _NUMBER = 5  # of the worst sentences
 
@@ -49,8 +45,10 @@ def main() -> int:
     with joined_ranks() as ranks:
         ranks.together(lambda: check_output(arguments.output))
         translator = load_translator(arguments.run, ranks)
-        data = arguments.data or (None if sentences else translator.config.data.test)
-        pairs = ranks.together(lambda: _pairs(arguments, translator.config) if data else [])
+        has_pairs = arguments.data or not sentences
+        data, pairs = ranks.together(
+            lambda: read_pairs(arguments.data, arguments.columns, translator.config) if has_pairs else (None, [])
+        )
         limits = (arguments.length_factor, arguments.extra_length)
         options = SearchChoice(arguments.beam_size, *limits, others=chosen_search(arguments)).options(translator)
         found = probe(arguments.run, translator, pairs, sentences, options, arguments.number or _NUMBER)
@@ -74,10 +72,6 @@ def _check_sentences(texts: Sequence[str]) -> list[str]:
         if not visible_text(text):
             raise UserError(f"--sentence: text {number} is blank, so there is nothing to look at; leave it out")
     return [visible_text(text) for text in texts]
-
-
-def _pairs(arguments: argparse.Namespace, config: "Config") -> list[tuple[str, str]]:
-    return read_pairs(arguments.data, arguments.columns, config)[1]
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.sentences import read_lines
+from dist_s2s.cli.sentences import read_lines, until_fault
 from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
@@ -62,11 +63,6 @@ class Wanted:
         terms = None if arguments.terms is None else _read_terms(arguments.terms, translator)
         return cls(prefixes, terms, arguments.prefix)
 
-    @property
-    def is_nothing(self) -> bool:
-        """Whether there is nothing to check."""
-        return self.prefixes is None and self.terms is None
-
     def prefixes_of(self, begin: int, count: int) -> list[list[int]] | None:
         """Return the prefixes of some lines from number ``begin`` on, counted from 0."""
         return None if self.prefixes is None else self.prefixes[begin : begin + count]
@@ -78,20 +74,14 @@ class Wanted:
 
         Lines of a file are as many as prefixes.
         """
-        begin = 0
-        for group in groups:
-            fault = self._fault(group, begin, translator, options)
-            if fault is not None:
-                place, text = fault
-                if place:
-                    yield group[:place]
-                raise UserError(f"{name} line {begin + place + 1} {text}")
+        count = 0
+        for group in until_fault(groups, name, lambda group, begin: self._fault(group, begin, translator, options)):
             yield group
-            begin += len(group)
-        if self.prefixes is not None and len(self.prefixes) != begin:
+            count += len(group)
+        if self.prefixes is not None and len(self.prefixes) != count:
             raise UserError(
                 f"{self.prefix_file} has {counted(len(self.prefixes), 'line')}, but {name} has "
-                f"{counted(begin, 'line')}: each line needs a prefix, which may be empty"
+                f"{counted(count, 'line')}: each line needs a prefix, which may be empty"
             )
 
     def _fault(
@@ -100,11 +90,12 @@ class Wanted:
         """Return the place of the first line that cannot have what it must, and what is wrong with it."""
         from dist_s2s.translation.terms import demands_of
 
-        if self.is_nothing:
+        if self.prefixes is None and self.terms is None:
             return None
         prefixes = self.prefixes_of(begin, len(group))
         group = group if prefixes is None else group[: len(prefixes)]  # too few are told at the end
-        cut, _ = translator.cut(group)
+        cut, sources = translator.cut(group)
+        limits = iter(options.limits_of(map(len, sources)))
         for place, (pieces, demands) in enumerate(
             zip(cut, demands_of(cut, prefixes, self.terms, translator.source), strict=True)
         ):
@@ -113,8 +104,7 @@ class Wanted:
                     place,
                     f"is empty, and so is its translation: leave line {begin + place + 1} of the prefixes empty",
                 )
-            limits = options.limits_of(map(len, translator.source.encode_all(pieces)))
-            for demand, limit in zip(demands, limits, strict=True):
+            for demand, limit in zip(demands, islice(limits, len(demands)), strict=True):
                 if demand.size >= limit:
                     what = [f"a prefix of {len(demand.prefix)}"] * bool(demand.prefix)
                     what += [f"terms of {demand.size - len(demand.prefix)}"] * bool(demand.phrases)

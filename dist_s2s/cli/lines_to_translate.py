@@ -3,13 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
 from dist_s2s.cli.demands import Wanted
 from dist_s2s.cli.prompt import typed_groups
-from dist_s2s.cli.sentences import read_groups
+from dist_s2s.cli.sentences import read_groups, until_fault
 
 if TYPE_CHECKING:
     from dist_s2s.translation.search_options import SearchOptions
@@ -34,13 +34,18 @@ def input_groups(
     batch = translator.batching.batch_size * ranks.world_size
 
     def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
-        size = _BATCHES_OF_A_GROUP * batch
-        groups = read_groups(descriptor, name, size, may_pause=may_pause, first_size=batch)
-        groups = _without_long(groups, name, translator) if arguments.long_lines == "refuse" else groups
+        return read_groups(descriptor, name, _BATCHES_OF_A_GROUP * batch, may_pause=may_pause, first_size=batch)
+
+    def checked(groups: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+        if arguments.long_lines == "refuse":
+            groups = until_fault(groups, name, lambda group, _: _long_line(group, translator))
         return wanted.checked(groups, name, translator, options)
 
     if path is None:
-        yield from typed_groups() if is_typed(arguments) else read(sys.stdin.fileno(), "stdin", may_pause=True)
+        if is_typed(arguments):
+            yield from typed_groups()
+        else:
+            yield from checked(read(sys.stdin.fileno(), "stdin", may_pause=True), "stdin")
         return
     with open(path, "rb", buffering=0) as file:
         is_file = path.is_file()
@@ -48,25 +53,23 @@ def input_groups(
             raise UserError(f"several ranks cannot share {path}, which is not a file; give --input FILE")
         if not is_file and wanted.prefixes is not None:
             raise UserError(f"--prefix needs a file whose lines can be counted first, but {path} is none")
-        if is_file:
-            for _ in read(file.fileno(), str(path), may_pause=False):
-                pass
-            file.seek(0)
-        yield from read(file.fileno(), str(path), may_pause=not is_file)
+        name = str(path)
+        if not is_file:
+            yield from checked(read(file.fileno(), name, may_pause=True), name)
+            return
+        for _ in checked(read(file.fileno(), name, may_pause=False), name):
+            pass
+        file.seek(0)
+        yield from read(file.fileno(), name, may_pause=False)
 
 
-def _without_long(groups: Iterator[list[str]], name: str, translator: "Translator") -> Iterator[list[str]]:
-    """Yield the groups; raise UserError for a line that would be translated in pieces, after those before it."""
-    number, most = 0, translator.batching.max_source_tokens
-    for group in groups:
-        lengths = translator.source.encode_flat(group)[1].tolist()
-        place = next((place for place, length in enumerate(lengths) if length > most), None)
-        if place is not None:
-            if place:
-                yield group[:place]
-            raise UserError(
-                f"{name} line {number + place + 1} has {lengths[place]:,} tokens, but at most {most:,} are allowed; "
-                "raise --max_source_tokens, or leave out --long_lines refuse to have it translated in pieces"
-            )
-        yield group
-        number += len(group)
+def _long_line(group: Sequence[str], translator: "Translator") -> tuple[int, str] | None:
+    """Return the place of the first line that would be translated in pieces, and what is wrong with it."""
+    most, lengths = translator.batching.max_source_tokens, translator.source.encode_flat(group)[1].tolist()
+    place = next((place for place, length in enumerate(lengths) if length > most), None)
+    if place is None:
+        return None
+    return place, (
+        f"has {lengths[place]:,} tokens, but at most {most:,} are allowed; raise --max_source_tokens, or leave out "
+        "--long_lines refuse to have it translated in pieces"
+    )

@@ -4,13 +4,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import RANKING_OPTIONS, positive_int, seed_number
+from dist_s2s.cli.command_line import given_search, positive_int, seed_number
 
 if TYPE_CHECKING:
     from dist_s2s.translation.sampling import Sampling
 
 _SHAPES = ("temperature", "top_k", "top_p", "seed")
-_OF_SEARCHES = (*(name for name in RANKING_OPTIONS if name != "shortlist"), "prefix", "terms")
+_OF_SAMPLES_TOO = ("length_factor", "extra_length", "no_shortlist")  # of the options of searches
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +52,8 @@ def check_sampling(arguments: argparse.Namespace) -> None:
     named = next((name for name in _SHAPES if getattr(arguments, name) is not None), None)
     if named is not None and not is_drawn:
         raise UserError(f"--{named} says how translations are drawn: give --sample or --mbr N too, or leave it out")
-    searched = [name for name in _OF_SEARCHES if getattr(arguments, name, None) is not None]
-    searched += ["beam_size"] * (arguments.beam_size > 1)
+    searched = [name for name in given_search(arguments) if name not in _OF_SAMPLES_TOO]
+    searched += [name for name in ("prefix", "terms") if getattr(arguments, name, None) is not None]
     if is_drawn and searched:
         raise UserError(
             f"--{searched[0]} is for a search, but --{'sample' if arguments.sample else 'mbr'} draws translations: "

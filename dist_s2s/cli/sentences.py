@@ -3,7 +3,7 @@
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dist_s2s import UserError, counted
@@ -62,6 +62,32 @@ def read_groups(
         yield lines
     if fault is not None:
         raise fault
+
+
+def until_fault(
+    groups: Iterable[list[str]], name: str, fault: Callable[[list[str], int], tuple[int, str] | None]
+) -> Iterator[list[str]]:
+    """Yield groups of lines up to the first line with a fault.
+
+    Args:
+        groups: as ``read_groups`` gives them.
+        name: what to call the input in errors.
+        fault: takes a group and how many lines come before it; returns the place of the first line in it that has a
+            fault, and what is wrong with it; None if nothing is.
+
+    Raises:
+        UserError: a line has a fault. It is named, and the lines before it are yielded first.
+    """
+    begin = 0
+    for group in groups:
+        found = fault(group, begin)
+        if found is not None:
+            place, text = found
+            if place:
+                yield group[:place]
+            raise UserError(f"{name} line {begin + place + 1} {text}")
+        yield group
+        begin += len(group)
 
 
 def _more_comes(descriptor: int, deadline: float) -> bool:

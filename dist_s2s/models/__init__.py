@@ -3,7 +3,7 @@
 from dist_s2s.models.lstm import LSTMEncoderDecoder
 from dist_s2s.models.output import best_of_logits, given_of_logits
 from dist_s2s.models.protocols import EncoderDecoder
-from dist_s2s.models.search import Demand, Demands, Hypothesis, Ranking, Rules, beam_search, greedy_search
+from dist_s2s.models.search import Demand, Demands, Hypothesis, Ranking, Rules, beam_search
 
 __all__ = [
     "Demand",
@@ -16,5 +16,4 @@ __all__ = [
     "beam_search",
     "best_of_logits",
     "given_of_logits",
-    "greedy_search",
 ]

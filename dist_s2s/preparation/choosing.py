@@ -4,7 +4,7 @@ The sizes are those of runs on 2 cores within half an hour: of small corpora, wh
 win first, and of larger ones, where time is short before the data are. See docs/data.md for the rules in words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -136,6 +136,11 @@ def choose_sizes(num_pairs: int, target_tokens: int, device: str) -> list[Choice
     ]
 
 
-def unset(choices: Sequence[Choice], given: Mapping[str, set[str]]) -> list[Choice]:
-    """Return the choices but for keys that are set, by section in ``given``."""
-    return [choice for choice in choices if choice.key.partition(".")[2] not in given[choice.key.partition(".")[0]]]
+def unset(choices: Sequence[Choice], config: Config) -> list[Choice]:
+    """Return the choices but for keys that are set."""
+
+    def is_set(key: str) -> bool:
+        section, _, name = key.partition(".")
+        return name in getattr(config, section).model_fields_set
+
+    return [choice for choice in choices if not is_set(choice.key)]

@@ -28,10 +28,10 @@ class Answers:
     All ranks are asked the same, and have the same answer or the same UserError. Answers are plain values for JSON.
     """
 
-    def __init__(self, translator: Translator, search: Mapping[str, int | float] | None = None) -> None:
+    def __init__(self, translator: Translator, search: Mapping[str, Any] | None = None) -> None:
         """Take attributes of SearchOptions by name, for all searches; UserError for what this model cannot do."""
         self.translator = translator
-        self._options = SearchOptions.of(translator.config).with_choices(search or {})
+        self._options = replace(SearchOptions.of(translator.config), **(search or {}))
         translator.check(self._options)
         self._words = {
             "source": _Words(translator.source, translator.source_table),

@@ -8,6 +8,8 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
+from dist_s2s.text.ragged import positions
+
 Token = TypeVar("Token", str, int)
 _END = None  # of a text, among its words
 
@@ -69,10 +71,8 @@ class CutTexts(Generic[Token]):
         """Return all texts' tokens one after the other, if they are numbers: int64."""
         tokens = np.fromiter(chain.from_iterable(self.tokens), dtype=np.int64)
         sizes = self._sizes()
-        begins, sizes_here = (np.cumsum(sizes) - sizes)[self.words], sizes[self.words]
-        before = np.cumsum(sizes_here) - sizes_here
-        places = np.repeat(begins - before, sizes_here) + np.arange(sizes_here.sum())
-        flat: np.ndarray = tokens[places]
+        begins = np.cumsum(sizes) - sizes
+        flat: np.ndarray = tokens[positions(begins[self.words], sizes[self.words])]
         return flat
 
     def _sizes(self) -> np.ndarray:

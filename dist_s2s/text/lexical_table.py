@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_s2s.text.corpus import Corpus, Example
+from dist_s2s.text.ragged import positions
 from dist_s2s.text.vocabulary import EOS
 
 MOST_PAIRS = 1 << 25  # of tokens, which take 30 bytes each at most
@@ -131,8 +132,7 @@ def _pairs(examples: Sequence[Example], width: int) -> tuple[Ints, NDArray[np.in
     sources = np.array([token for example in examples for token in (*example.source, EOS)])
     targets = np.array([token for example in examples for token in example.target])
     sizes = np.repeat(source_sizes, target_sizes)  # pairs of each target position
-    ends = np.cumsum(sizes)
     first = np.repeat(np.cumsum(source_sizes) - source_sizes, target_sizes)  # of its sentence's source tokens
-    positions = np.arange(ends[-1]) + np.repeat(first - (ends - sizes), sizes)
-    keys, places = np.unique(sources[positions] * width + np.repeat(targets, sizes), return_inverse=True)
-    return keys, places.astype(np.int32), ends - sizes
+    of_pairs = sources[positions(first, sizes)] * width + np.repeat(targets, sizes)
+    keys, places = np.unique(of_pairs, return_inverse=True)
+    return keys, places.astype(np.int32), np.cumsum(sizes) - sizes

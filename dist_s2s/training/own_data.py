@@ -19,7 +19,6 @@ from dist_s2s.distributed.start import available_cores
 from dist_s2s.preparation.choosing import LOOK_PAIRS, Choice, choose_encoding, choose_sizes, unset
 from dist_s2s.preparation.pipeline import prepare_corpus
 from dist_s2s.preparation.plan import plan_of
-from dist_s2s.preparation.prepared import adopt
 from dist_s2s.preparation.progress import progress_bar
 from dist_s2s.preparation.report import REASONS, report_lines
 from dist_s2s.storage.run_directory import CONFIG
@@ -67,8 +66,9 @@ def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, An
         )
     updates, lines = _taken_over(config)
     config = with_keys(config, updates)
-    encoding = _unset(choose_encoding(_first_pairs(config, inputs), config), config)
-    config = with_keys(config, {choice.key: choice.value for choice in encoding})
+    encoding = unset(choose_encoding(_first_pairs(config, inputs), config), config)
+    updates |= {choice.key: choice.value for choice in encoding}
+    config = with_keys(config, updates)
     corpus = config.run_dir.with_name(f"{config.run_dir.name}.corpus")
     plan = plan_of(
         config,
@@ -86,16 +86,16 @@ def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, An
         manifest, _ = prepare_corpus(plan, corpus, available_cores(), progress, option="--run_dir")
     report = manifest["report"]
     tokens = int(np.load(corpus / TARGET_COUNTS).sum())
-    sizes = _unset(choose_sizes(report["pairs"]["train"], tokens, ranks.device.type), config)
+    sizes = unset(choose_sizes(report["pairs"]["train"], tokens, ranks.device.type), config)
     if not _LIMITS & config.training.model_fields_set:
         sizes.append(Choice("training.max_minutes", MINUTES, "give --minutes for another limit"))
-    chosen = {choice.key: choice.value for choice in (*encoding, *sizes)} | {"data.train": str(corpus)}
-    config = with_keys(config, chosen)
+    updates |= {choice.key: choice.value for choice in sizes} | {"data.train": str(corpus)}
+    config = with_keys(config, updates)
     lines = [*report_lines(report), f"the pairs are prepared in {corpus}", *lines]
     if encoding or sizes:
         lines += ["chosen, because nothing else was set:", *(f"  {choice.line()}" for choice in (*encoding, *sizes))]
     print("\n".join([*lines, _expectation(config, corpus, ranks.world_size)]), flush=True)
-    return updates | chosen
+    return updates
 
 
 def _taken_over(config: Config) -> tuple[dict[str, Any], list[str]]:
@@ -122,7 +122,7 @@ def _taken_over(config: Config) -> tuple[dict[str, Any], list[str]]:
 
 def _expectation(config: Config, corpus: Path, world_size: int) -> str:
     """Return how much memory and time the run will take."""
-    source, target = load_text_sides(adopt(config), corpus)
+    source, target = load_text_sides(config, corpus)
     with torch.device("meta"):
         core = make_model(config, nn.Identity())
     model, tokens = config.model, config.data.batch_tokens / world_size
@@ -154,8 +154,3 @@ def _first_pairs(config: Config, inputs: Sequence[str]) -> list[Pair]:
     if not pairs:
         raise UserError(no_pairs([path for each in opened for path in each.paths], bad))
     return pairs
-
-
-def _unset(choices: Sequence[Choice], config: Config) -> list[Choice]:
-    sections = {name: getattr(config, name).model_fields_set for name in ("data", "model", "training")}
-    return unset(choices, sections)

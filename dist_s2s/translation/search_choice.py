@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dist_s2s.translation.sampling import Sampling
 from dist_s2s.translation.search_options import SearchOptions
@@ -23,7 +24,7 @@ class SearchChoice:
     length_factor: float | None
     extra_length: int | None
     replace_unknown: bool = False
-    others: Mapping[str, int | float] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling | None = None
 
     def options(self, translator: Translator) -> SearchOptions:
@@ -35,7 +36,7 @@ class SearchChoice:
         if self.replace_unknown:
             check_replaceable(translator)
         options = SearchOptions.of(translator.config, self.beam_size)
-        options = options.with_limits(self.length_factor, self.extra_length).with_choices(self.others)
-        options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling)
+        options = options.with_limits(self.length_factor, self.extra_length)
+        options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling, **self.others)
         translator.check(options)
         return options

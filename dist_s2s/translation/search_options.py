@@ -1,9 +1,9 @@
 """How translations are searched for."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -69,10 +69,6 @@ class SearchOptions:
         """Return the same with other limits, each of them kept where it is None."""
         factor = self.length_factor if length_factor is None else length_factor
         return replace(self, length_factor=factor, extra_length=extra_length or self.extra_length)
-
-    def with_choices(self, choices: Mapping[str, Any]) -> Self:
-        """Return the same with other values of the attributes that are named."""
-        return replace(self, **choices)
 
     def check(self, config: Config, vocabulary_size: int) -> None:
         """Raise UserError for what cannot be searched with this model. Calls no collectives.

@@ -19,6 +19,7 @@ from dist_s2s import UserError
 from dist_s2s.models import LSTMEncoderDecoder
 from dist_s2s.models.shortlist import ListedModel, TokenLists
 from dist_s2s.text.batches import Batch
+from dist_s2s.text.ragged import positions
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, PAD, UNK
 from dist_s2s.translation.output import OutputLayer
@@ -72,12 +73,11 @@ class Shortlist:
         """
         tokens = batch.source[batch.source_mask].cpu().numpy()
         sizes = (self.ends[1:] - self.ends[:-1])[tokens]
-        positions = np.arange(sizes.sum()) + np.repeat(self.ends[tokens] - (np.cumsum(sizes) - sizes), sizes)
         numbers = np.arange(len(batch.source))
         of_tokens = np.repeat(numbers, batch.source_lengths.cpu().numpy())
         of_all = np.append(self.frequent, [EOS, *({UNK} - set(never_chosen))])
         rows = [np.repeat(of_tokens, sizes), np.repeat(numbers, len(of_all))]
-        ids = [self.ids[positions], np.tile(of_all, len(numbers))]
+        ids = [self.ids[positions(self.ends[tokens], sizes)], np.tile(of_all, len(numbers))]
         for row, more in enumerate(extra):
             rows.append(np.full(len(more), row))
             ids.append(np.array(more, dtype=np.int64))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import ablation_bench
+from common.commands import as_flags
 from dist_s2s.config import load_config
 from tests.commands import ROOT
 
@@ -29,7 +30,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         else:
             Path(words[-1]).write_text(json.dumps({"bleu": score, "chrf": score, "signature": "tok:13a"}))
 
-    monkeypatch.setattr(ablation_bench, "_command", run)
+    monkeypatch.setattr("common.commands.command", run)
     return seen
 
 
@@ -67,7 +68,7 @@ def test_rows_that_are_shipped_go_with_their_configuration(file: Path) -> None:
     rows = ablation_bench.read_tricks(file)
     assert rows.pop("base") == {}
     for name, keys in rows.items():
-        changed = load_config(ROOT / "configs" / file.name, ablation_bench.as_flags(keys))
+        changed = load_config(ROOT / "configs" / file.name, as_flags(keys))
         assert changed != base, name
 
 

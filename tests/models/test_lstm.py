@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dist_s2s.models import LSTMEncoderDecoder, best_of_logits, greedy_search
+from dist_s2s.models import LSTMEncoderDecoder, beam_search, best_of_logits
 from dist_s2s.models.attention import AttentionName
 
 V, E, H = 11, 6, 8
@@ -179,7 +179,9 @@ def test_a_small_model_learns_to_reverse() -> None:
         optimizer.step()
     sources, limits = table(strings), torch.full_like(lengths, 9)
     best_tokens = partial(best_of_logits, forbidden=[pad, sos])
-    found = greedy_search(model, sources, lengths, table, best_tokens, sos, eos, limits)
-    right = torch.tensor([a == b for a, b in zip([each.ids for each in found], strings.flip(1).tolist(), strict=True)])
+    found = beam_search(model, sources, lengths, table, best_tokens, sos, eos, limits, beam_size=1)
+    right = torch.tensor(
+        [a == b for a, b in zip([best.ids for [best] in found], strings.flip(1).tolist(), strict=True)]
+    )
     assert right[~held_out].all()
     assert right[held_out].float().mean() > 0.7

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits, greedy_search
+from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
 from dist_s2s.models.attention import AttentionName
 
 PAD, SOS, EOS, UNK, E, H = 0, 1, 2, 3, 4, 8
@@ -24,6 +24,7 @@ def best_of_beam(*arguments: Any, **settings: Any) -> list[Hypothesis]:
     return [best for best, *_ in beam_search(*arguments, **settings)]
 
 
+greedy_search = partial(best_of_beam, beam_size=1)
 SEARCHES: list[Search] = [greedy_search, partial(best_of_beam, beam_size=3)]
 
 

@@ -1,6 +1,6 @@
 """The project's first test: training gives the same losses and tables at every world size, and without any sharding."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -188,7 +188,7 @@ def find(translator: Translator, config: Config) -> list[list[Hypothesis]]:
     options = SearchOptions.of(config, beam_size=3)
     found = translator.search_n_best(SENTENCES, 3, options)
     if config.embedding.optimizer == "sgd":
-        options = options.with_limits(2.0, 4).with_choices(CHOICES)
+        options = replace(options.with_limits(2.0, 4), **CHOICES)
         found += translator.search_n_best(SENTENCES, 2, options, demands=DEMANDS)
     return found
 

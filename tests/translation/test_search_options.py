@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,8 +25,8 @@ def test_limits_are_those_of_the_run_unless_others_are_given() -> None:
     assert options.with_limits(0.0, None) == SearchOptions(1, 0.0, 7)
     assert options.with_limits(None, 9) == SearchOptions(1, 2.5, 9)
 
-    assert options.with_choices({"min_length": 2, "length_penalty": 0.6}).rules == Rules(min_length=2)
-    assert options.with_choices({"length_penalty": 0.6}).ranking == Ranking(0.6, 0.0)
+    assert replace(options, min_length=2, length_penalty=0.6).rules == Rules(min_length=2)
+    assert replace(options, length_penalty=0.6).ranking == Ranking(0.6, 0.0)
 
 
 IMPOSSIBLE = [{name: -1} for name in ("length_factor", "length_penalty", "coverage_penalty", "min_length")]

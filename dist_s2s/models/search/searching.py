@@ -1,4 +1,4 @@
-"""Greedy and beam search over batches.
+"""Beam search over batches; with a beam of one it is greedy.
 
 The caller supplies two functions, each called once a step, in this order. They may be collective: then every rank must
 call them equally often.
@@ -34,24 +34,6 @@ Embed = Callable[[Tensor], Tensor]
 Agreement = Callable[[bool], bool]
 
 _PER_TOKEN, _NO_RULES = Ranking(), Rules()
-
-
-def greedy_search(
-    model: Stepwise[EncodingT, StateT],
-    source_BSE: Tensor,
-    source_lengths_B: Tensor,
-    embed: Embed,
-    best_tokens: BestTokens,
-    start_id: int,
-    end_id: int,
-    max_lengths_B: Tensor,
-    all_finished: Agreement = bool,
-) -> list[Hypothesis]:
-    """Take the likeliest token at each step, until ``end_id`` or a sentence's maximum length: a beam of one."""
-    found = beam_search(
-        model, source_BSE, source_lengths_B, embed, best_tokens, start_id, end_id, max_lengths_B, 1, all_finished
-    )
-    return [hypothesis for [hypothesis] in found]
 
 
 @torch.no_grad()

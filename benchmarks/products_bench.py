@@ -26,7 +26,7 @@ from common.figures import print_table, write_results
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.text.corpus import load_pairs
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 
 _PASSES = 3  # forward, to the gradient of the input, to that of the weight

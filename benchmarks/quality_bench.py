@@ -2,11 +2,12 @@
 
     python benchmarks/quality_bench.py --config configs/multi30k-de-en.yaml --folder FOLDER --minutes 60
 
-Both train on the same pairs, one after the other, with the same sizes, dropout, label smoothing and batches, a joint
-BPE of as many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT
-refuses DistributedDataParallel on a CPU, so it is one process, with --peer_threads threads; it feeds the attention
-back in (--no_input_feeding: it does not), which its documentation calls its default, and lowers its learning rate where
-BLEU stands still. Its environment is made in the user's cache directory, once.
+Both train on the same pairs, one after the other, with the same sizes, dropout and label smoothing, a joint BPE of as
+many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT refuses
+DistributedDataParallel and half precision on a CPU, so it is one process of float32, with --peer_threads threads; it
+feeds the attention back in (--no_input_feeding: it does not), which its documentation calls its default, and lowers its
+learning rate where BLEU stands still. Its batches are of the size that trained the most tokens in a second. Its
+environment is made in the user's cache directory, once.
 
 What stands in FOLDER already is not trained again. Nothing else should run on the machine meanwhile.
 """
@@ -27,7 +28,6 @@ from common.peers import JOEYNMT, default_folder, environment_for_programs, pyth
 from dist_s2s.config import Config, load_config
 
 Curve = list[dict[str, float]]  # minutes and bleu of each validation
-_TOKENS_OF_A_TOKEN = 2  # JoeyNMT counts padding too, and its batches mix lengths, so that half of them is padding
 _OURS, _THEIRS = "#0b5394", "#e69138"
 
 
@@ -91,7 +91,7 @@ def joeynmt_job(config: Config, options: argparse.Namespace) -> dict[str, Any]:
         "train": str(data.train), "valid": str(data.valid), "folder": str(folder), "seed": training.seed,
         "minutes": options.peer_minutes, "threads": options.peer_threads, "validate_every": options.peer_validate_every,
         "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
-        "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,
+        "batch_tokens": options.peer_batch_tokens, "hidden_size": model.hidden_size,
         "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate,
         "max_norm": training.max_norm, "label_smoothing": training.label_smoothing,
         "input_feeding": not options.no_input_feeding,
@@ -146,7 +146,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="of our training")
     parser.add_argument("--peer_minutes", type=float, default=120.0, help="of JoeyNMT's")
     parser.add_argument("--ranks", type=positive, default=2)
-    parser.add_argument("--peer_threads", type=positive, default=1, help="more made it slower where it was measured")
+    parser.add_argument("--peer_threads", type=positive, default=2, help="of JoeyNMT's one process")
+    parser.add_argument(
+        "--peer_batch_tokens", type=positive, default=1500, help="JoeyNMT counts padding too, about half of them"
+    )
     parser.add_argument("--peer_learning_rate", type=float, default=1e-3)
     parser.add_argument("--peer_validate_every", type=positive, default=250, help="steps")
     parser.add_argument("--no_input_feeding", action="store_true", help="JoeyNMT's decoder does not read its attention")

@@ -37,9 +37,9 @@ from dist_s2s.distributed.ranks import Ranks
 from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.vocabulary import EOS, SOS, SPECIALS
-from dist_s2s.translation.load import load_translator
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.options import SearchOptions
 
 Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
 Contender = tuple[Find, Callable[[list[Hypothesis]], float] | None]  # the other returns their BLEU

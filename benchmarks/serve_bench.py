@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
-from dist_s2s.translation.load import read_run
+from dist_s2s.translation.runs.load import read_run
 
 _SECONDS_TO_STOP = 60
 Reply = tuple[float, str | None]  # seconds, and the translation; None if it was lost

@@ -25,8 +25,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the new run, which must not exist")
     arguments = parser.parse_args()
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.averaging import around_best, newest, of_steps, write_average
-    from dist_s2s.translation.load import read_run
+    from dist_s2s.translation.runs.averaging import around_best, newest, of_steps, write_average
+    from dist_s2s.translation.runs.load import read_run
 
     def choose() -> list[str]:
         read_run(arguments.run)

@@ -24,7 +24,7 @@ from dist_s2s.cli.sentences import read_lines
 
 if TYPE_CHECKING:
     from dist_s2s.analysis.systems import System
-    from dist_s2s.translation.scoring import Pairs
+    from dist_s2s.translation.scores.scoring import Pairs
 
 _EXAMPLES = 3
 
@@ -40,9 +40,9 @@ def main() -> int:
     from dist_s2s.analysis.systems import choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import run_of
-    from dist_s2s.translation.members import load_members
-    from dist_s2s.translation.scoring import Scorer
+    from dist_s2s.translation.runs.load import run_of
+    from dist_s2s.translation.runs.members import load_members
+    from dist_s2s.translation.scores.scoring import Scorer
 
     with joined_ranks() as ranks:
         translator = None if arguments.run is None else load_members(arguments.run, ranks)

@@ -31,7 +31,7 @@ def main() -> int:
         raise UserError(
             "give --side source or target, whose vectors to write, or --quantize int8 or --shortlist to write the run"
         )
-    from dist_s2s.translation.exporting import export_vectors  # imports torch, which --help does not need
+    from dist_s2s.translation.runs.exporting import export_vectors  # imports torch, which --help does not need
 
     exported = export_vectors(arguments.run, arguments.side, arguments.format or FORMATS[0], arguments.output)
     print(
@@ -80,7 +80,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _write_run(arguments: argparse.Namespace) -> int:
     """Write the run with int8 weights, or a shortlist, or both, on this process alone."""
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.exporting import check_export, export_quantized, export_shortlist
+    from dist_s2s.translation.runs.exporting import check_export, export_quantized, export_shortlist
 
     with joined_ranks() as ranks:
         shortlist = None

@@ -39,7 +39,7 @@ def main() -> int:
     from dist_s2s.analysis.probing import probe
     from dist_s2s.distributed import joined_ranks
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.runs.load import load_translator
     from dist_s2s.translation.search_choice import SearchChoice
 
     with joined_ranks() as ranks:

@@ -13,7 +13,7 @@ from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
-    from dist_s2s.translation.forced import ForcedScore, Likelihood
+    from dist_s2s.translation.scores.forced import ForcedScore, Likelihood
 
 _GROUP = 12_800  # pairs whose scores are written together
 
@@ -30,8 +30,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores (default: stdout)")
     arguments = parser.parse_args()
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.runs.load import load_translator
+    from dist_s2s.translation.scores.forced import Likelihood, encode_pairs, force
 
     with joined_ranks() as ranks:
         translator = load_translator(arguments.run, ranks)

@@ -30,7 +30,7 @@ def main() -> int:
     from dist_s2s.serving.server import StopSignals, bind, listen
     from dist_s2s.serving.service import run_service
     from dist_s2s.serving.turns import Turns
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.runs.load import load_translator
 
     others = ("run", "host", "port", *RANKING_OPTIONS)
     limits = Limits(**{name: value for name, value in vars(options).items() if name not in others})

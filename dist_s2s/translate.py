@@ -27,7 +27,7 @@ from dist_s2s.cli.translated_lines import Counts, Form
 
 if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
-    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.search.options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 
@@ -123,7 +123,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "tuple[Translator, S
     Whoever waits for the prompt is told. UserError, the same on every rank, for what the translator cannot do.
     """
     from dist_s2s.translation.attention import check_attention
-    from dist_s2s.translation.members import load_members
+    from dist_s2s.translation.runs.members import load_members
 
     started = time.monotonic()
     if is_typed(arguments):

@@ -15,8 +15,8 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.storage.durable_files import sha256_of, write_checked_json
 from dist_s2s.storage.run_directory import checkpoint_to_resume
-from dist_s2s.translation.averaging import around_best, newest, of_steps, write_average
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.averaging import around_best, newest, of_steps, write_average
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool

@@ -25,7 +25,7 @@ from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.translation import attention
 from dist_s2s.translation.attention import WordAttention, pharaoh
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from tests.commands import run
 from tests.toy_corpus import PAIRS
 

@@ -16,12 +16,12 @@ from dist_s2s.storage.durable_files import write_checked_json
 from dist_s2s.storage.quantization import dequantize, quantize
 from dist_s2s.storage.run_directory import checkpoint_to_resume
 from dist_s2s.training.origin import read_origin
-from dist_s2s.translation.averaging import newest, write_average
-from dist_s2s.translation.exporting import export_quantized
-from dist_s2s.translation.forced import encode_pairs, force
-from dist_s2s.translation.int8_table import Int8Embedding
-from dist_s2s.translation.load import load_translator, read_run
-from dist_s2s.translation.quantizing import write_quantized
+from dist_s2s.translation.runs.averaging import newest, write_average
+from dist_s2s.translation.runs.exporting import export_quantized
+from dist_s2s.translation.runs.load import load_translator, read_run
+from dist_s2s.translation.runs.quantizing import write_quantized
+from dist_s2s.translation.scores.forced import encode_pairs, force
+from dist_s2s.translation.tables.int8_table import Int8Embedding
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool

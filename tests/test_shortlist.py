@@ -21,11 +21,11 @@ from dist_s2s.text.corpus import Example
 from dist_s2s.text.vocabulary import EOS, PAD, UNK
 from dist_s2s.training.origin import read_origin
 from dist_s2s.training.shortlist import make_shortlist
-from dist_s2s.translation.exporting import export_quantized, export_shortlist
-from dist_s2s.translation.load import load_translator, read_run
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
+from dist_s2s.translation.runs.exporting import export_quantized, export_shortlist
+from dist_s2s.translation.runs.load import load_translator, read_run
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.shortlist import SHORTLIST, Shortlist
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool

@@ -13,8 +13,8 @@ from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import words_of
 from dist_s2s.translation.attention import Floats, Pooling, look, pharaoh, sentence_vectors
-from dist_s2s.translation.scoring import Pairs, Row, Scorer
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.scores.scoring import Pairs, Row, Scorer
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 ProbedRow = tuple[str, str | None, str]  # source, reference if there is one, translation

@@ -9,10 +9,10 @@ from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-from dist_s2s.translation.load import read_run_or_checkpoint
-from dist_s2s.translation.members import load_members
-from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
+from dist_s2s.translation.runs.load import read_run_or_checkpoint
+from dist_s2s.translation.runs.members import load_members
+from dist_s2s.translation.scores.forced import Likelihood, encode_pairs, force
+from dist_s2s.translation.scores.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_choice import SearchChoice
 from dist_s2s.translation.translator import Translator
 

@@ -14,9 +14,9 @@ from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
-    from dist_s2s.translation.joining import Translation
-    from dist_s2s.translation.search_options import SearchOptions
-    from dist_s2s.translation.terms import Terms
+    from dist_s2s.translation.search.joining import Translation
+    from dist_s2s.translation.search.options import SearchOptions
+    from dist_s2s.translation.search.terms import Terms
     from dist_s2s.translation.translator import Translator
 
 
@@ -88,7 +88,7 @@ class Wanted:
         self, group: Sequence[str], begin: int, translator: "Translator", options: "SearchOptions"
     ) -> tuple[int, str] | None:
         """Return the place of the first line that cannot have what it must, and what is wrong with it."""
-        from dist_s2s.translation.terms import demands_of
+        from dist_s2s.translation.search.terms import demands_of
 
         if self.prefixes is None and self.terms is None:
             return None
@@ -116,7 +116,7 @@ class Wanted:
 
     def add(self, translations: "Sequence[Translation]", begin: int, translator: "Translator") -> None:
         """Note which of the next lines' translations lack terms."""
-        from dist_s2s.translation.terms import demands_of
+        from dist_s2s.translation.search.terms import demands_of
 
         if self.terms is None:
             return
@@ -150,7 +150,7 @@ def _read_prefixes(path: Path, target: "TextSide") -> list[list[int]]:
 
 
 def _read_terms(path: Path, translator: "Translator") -> "Terms":
-    from dist_s2s.translation.terms import Terms, phrase_ids, plain
+    from dist_s2s.translation.search.terms import Terms, phrase_ids, plain
 
     pairs, seen = list[tuple[str, list[int]]](), dict[str, int]()
     for number, line in enumerate(read_lines(path), 1):
@@ -169,7 +169,7 @@ def _read_terms(path: Path, translator: "Translator") -> "Terms":
 
 
 def _check_known(text: str, target: "TextSide", where: str) -> None:
-    from dist_s2s.translation.terms import unknown_token
+    from dist_s2s.translation.search.terms import unknown_token
 
     if (token := unknown_token(text, target)) is not None:
         raise UserError(

@@ -12,7 +12,7 @@ from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sentences import read_groups, until_fault
 
 if TYPE_CHECKING:
-    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.search.options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves

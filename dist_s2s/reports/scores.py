@@ -7,8 +7,8 @@ from typing import Any
 
 from dist_s2s import UserError, counted
 from dist_s2s.reports.blocks import Block, Facts, Missing, Note, Section, Table
-from dist_s2s.translation.scoring import Row, Scorer
-from dist_s2s.translation.significance import System, SystemScore, check_same_pairs, compare, resamples_of
+from dist_s2s.translation.scores.scoring import Row, Scorer
+from dist_s2s.translation.scores.significance import System, SystemScore, check_same_pairs, compare, resamples_of
 
 TRANSLATIONS, SUMMARY = "translations.txt", "summary.json"
 

@@ -11,7 +11,7 @@ from dist_s2s.analysis.probing import attention_of, find_errors
 from dist_s2s.analysis.training_counts import word_counts
 from dist_s2s.reports.about import is_large
 from dist_s2s.reports.blocks import Bars, Block, Heat, Missing, Section, Sentence, Table
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 from dist_s2s.translation.translator import Translator
 
 _SAMPLES, _WORST = 3, 5

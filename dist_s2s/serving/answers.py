@@ -12,8 +12,8 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SPECIALS
 from dist_s2s.translation.attention import look
-from dist_s2s.translation.joining import Translation
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.joining import Translation
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 MAX_WEIGHTS = 20_000  # of an attention: 100 words on one side, 200 on the other

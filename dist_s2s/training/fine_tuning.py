@@ -16,7 +16,7 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.training.optimizers import grouped_names
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.load import SavedRun
+from dist_s2s.translation.runs.load import SavedRun
 
 _SIDE_OF = {"source_table": "source", "ngram_table": "neither"}  # whose words the rows are of; others: the target's
 BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer

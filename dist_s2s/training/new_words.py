@@ -10,7 +10,7 @@ from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.vocabulary_changes import Change
 from dist_s2s.training.fine_tuning import BY_TARGET_WORD
-from dist_s2s.translation.new_rows import Beginning, NewRows, begin_rows
+from dist_s2s.translation.tables.new_rows import Beginning, NewRows, begin_rows
 from dist_s2s.translation.translator import Translator
 
 

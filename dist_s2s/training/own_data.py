@@ -27,8 +27,8 @@ from dist_s2s.text.inputs import BadLines, Pair, open_inputs
 from dist_s2s.text.inputs.reading import no_pairs
 from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.training.origin import read_origin
-from dist_s2s.translation.load import load_text_sides
 from dist_s2s.translation.model import make_model
+from dist_s2s.translation.runs.load import load_text_sides
 
 MINUTES = 20.0  # if no limit is set
 _PROCESS_BYTES = 400 << 20  # with torch, before there is a model

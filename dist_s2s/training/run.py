@@ -39,9 +39,9 @@ from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
-from dist_s2s.translation.load import SavedRun, best_checkpoint, load_text_sides
-from dist_s2s.translation.scoring import Scorer, translate_pairs
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import SavedRun, best_checkpoint, load_text_sides
+from dist_s2s.translation.scores.scoring import Scorer, translate_pairs
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10

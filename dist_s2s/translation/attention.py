@@ -17,7 +17,7 @@ from dist_s2s.models import Hypothesis
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import group_ids
-from dist_s2s.translation.joining import Translation, all_parts
+from dist_s2s.translation.search.joining import Translation, all_parts
 from dist_s2s.translation.translator import Translator
 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target

@@ -16,7 +16,7 @@ from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.layer import OutputLayer, Predictions
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.tables import parameter_dtype
+from dist_s2s.translation.tables.make import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dist_s2s.translation.sampling import Sampling
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.sampling import Sampling
 from dist_s2s.translation.translator import Translator
 from dist_s2s.translation.unknown_words import check_replaceable
 

@@ -18,18 +18,18 @@ from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.finding import find
-from dist_s2s.translation.int8_table import as_numbers, row_dim
-from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.predictor import Predictor, ensemble, member_of
-from dist_s2s.translation.sampling import join_drawn
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.shortlist import Shortlist, listed_model
-from dist_s2s.translation.source_rows import SourceRows
-from dist_s2s.translation.tables import make_table, parameter_dtype
-from dist_s2s.translation.terms import Terms, demands_of
+from dist_s2s.translation.search.finding import find
+from dist_s2s.translation.search.joining import Translation, join_pieces
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.sampling import join_drawn
+from dist_s2s.translation.search.shortlist import Shortlist, listed_model
+from dist_s2s.translation.search.terms import Terms, demands_of
+from dist_s2s.translation.tables.int8_table import as_numbers, row_dim
+from dist_s2s.translation.tables.make import make_table, parameter_dtype
+from dist_s2s.translation.tables.source_rows import SourceRows
 
 
 class Translator:

@@ -19,8 +19,8 @@ from dist_s2s.text.tokenizers.characters import CharacterTokenizer
 from dist_s2s.text.vocabulary import UNK
 from dist_s2s.text.whole_words import group_tokens
 from dist_s2s.translation.attention import MOST_ALIGNED, pair_examples, token_weights
-from dist_s2s.translation.joining import Candidate, Translation, all_parts, join_texts
-from dist_s2s.translation.terms import tokens_of
+from dist_s2s.translation.search.joining import Candidate, Translation, all_parts, join_texts
+from dist_s2s.translation.search.terms import tokens_of
 from dist_s2s.translation.translator import Translator
 
 _BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not know

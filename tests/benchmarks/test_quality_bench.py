@@ -44,5 +44,5 @@ def test_joeynmt_gets_the_sizes_of_the_configuration(folder: Path) -> None:
     options = quality_bench._parse(["--config", str(folder / "config.yaml"), "--folder", str(folder)])
     job = quality_bench.joeynmt_job(quality_bench.load_config(options.config, {}), options)
     assert (job["hidden_size"], job["embedding_dim"], job["dropout"]) == (48, 32, 0.25)
-    assert (job["vocabulary_size"], job["batch_tokens"], job["input_feeding"]) == (500, 1400, True)
+    assert (job["vocabulary_size"], job["batch_tokens"], job["input_feeding"]) == (500, 1500, True)
     assert job["minutes"] == 120.0

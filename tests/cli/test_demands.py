@@ -14,7 +14,7 @@ from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models.search import contains
 from dist_s2s.text.side import SideSettings, TextSide
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.toy_corpus import PAIRS
 

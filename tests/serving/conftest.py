@@ -14,7 +14,7 @@ from dist_s2s.serving.batching import Batcher
 from dist_s2s.serving.limits import Limits
 from dist_s2s.serving.metrics import Metrics
 from dist_s2s.serving.turns import Turns
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 
 LIMITS = Limits(max_body=4000, max_sentences=8, max_characters=50, max_beam_size=6, max_waiting=20)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from dist_s2s import UserError
 from dist_s2s.serving.answers import Answers
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.serving.conftest import LIMITS
 from tests.toy_corpus import PAIRS

@@ -26,7 +26,7 @@ from dist_s2s.training.events import Event, Report, Validation
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.ngram_reference import plain_ngram_ids
 from tests.rank_pool import RankPool

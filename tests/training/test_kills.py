@@ -16,7 +16,7 @@ from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.training.run import Start, prepare
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from tests.commands import run
 from tests.kills import killed_at_every_change
 from tests.toy_corpus import options

@@ -19,7 +19,7 @@ from dist_s2s.text.vocabulary_changes import Change
 from dist_s2s.training.new_words import begin_new_words
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.word_counts import merge_counts
-from dist_s2s.translation.new_rows import Beginning
+from dist_s2s.translation.tables.new_rows import Beginning
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group

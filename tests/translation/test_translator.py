@@ -7,7 +7,7 @@ import torch
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 
 
 def test_a_sentence_is_encoded_once(saved_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.vocabulary import UNK
 from dist_s2s.translation.attention import look
-from dist_s2s.translation.joining import Translation
-from dist_s2s.translation.load import load_translator
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.joining import Translation
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.unknown_words import check_replaceable, replace_unknown, spell, words_looked_at
 from tests.rank_pool import RankPool
 

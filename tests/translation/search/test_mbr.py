@@ -6,8 +6,8 @@ from sacrebleu.metrics.chrf import CHRF
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.models import Hypothesis
-from dist_s2s.translation.joining import Candidate, Translation
-from dist_s2s.translation.mbr import choose_by_risk, chrf, least_risk
+from dist_s2s.translation.search.joining import Candidate, Translation
+from dist_s2s.translation.search.mbr import choose_by_risk, chrf, least_risk
 
 TEXTS = [
     "the cat sat on the mat .",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_s2s.distributed import Ranks
-from dist_s2s.translation.joining import Translation
+from dist_s2s.translation.search.joining import Translation
 
 Floats = NDArray[np.float64]
 _LONGEST_NGRAM, _RECALL_WEIGHT = 6, 2.0**2  # as sacreBLEU's chrF2

@@ -13,7 +13,7 @@ from dist_s2s.config import Config
 from dist_s2s.config.values import MOST_LENGTH_PENALTY
 from dist_s2s.models import Ranking, Rules
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
-from dist_s2s.translation.sampling import Sampling
+from dist_s2s.translation.search.sampling import Sampling
 
 
 @dataclass(frozen=True)

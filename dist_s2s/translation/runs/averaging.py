@@ -17,7 +17,7 @@ from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.table_rows import read_rows, shard_file
 from dist_s2s.storage.training_state import model_tensors
-from dist_s2s.translation.load import best_checkpoint, read_saved
+from dist_s2s.translation.runs.load import best_checkpoint, read_saved
 
 Manifests = Mapping[Path, dict[str, Any]]  # by checkpoint, oldest first
 

@@ -5,7 +5,7 @@ import torch
 
 from dist_s2s.config import Config
 from dist_s2s.models import Ranking, Rules
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 
 
 def test_longest_translation_of_each_sentence() -> None:

@@ -9,8 +9,8 @@ from dist_s2s.sharded import DistributedEmbedding, lookup
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.ngrams import ngram_ids
 from dist_s2s.text.vocabulary import Vocabulary
-from dist_s2s.translation.int8_table import as_numbers
-from dist_s2s.translation.tables import make_table
+from dist_s2s.translation.tables.int8_table import as_numbers
+from dist_s2s.translation.tables.make import make_table
 
 
 class SourceRows:

@@ -16,8 +16,8 @@ from dist_s2s.text.corpus import ExampleList
 from dist_s2s.text.vocabulary import EOS, SOS
 from dist_s2s.translation.batching import Batching
 from dist_s2s.translation.predictor import Predictor
-from dist_s2s.translation.sampling import sample_batch
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.sampling import sample_batch
 
 
 def find(

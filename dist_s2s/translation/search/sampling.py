@@ -15,9 +15,9 @@ from dist_s2s.sharded.rows.random_bits import GOLDEN_GAMMA, mix, shift_right
 from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SOS
-from dist_s2s.translation.joining import Translation, join_samples
-from dist_s2s.translation.mbr import choose_by_risk
 from dist_s2s.translation.predictor import Predictor
+from dist_s2s.translation.search.joining import Translation, join_samples
+from dist_s2s.translation.search.mbr import choose_by_risk
 
 _NUMBERS_AT_A_TIME = 1 << 17  # what stays in a CPU's cache from one of their many operations to the next
 

@@ -5,7 +5,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from dist_s2s import UserError
 from dist_s2s.config.training import BleuTokenizer
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 
 REFERENCES = ["the cat sat on the mat .", "it was raining when we arrived ."]
 
@@ -73,7 +73,7 @@ def test_scripts_without_spaces(references: list[str], tokenizer: str, ter: str)
 
 def test_a_tokenizer_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MeCab", None)
-    monkeypatch.setattr("dist_s2s.translation.bleu_tokenizer.find_spec", lambda name: None)
+    monkeypatch.setattr("dist_s2s.translation.scores.bleu_tokenizer.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"ja-mecab is not installed: pip install 'sacrebleu\[ja\]', or choose another"):
         Scorer("ja-mecab", ()).can_tell(["私"])
 
@@ -82,7 +82,7 @@ def test_a_tokenizer_whose_model_cannot_be_downloaded_is_told(monkeypatch: pytes
     def refuse(**_: object) -> BLEU:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("dist_s2s.translation.scoring.BLEU", refuse)
+    monkeypatch.setattr("dist_s2s.translation.scores.scoring.BLEU", refuse)
     with pytest.raises(UserError, match=r"flores200 cannot be had: .* failed .no route to host"):
         Scorer("flores200", ()).scores(rows(REFERENCES))
 

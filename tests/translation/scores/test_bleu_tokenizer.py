@@ -1,6 +1,6 @@
 import pytest
 
-from dist_s2s.translation.bleu_tokenizer import choose_bleu_tokenizer, is_installed
+from dist_s2s.translation.scores.bleu_tokenizer import choose_bleu_tokenizer, is_installed
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from dist_s2s.translation.bleu_tokenizer import choose_bleu_tokenizer, is_instal
     ],
 )
 def test_the_script_decides(text: str, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dist_s2s.translation.bleu_tokenizer.find_spec", lambda name: object())
+    monkeypatch.setattr("dist_s2s.translation.scores.bleu_tokenizer.find_spec", lambda name: object())
     assert choose_bleu_tokenizer([text, ""]) == tokenizer
 
 
 @pytest.mark.parametrize("text", ["東京の大学", "나는 고양이를"])
 def test_without_mecab_by_characters(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dist_s2s.translation.bleu_tokenizer.find_spec", lambda name: None)
+    monkeypatch.setattr("dist_s2s.translation.scores.bleu_tokenizer.find_spec", lambda name: None)
     assert choose_bleu_tokenizer([text]) == "char"
     assert is_installed("zh")
     assert not is_installed("ko-mecab")

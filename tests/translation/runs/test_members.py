@@ -15,17 +15,17 @@ from dist_s2s.models.sampling import SamplingOptions
 from dist_s2s.models.search import contains
 from dist_s2s.text.vocabulary import UNK, Vocabulary
 from dist_s2s.training.origin import read_origin
-from dist_s2s.translation import members
-from dist_s2s.translation.exporting import export_quantized
-from dist_s2s.translation.forced import encode_pairs, force
-from dist_s2s.translation.joining import Candidate
-from dist_s2s.translation.load import load_translator, read_run
-from dist_s2s.translation.members import load_members
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 from dist_s2s.translation.predictor import member_of
-from dist_s2s.translation.sampling import Sampling
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.terms import Terms
+from dist_s2s.translation.runs import members
+from dist_s2s.translation.runs.exporting import export_quantized
+from dist_s2s.translation.runs.load import load_translator, read_run
+from dist_s2s.translation.runs.members import load_members
+from dist_s2s.translation.scores.forced import encode_pairs, force
+from dist_s2s.translation.search.joining import Candidate
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.sampling import Sampling
+from dist_s2s.translation.search.terms import Terms
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS

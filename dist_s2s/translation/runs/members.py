@@ -6,7 +6,7 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import SavedRun, load_saved, read_run_or_checkpoint
+from dist_s2s.translation.runs.load import SavedRun, load_saved, read_run_or_checkpoint
 from dist_s2s.translation.translator import Translator
 
 

@@ -3,8 +3,8 @@ import random
 import pytest
 import torch
 
-from dist_s2s.translation.length_limits import fit_length_limits
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.length_limits import fit_length_limits
+from dist_s2s.translation.search.options import SearchOptions
 
 
 def limits_of(lengths: list[tuple[int, int]], sources: list[int]) -> list[int]:

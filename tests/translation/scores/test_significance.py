@@ -7,9 +7,9 @@ from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
 from dist_s2s import UserError
-from dist_s2s.translation import significance
-from dist_s2s.translation.scoring import Row, Scorer
-from dist_s2s.translation.significance import SystemScore, check_same_pairs, compare
+from dist_s2s.translation.scores import significance
+from dist_s2s.translation.scores.scoring import Row, Scorer
+from dist_s2s.translation.scores.significance import SystemScore, check_same_pairs, compare
 
 GOOD: list[Row] = [(f"s{n}", f"it was number {n} that rang", f"it was number {n} that rang") for n in range(20)]
 BAD: list[Row] = [(source, text, text if n % 3 else f"number {n} rings") for n, (source, text, _) in enumerate(GOOD)]
@@ -40,7 +40,7 @@ def test_ter_of_characters_and_equal_systems() -> None:
 
 def test_what_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(significance, "_RESAMPLED", 100)
-    monkeypatch.setattr("dist_s2s.translation.scoring._TER_CELLS", 100)
+    monkeypatch.setattr("dist_s2s.translation.scores.scoring._TER_CELLS", 100)
     found = compare(SYSTEMS, Scorer("13a", []), with_ter=True)
     assert [(each.metric, each.bootstrap) for each in found] == [("BLEU", ""), ("chrF", "")]
     assert found[0].systems[1] == SystemScore(Scorer("13a", []).scores(BAD)["bleu"], None, None)

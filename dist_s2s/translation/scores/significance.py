@@ -12,7 +12,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest, Result
 
 from dist_s2s import UserError
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 
 _RESAMPLES, _FEWEST = 1000, 100
 _RESAMPLED = 4_000_000  # sentences in all resamples, which sacreBLEU has in memory at once

@@ -8,7 +8,7 @@ import pytest
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import Tokenizer, make_tokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
-from dist_s2s.translation.terms import Terms, phrase_ids, plain
+from dist_s2s.translation.search.terms import Terms, phrase_ids, plain
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from dist_s2s import UserError
-from dist_s2s.translation.bleu_tokenizer import NEEDED, choose_bleu_tokenizer, is_installed
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.scores.bleu_tokenizer import NEEDED, choose_bleu_tokenizer, is_installed
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from dist_s2s.translation.unknown_words import replace_unknown
 

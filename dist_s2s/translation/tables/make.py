@@ -9,7 +9,7 @@ from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.vocabulary import PAD
-from dist_s2s.translation.int8_table import Int8Embedding
+from dist_s2s.translation.tables.int8_table import Int8Embedding
 
 _COMM_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

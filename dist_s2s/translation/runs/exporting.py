@@ -18,10 +18,10 @@ from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.table_rows import read_rows
 from dist_s2s.text.extras import extra
 from dist_s2s.text.vectors.writing import write_projector, write_word2vec
-from dist_s2s.translation.averaging import write_mean
-from dist_s2s.translation.load import SavedRun, load_saved, read_run
-from dist_s2s.translation.quantizing import write_quantized
-from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
+from dist_s2s.translation.runs.averaging import write_mean
+from dist_s2s.translation.runs.load import SavedRun, load_saved, read_run
+from dist_s2s.translation.runs.quantizing import write_quantized
+from dist_s2s.translation.search.shortlist import SHORTLIST, Shortlist
 
 Rows = Iterator[NDArray[np.float32]]
 

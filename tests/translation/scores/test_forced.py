@@ -15,12 +15,12 @@ from dist_s2s.text.batches import collate
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import EOS, SPECIALS, UNK, Vocabulary
-from dist_s2s.translation import forced
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.forced import ForcedScore, Likelihood, encode_pairs, force
-from dist_s2s.translation.load import load_translator
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.scores import forced
+from dist_s2s.translation.scores.forced import ForcedScore, Likelihood, encode_pairs, force
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.toy_corpus import PAIRS
 

@@ -12,8 +12,8 @@ from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_man
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_of_run
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.text.side import SideSettings, TextSide
-from dist_s2s.translation.quantizing import load_quantized
-from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
+from dist_s2s.translation.runs.quantizing import load_quantized
+from dist_s2s.translation.search.shortlist import SHORTLIST, Shortlist
 from dist_s2s.translation.translator import Translator
 
 

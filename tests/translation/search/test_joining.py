@@ -7,7 +7,7 @@ import pytest
 
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import SideSettings, TextSide
-from dist_s2s.translation.joining import join_pieces
+from dist_s2s.translation.search.joining import join_pieces
 
 ENGLISH = TextSide.build(SideSettings("words"), ["I see it. I see it ."])
 CHINESE = TextSide.build(SideSettings("characters"), ["我看见。 ok"])

@@ -1,7 +1,9 @@
 """benchmarks/ablation_bench.py: one training for each row and seed, none of them twice, and their scores as a table."""
 
 import json
+import os
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -53,6 +55,23 @@ def test_rows_and_seeds_are_trained_once(
     assert "22.00" in shown  # base, by the second command
     assert "24.00 ± 2.83" in shown  # and by the sixth
     assert [run["seed"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]["base"]] == [1, 2]
+
+
+def test_trainings_at_once_have_cores_of_their_own() -> None:
+    before = os.sched_getaffinity(0)
+    count = len(before)
+    met = Barrier(count, timeout=10)
+
+    def affinity(_: int) -> frozenset[int]:
+        met.wait()
+        return frozenset(os.sched_getaffinity(0))
+
+    with ablation_bench.pool(count) as workers:
+        found = list(workers.map(affinity, range(count)))
+    assert sorted(core for cores in found for core in cores) == sorted(before)
+    assert os.sched_getaffinity(0) == before
+    with pytest.raises(SystemExit, match=f"--at_once {count + 1} does not divide the {count} cores"):
+        ablation_bench.pool(count + 1)
 
 
 def test_what_is_no_map_of_keys_is_told(tmp_path: Path) -> None:

@@ -126,9 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="of training for each run, validations included")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N")
     parser.add_argument("--ranks", type=positive, default=2, help="of each training")
-    parser.add_argument(
-        "--at_once", type=positive, default=1, metavar="N", help="trainings, on shares of the cores"
-    )
+    parser.add_argument("--at_once", type=positive, default=1, metavar="N", help="trainings, on shares of the cores")
     parser.add_argument("--beam_size", type=positive, default=5)
     add_outputs(parser)
     return parser.parse_args(arguments)

@@ -21,7 +21,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import torch
 from rich.console import Console
 
 from common.arguments import settings_of
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     breakdowns: dict[int, dict[str, float]] = {}
     skipped: list[str] = []
     try:
-        alone = Ranks(0, 1, torch.device("cpu"), None)
+        alone = Ranks.alone()
         settle_precision(options.precision, alone, options.embedding_dim, options.hidden_size)  # refuses what it lacks
         python = python_of(JOEYNMT, options.peers_folder) if options.peers else ""
         with Console(stderr=True).status("") as status:

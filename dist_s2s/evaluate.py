@@ -37,7 +37,7 @@ def main() -> int:
     _check(arguments)
     from dist_s2s.analysis.evaluation import evaluate, plain_side
     from dist_s2s.analysis.evaluation_tables import show_evaluation
-    from dist_s2s.analysis.systems import choose_tokenizer, translate_systems
+    from dist_s2s.analysis.systems import check_systems, choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
     from dist_s2s.translation.runs.load import run_of
@@ -54,8 +54,7 @@ def main() -> int:
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
         ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
         choice = search_choice(arguments)
-        if translator is not None and arguments.hypotheses is None:
-            choice.options(translator)  # what it cannot do is told before the work
+        ranks.together(lambda: check_systems(systems, translator, choice))
         files = ranks.together(
             lambda: {
                 name: open_output(path)

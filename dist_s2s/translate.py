@@ -131,7 +131,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "tuple[Translator, S
     translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
-    options = search_choice(arguments, arguments.nbest or 1).options(translator)
+    options = search_choice(arguments, arguments.nbest or 1).options(translator, *translator.others)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
     if is_typed(arguments):
         print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)

@@ -22,7 +22,7 @@ from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import options
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def tensors(translator: Translator) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SENTENCES = [source for source, _ in PAIRS[:7]]
 
 

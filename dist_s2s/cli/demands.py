@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.sentences import read_lines, until_fault
+from dist_s2s.cli.sentences import read_lines
 from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
@@ -67,15 +67,10 @@ class Wanted:
         """Return the prefixes of some lines from number ``begin`` on, counted from 0."""
         return None if self.prefixes is None else self.prefixes[begin : begin + count]
 
-    def checked(
-        self, groups: Iterator[list[str]], name: str, translator: "Translator", options: "SearchOptions"
-    ) -> Iterator[list[str]]:
-        """Yield the groups of an input; raise UserError for a line that cannot have what it must, after those before.
-
-        Lines of a file are as many as prefixes.
-        """
+    def paired(self, groups: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+        """Yield the groups of an input; raise UserError after them if its lines are not as many as prefixes."""
         count = 0
-        for group in until_fault(groups, name, lambda group, begin: self._fault(group, begin, translator, options)):
+        for group in groups:
             yield group
             count += len(group)
         if self.prefixes is not None and len(self.prefixes) != count:
@@ -84,10 +79,10 @@ class Wanted:
                 f"{counted(count, 'line')}: each line needs a prefix, which may be empty"
             )
 
-    def _fault(
+    def fault(
         self, group: Sequence[str], begin: int, translator: "Translator", options: "SearchOptions"
     ) -> tuple[int, str] | None:
-        """Return the place of the first line that cannot have what it must, and what is wrong with it."""
+        """Return the place of the first line that cannot have what it must, and what is wrong with it; else None."""
         from dist_s2s.translation.search.terms import demands_of
 
         if self.prefixes is None and self.terms is None:

@@ -36,14 +36,17 @@ def input_groups(
     def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
         return read_groups(descriptor, name, _BATCHES_OF_A_GROUP * batch, may_pause=may_pause, first_size=batch)
 
+    def fault(group: Sequence[str], begin: int) -> tuple[int, str] | None:
+        long = _long_line(group, translator) if arguments.long_lines == "refuse" else None
+        found = (long, wanted.fault(group, begin, translator, options))
+        return min(filter(None, found), default=None)
+
     def checked(groups: Iterator[list[str]], name: str) -> Iterator[list[str]]:
-        if arguments.long_lines == "refuse":
-            groups = until_fault(groups, name, lambda group, _: _long_line(group, translator))
-        return wanted.checked(groups, name, translator, options)
+        return wanted.paired(until_fault(groups, name, fault), name)
 
     if path is None:
         if is_typed(arguments):
-            yield from typed_groups()
+            yield from typed_groups(fault)
         else:
             yield from checked(read(sys.stdin.fileno(), "stdin", may_pause=True), "stdin")
         return

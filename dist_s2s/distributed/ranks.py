@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,11 @@ class Ranks:
     device: torch.device
     group: dist.ProcessGroup | None
     plan_group: dist.ProcessGroup | None = None
+
+    @classmethod
+    def alone(cls) -> Self:
+        """Return those of a process that is the only one, on the CPU."""
+        return cls(0, 1, torch.device("cpu"), None)
 
     @property
     def is_first(self) -> bool:

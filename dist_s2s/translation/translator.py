@@ -102,11 +102,6 @@ class Translator:
         members = [member_of(each.config, each.core, each.output, self.target) for each in (self, *self.others)]
         return ensemble(members, predictors)
 
-    def check(self, options: SearchOptions) -> None:
-        """Raise UserError for options that do not fit the model, or one of an ensemble. Calls no collectives."""
-        for each in (self, *self.others):
-            options.check(each.config, len(self.target.vocabulary))
-
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
         sides = {"source": self.source, "target": self.target}
@@ -229,7 +224,7 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
-        self.check(options)
+        options.check(self, *self.others)
         examples = ExampleList(Example(source, []) for source in sources if source)
         some = demands if any(demand.size for demand in demands) else ()
         wanted = [demand for demand, source in zip(some, sources, strict=False) if source]

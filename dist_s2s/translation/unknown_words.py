@@ -20,24 +20,25 @@ from dist_s2s.text.vocabulary import UNK
 from dist_s2s.text.whole_words import group_tokens
 from dist_s2s.translation.attention import MOST_ALIGNED, pair_examples, token_weights
 from dist_s2s.translation.search.joining import Candidate, Translation, all_parts, join_texts
+from dist_s2s.translation.search.options import Searchable
 from dist_s2s.translation.search.terms import tokens_of
 from dist_s2s.translation.translator import Translator
 
 _BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not know
 
 
-def check_replaceable(translator: Translator) -> None:
+def check_replaceable(run: Searchable, *others: Searchable) -> None:
     """Raise UserError if no unknown word can be found, or none replaced. Calls no collectives."""
-    if translator.others:
+    if others:
         raise UserError(
             "--replace_unknown copies what the decoder of one run looks at: give one --run, or leave it out"
         )
-    if translator.config.model.attention == "none":
+    if run.config.model.attention == "none":
         raise UserError(
             "--replace_unknown copies what the decoder looks at, but this run has no attention (model.attention: "
             "none): leave it out"
         )
-    if isinstance(translator.target.tokenizer, SubwordTokenizer) and _BYTE in translator.target.vocabulary:
+    if isinstance(run.target.tokenizer, SubwordTokenizer) and _BYTE in run.target.vocabulary:
         raise UserError(
             "--replace_unknown has nothing to replace, as this run spells what its vocabulary lacks in bytes "
             "(data.byte_fallback): leave it out"

@@ -15,7 +15,7 @@ from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.translation.translator import Translator
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def translator(**model: object) -> Translator:

@@ -10,6 +10,7 @@ import torch
 
 from dist_s2s import UserError
 from dist_s2s.cli.demands import Wanted
+from dist_s2s.cli.sentences import until_fault
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models.search import contains
@@ -43,7 +44,8 @@ def read(translator: Translator, folder: Path, prefixes: str | None = None, term
 
 
 def check(translator: Translator, wanted: Wanted, groups: list[list[str]]) -> list[list[str]]:
-    return list(wanted.checked(iter(groups), "in.txt", translator, OPTIONS))
+    checked = until_fault(groups, "in.txt", lambda group, begin: wanted.fault(group, begin, translator, OPTIONS))
+    return list(wanted.paired(checked, "in.txt"))
 
 
 def test_translations_begin_with_prefixes_and_contain_terms(translator: Translator, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from dist_s2s.distributed import Ranks
@@ -22,7 +21,7 @@ LIMITS = Limits(max_body=4000, max_sentences=8, max_characters=50, max_beam_size
 
 @pytest.fixture(scope="package")
 def translator(saved_run: Path) -> Translator:
-    return load_translator(saved_run, Ranks(0, 1, torch.device("cpu"), None))
+    return load_translator(saved_run, Ranks.alone())
 
 
 @pytest.fixture(scope="package")

@@ -33,7 +33,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": Adagrad,
 }
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SIZES = {"source_table": 13, "target_table": 2}  # the second has fewer rows than three ranks
 
 Everything = dict[str, dict[str, Tensor]]

@@ -235,7 +235,7 @@ def batch_order(examples: list[Example]) -> list[list[int]]:
 def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
     """One process, whole batches, nn.Embedding, and nothing of the trainer; also the gradient norms before clipping."""
     config, examples = make_config(optimizer, "contiguous", output, Path("unused")), make_examples()
-    start = make_translator(config, Ranks(0, 1, torch.device("cpu"), None))
+    start = make_translator(config, Ranks.alone())
     core = start.core
     tables = {
         name: nn.Embedding.from_pretrained(

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
@@ -21,7 +20,7 @@ from tests.commands import run
 from tests.kills import killed_at_every_change
 from tests.toy_corpus import options
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 RUN = {"training__precision": "fp32", "training__max_steps": 4, "training__validate_every": 2}
 
 

@@ -158,7 +158,7 @@ def first_rows(run: tuple[str, str, str, Beginning], before: dict[str, Tensor]) 
     """Where all rows begin, computed without sharding: as in an untrained model, or at the mean of pieces."""
     optimizer, layout, output, beginning = run
     config, side = make_config(optimizer, layout, output, Path("unused")), make_side()
-    translator = Translator(config, side, side, Ranks(0, 1, torch.device("cpu"), None))
+    translator = Translator(config, side, side, Ranks.alone())
     rows = {}
     for name, table in translator.tables.items():
         embedding = table.to_embedding()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
@@ -11,7 +10,7 @@ from dist_s2s.translation.runs.load import load_translator
 
 
 def test_a_sentence_is_encoded_once(saved_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    translator = load_translator(saved_run, Ranks(0, 1, torch.device("cpu"), None))
+    translator = load_translator(saved_run, Ranks.alone())
     encoded, sentences = list[str](), ["我们看见猫。", "", "他们看见猫。"]
     encode = TextSide._encode_words
 

@@ -19,7 +19,7 @@ from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.unknown_words import check_replaceable, replace_unknown, spell, words_looked_at
 from tests.rank_pool import RankPool
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 WORDS = TextSide.build(SideSettings("words"), ["we see it."])
 CHARACTERS = TextSide.build(SideSettings("characters"), ["我们看见it"])
 TAGGED = TextSide.build(SideSettings("characters", tags=("<2de>",)), ["我们看见it"])
@@ -113,10 +113,8 @@ def test_where_nothing_can_be_replaced(saved_run: Path) -> None:
         check_replaceable(translator)
     translator.target = SUBWORDS
     check_replaceable(translator)
-    translator.others = [load_translator(saved_run, ALONE)]
     with pytest.raises(UserError, match=r"what the decoder of one run looks at: give one --run, or leave it out"):
-        check_replaceable(translator)
-    translator.others = []
+        check_replaceable(translator, translator)
     translator.config = Config.model_validate({"model": {"attention": "none"}})
     with pytest.raises(UserError, match=r"this run has no attention \(model.attention: none\): leave it out"):
         check_replaceable(translator)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,8 +12,21 @@ from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.config.values import MOST_LENGTH_PENALTY
 from dist_s2s.models import Ranking, Rules
+from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 from dist_s2s.translation.search.sampling import Sampling
+
+
+class Searchable(Protocol):
+    """What a search must fit: a run on the disk, or its translator."""
+
+    @property
+    def config(self) -> Config:
+        """The run's."""
+
+    @property
+    def target(self) -> TextSide:
+        """What is written with."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +83,14 @@ class SearchOptions:
         factor = self.length_factor if length_factor is None else length_factor
         return replace(self, length_factor=factor, extra_length=extra_length or self.extra_length)
 
-    def check(self, config: Config, vocabulary_size: int) -> None:
-        """Raise UserError for what cannot be searched with this model. Calls no collectives.
-
-        Args:
-            config: the run's.
-            vocabulary_size: target tokens, the special ones among them.
-        """
-        usable = vocabulary_size - len(self.never_chosen)
+    def check(self, *members: Searchable) -> None:
+        """Raise UserError for what cannot be searched with a run, or an ensemble of several. Calls no collectives."""
+        usable = len(members[0].target.vocabulary) - len(self.never_chosen)
         if self.beam_size > usable:
             raise UserError(
                 f"beam_size is {self.beam_size}, but there are only {usable} target tokens to choose from; lower it"
             )
-        if self.coverage_penalty and config.model.attention == "none":
+        if self.coverage_penalty and any(each.config.model.attention == "none" for each in members):
             raise UserError(
                 "coverage_penalty goes by attention, which this run does not have (model.attention: none); leave it out"
             )

@@ -30,7 +30,7 @@ from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SENTENCES = [*(source for source, _ in PAIRS[:6]), "", PAIRS[0][0], PAIRS[1][0] * 4]
 DRAWN = SearchOptions(extra_length=9, length_factor=0, sampling=Sampling(SamplingOptions(4, 0.9, 9, 0.95), seed=3))
 Found = list[list[tuple[str, float]]]

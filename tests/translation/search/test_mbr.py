@@ -1,7 +1,6 @@
 """Minimum Bayes risk against sacreBLEU's own sentence chrF."""
 
 import pytest
-import torch
 from sacrebleu.metrics.chrf import CHRF
 
 from dist_s2s.distributed import Ranks
@@ -46,5 +45,5 @@ def test_the_sample_that_is_most_like_the_others() -> None:
     def translation(texts: list[str]) -> Translation:
         return Translation(["?"], [Candidate(text, -1.0, False, (Hypothesis([], -1.0),)) for text in texts])
 
-    found = choose_by_risk([translation(samples[1:]), translation(["x"])], Ranks(0, 1, torch.device("cpu"), None))
+    found = choose_by_risk([translation(samples[1:]), translation(["x"])], Ranks.alone())
     assert [[each.text for each in one.n_best] for one in found] == [["the cat sat"], ["x"]]

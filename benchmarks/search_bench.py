@@ -11,19 +11,24 @@ TSV, are translated in the batches of `dist-s2s translate`, from text on; --word
 
 --quantized is what `dist-s2s export --quantize int8` has made of the run: it translates the same lines. Of a TSV, BLEU
 is told too (sacreBLEU, 13a), and of both folders how much memory a process takes to load them, and after a search.
---others are more folders, such as what `dist-s2s export --shortlist` has made of it, each told by its name.
+--others are more folders, such as what `dist-s2s export --shortlist` has made of it, each told by its name. --joeynmt
+is what quality_bench.py leaves of JoeyNMT, whose best checkpoint translates the same lines in a process of its own.
 
 Folders and beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are
 those of all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from sacrebleu.metrics.bleu import BLEU
@@ -31,6 +36,7 @@ from torch import nn
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
 from common.run_memory import memory_of
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.distributed.ranks import Ranks
@@ -42,20 +48,23 @@ from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.search.options import SearchOptions
 
 Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
-Contender = tuple[Find, Callable[[list[Hypothesis]], float] | None]  # the other returns their BLEU
+Contender = Callable[[int], dict[str, float]]  # from a beam size to what translating takes, and gives
+_PEER = "JoeyNMT"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
-    with joined_ranks(options.threads) as ranks:
+    with joined_ranks(options.threads) as ranks, ExitStack() as stack:
         runs = {"float32": options.run} | ({} if options.quantized is None else {"int8": options.quantized})
         runs |= {folder.name: folder for folder in options.others}
-        finds = {
+        contenders = {
             name: _random_model(options) if run is None else _run(run, options, ranks) for name, run in runs.items()
         }
-        cases = [(name, size) for name in finds for size in options.beam_sizes]
-        turns = [{case: _measure(finds[case[0]], case[1]) for case in cases} for _ in range(options.turns + 1)][1:]
+        if options.joeynmt is not None:
+            contenders[_PEER] = stack.enter_context(_joeynmt(options))
+        cases = [(name, size) for name in contenders for size in options.beam_sizes]
+        turns = [{(name, size): contenders[name](size) for name, size in cases} for _ in range(options.turns + 1)][1:]
         threads = torch.get_num_threads()
     figures = {
         (name, size): {key: statistics.median(turn[name, size][key] for turn in turns) for key in turns[0][name, size]}
@@ -68,8 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     headings = ("beam", "sentences/s", "tokens/s", "seconds", "CPU seconds", "BLEU")
     print_table(f"search, {threads} threads", ("weights",), headings, rows)
-    by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in finds}
+    by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in contenders}
     results: dict[str, object] = {"beam_sizes": by_weights["float32"]}
+    if options.joeynmt is not None:
+        results["joeynmt"] = by_weights[_PEER]
     if options.others:
         results["others"] = {folder.name: by_weights[folder.name] for folder in options.others}
     if options.quantized is not None:
@@ -79,14 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, taken in memory.items():
             print(f"{name}: {taken['loaded_mib']:.1f} MiB once loaded, {taken['searched_mib']:.1f} after a search")
         results |= {"int8": by_weights["int8"], "memory": memory}
-    settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "quantized", "input")}
-    settings["others"] = [str(folder) for folder in options.others]
+    settings = settings_of(options, "peers_folder") | {"others": [folder.name for folder in options.others]}
+    for name in ("run", "quantized", "input", "joeynmt"):
+        path = getattr(options, name)
+        settings[name] = None if path is None else path.name
     write_results(options.json, {"settings": settings, "threads": threads, **results})
     return 0
 
 
-def _measure(contender: Contender, beam_size: int) -> dict[str, float]:
-    find, score = contender
+def _measure(find: Find, score: Callable[[list[Hypothesis]], float] | None, beam_size: int) -> dict[str, float]:
     started, cpu_started = time.perf_counter(), time.process_time()
     found = find(beam_size)
     figures = {
@@ -119,7 +131,7 @@ def _random_model(options: argparse.Namespace) -> Contender:
             found += [best for best, *_ in beams]
         return found
 
-    return find, None
+    return partial(_measure, find, None)
 
 
 def _run(run_dir: Path, options: argparse.Namespace, ranks: Ranks) -> Contender:
@@ -132,7 +144,41 @@ def _run(run_dir: Path, options: argparse.Namespace, ranks: Ranks) -> Contender:
     def find(beam_size: int) -> list[Hypothesis]:
         return translator.search(sentences, SearchOptions.of(translator.config, beam_size))
 
-    return find, score if all(references) else None
+    return partial(_measure, find, score if all(references) else None)
+
+
+@contextmanager
+def _joeynmt(options: argparse.Namespace) -> Iterator[Contender]:
+    """Yield JoeyNMT as a contender; its process ends with the context."""
+    pairs = _pairs(options)
+    references = [target for _, target in pairs]
+    with TemporaryDirectory(prefix="search-bench-") as folder:
+        file = Path(folder) / "sentences.json"
+        file.write_text(json.dumps([source for source, _ in pairs]), encoding="utf-8")
+        arguments = map(str, (options.joeynmt.absolute(), file, options.batch_size, torch.get_num_threads()))
+        program = [python_of(JOEYNMT, options.peers_folder), "-W", "ignore", "-m", "training.joeynmt_search"]
+        with subprocess.Popen(
+            [*program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment_for_programs(),
+        ) as peer:
+            asked, answers = peer.stdin, peer.stdout
+            assert asked is not None, "it is a pipe"
+            assert answers is not None, "it is a pipe"
+
+            def measure(beam_size: int) -> dict[str, float]:
+                print(beam_size, file=asked, flush=True)
+                if not (answer := answers.readline()):
+                    raise SystemExit("JoeyNMT has ended; its words are above")
+                found = json.loads(answer)
+                texts = found.pop("texts")
+                bleu = {"bleu": BLEU().corpus_score(texts, [references]).score} if all(references) else {}
+                return {**found, "sentences": len(texts), **bleu}
+
+            yield measure
+            asked.close()
 
 
 def _pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -146,6 +192,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a run to translate with; else a model of random weights")
     parser.add_argument("--quantized", type=Path, help="the same run with int8 weights, to be compared; with --run")
     parser.add_argument("--others", type=Path, nargs="+", default=[], help="more runs to be compared; with --run")
+    parser.add_argument("--joeynmt", type=Path, metavar="FOLDER", help="JoeyNMT's, of quality_bench.py; with --run")
+    parser.add_argument("--peers_folder", type=Path, default=default_folder())
     parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
     parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
@@ -160,8 +208,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.run is None) != (options.input is None):
         parser.error("--run and --input go together")
-    if (options.quantized is not None or options.others) and options.run is None:
-        parser.error("--quantized and --others need --run, with which they are compared")
+    if (options.quantized is not None or options.others or options.joeynmt is not None) and options.run is None:
+        parser.error("--quantized, --others and --joeynmt need --run, with which they are compared")
     names = ["float32", *["int8"] * (options.quantized is not None), *(folder.name for folder in options.others)]
     if len(set(names)) < len(names):
         parser.error(f"two folders would have one name in the table: {', '.join(names)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     check_folder,
+    command_parser,
     number_from_zero,
     positive_int,
     program,
@@ -100,7 +101,7 @@ def _check_used(options: argparse.Namespace) -> None:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     what = "file of word vectors (word2vec, GloVe, fastText), or a run directory, which may end in :source or :target"
     parser.add_argument("source", metavar="SRC", help=f"{what} (default: its source side)")
     parser.add_argument("target", metavar="TGT", help="the same (default: its target side)")

@@ -1,9 +1,8 @@
-"""Average the weights of several checkpoints of a run into a new run, which often translates better than each."""
+"""Average the weights of several checkpoints of a run into a new run, which may translate better than each."""
 
-import argparse
 from pathlib import Path
 
-from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 
@@ -11,7 +10,7 @@ def main() -> int:
     """Average, on one process or under torchrun, where each rank reads and writes its share of the rows."""
     prog = program("average")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--last", type=positive_int, metavar="K", help="the newest K checkpoints (default: all)")

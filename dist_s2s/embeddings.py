@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_s2s.cli.command_line import check_folder, positive_int, program, run_command, write_json
+from dist_s2s.cli.command_line import check_folder, command_parser, positive_int, program, run_command, write_json
 from dist_s2s.cli.extras import check_extra
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     number = argparse.ArgumentParser(add_help=False)
     number.add_argument("--number", type=positive_int, default=10, metavar="K", help="of words to show (default: 10)")
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, parents=[common])
+    parser = command_parser(prog, __doc__, parents=[common])
     questions = parser.add_subparsers(dest="question", required=True, metavar="stats|similar|nearest|analogy|plot")
 
     def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:

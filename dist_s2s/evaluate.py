@@ -10,6 +10,7 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    command_parser,
     given_search,
     open_output,
     positive_int,
@@ -85,7 +86,7 @@ def main() -> int:
 def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument(
         "--run",
         type=Path,

@@ -1,12 +1,11 @@
 """Show how the vectors of words moved while a run trained: a table, and a picture of small multiples."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.command_line import program, run_command
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ def main() -> int:
     """Read what the run has recorded of one side, print the table, and draw the picture."""
     prog = program("evolution")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run that has training.record_vectors_every")
     parser.add_argument("--side", choices=("source", "target"), default="source", help="whose words (default: source)")
     parser.add_argument("--words", nargs="+", metavar="WORD", help="some of the recorded words (default: all)")

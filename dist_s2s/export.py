@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 FORMATS = ("word2vec", "word2vec_binary", "safetensors", "keyedvectors", "projector")
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--side", choices=("source", "target"), help="whose vectors")
     parser.add_argument(

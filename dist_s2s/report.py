@@ -1,9 +1,8 @@
 """Write a report of a run: one page, to be opened in a browser without a network, of all that is known of it."""
 
-import argparse
 from pathlib import Path
 
-from dist_s2s.cli.command_line import check_folder, program, run_command
+from dist_s2s.cli.command_line import check_folder, command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 
@@ -12,7 +11,7 @@ def main() -> int:
     prog = program("report")
     check_extra(prog)
     check_extra(prog, "analysis")
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument(
         "--compare", type=Path, action="append", default=[], metavar="RUN", help="another run, of the same test data"

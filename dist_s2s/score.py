@@ -1,13 +1,12 @@
 """Score given translations with a trained run: the log-probability of each (forced decoding)."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import counted
-from dist_s2s.cli.command_line import open_output, program, run_command
+from dist_s2s.cli.command_line import command_parser, open_output, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
@@ -22,7 +21,7 @@ def main() -> int:
     """Write a line for each pair, in their order: log-probability, the same per token, and tokens, the end counted."""
     prog = program("score")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("data", metavar="PAIRS", help="sources and their translations: a file of pairs of any form")
     add_columns_option(parser)

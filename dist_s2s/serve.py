@@ -8,6 +8,7 @@ from dist_s2s.cli.command_line import (
     RANKING_OPTIONS,
     add_ranking_options,
     chosen_search,
+    command_parser,
     number_from_zero,
     port_number,
     positive_int,
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=port_number, default=8000, help="default: 8000; 0: any that is free")

@@ -13,6 +13,7 @@ from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    command_parser,
     open_output,
     positive_int,
     program,
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument(
         "--run",
         type=Path,

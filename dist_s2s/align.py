@@ -8,16 +8,15 @@ from pathlib import Path
 
 from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
-    check_folder,
     command_parser,
     number_from_zero,
     positive_int,
     program,
     run_command,
     seed_number,
-    write_json,
 )
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_folder, write_json
 
 
 def main() -> int:

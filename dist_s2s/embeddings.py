@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_s2s.cli.command_line import check_folder, command_parser, positive_int, program, run_command, write_json
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_folder, write_json
 
 if TYPE_CHECKING:
     from dist_s2s.analysis.answers import Answer, SavedSide

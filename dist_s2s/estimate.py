@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from dist_s2s.cli.command_line import check_folder, positive_int, run_command, write_json
+from dist_s2s.cli.command_line import positive_int, run_command
+from dist_s2s.cli.outputs import check_folder, write_json
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.calibration import read_calibration
 from dist_s2s.cost.layouts import compare

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dist_s2s.cli.command_line import check_folder, command_parser, program, run_command
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_folder
 
 
 def main() -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import counted
-from dist_s2s.cli.command_line import command_parser, open_output, program, run_command
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_files, open_output, write_on_first
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="write an object a line instead, with each token's score")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores (default: stdout)")
     arguments = parser.parse_args()
+    check_files([arguments.output], map(Path, arguments.data.split(",")))
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.translation.runs.load import load_translator
     from dist_s2s.translation.scores.forced import Likelihood, encode_pairs, force
@@ -36,16 +38,15 @@ def main() -> int:
         translator = load_translator(arguments.run, ranks)
         pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, None))[1]
         examples = ranks.together(lambda: encode_pairs(translator, pairs))  # before the output is opened
-        with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
+        with ranks.together(lambda: open_output(arguments.output, ranks)) as output:
             scores = []
             for begin in range(0, len(pairs), _GROUP):
                 scores += force(translator, examples[begin : begin + _GROUP])
-                if ranks.is_first:
-                    for (source, target), score in zip(pairs[begin : begin + _GROUP], scores[begin:], strict=True):
-                        print(
-                            _as_json(source, target, score, translator.target) if arguments.json else _as_line(score),
-                            file=output,
-                        )
+                lines = [
+                    _as_json(source, target, score, translator.target) if arguments.json else _as_line(score)
+                    for (source, target), score in zip(pairs[begin : begin + _GROUP], scores[begin:], strict=True)
+                ]
+                write_on_first(output, "".join(f"{line}\n" for line in lines), ranks)
         if ranks.is_first:
             readable = (translator.target.readable(target) for _, target in pairs)
             print(_summary(len(pairs), Likelihood.of(scores, readable)), file=sys.stderr)

@@ -49,10 +49,9 @@ def listed(saved_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed_int8(saved_run: Path, listed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    saved = read_run(listed)
-    shortlist = Shortlist.load(listed / SHORTLIST, saved.source, saved.target)
     output = tmp_path_factory.mktemp("shortlist") / "int8"
-    export_quantized(saved_run, output, ALONE, shortlist)
+    run("dist_s2s.export", "--run", saved_run, "--quantize", "int8", "--shortlist", *SIZES, "--output", output)
+    assert (output / SHORTLIST).read_bytes() == (listed / SHORTLIST).read_bytes()
     return output
 
 

@@ -1,14 +1,12 @@
-"""What the commands share: how they end, read a number, and write their output."""
+"""What the commands share: how they end, and how they read their options."""
 
 import argparse
-import json
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from dist_s2s import UserError
 
@@ -164,24 +162,3 @@ def add_replace_unknown(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the token for unknown words be chosen, and write for each the source word that it looks at most",
     )
-
-
-def open_output(path: Path | None) -> TextIO:
-    """Return the file, open for writing, or a second handle of stdout; the caller closes either."""
-    return open(
-        sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
-    )
-
-
-def check_folder(path: Path) -> None:
-    """Raise UserError if there is no folder for a file that is to be written: before the work, not after."""
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-
-
-def write_json(values: object, path: Path) -> None:
-    """Write values to a file; UserError if it cannot be written."""
-    try:
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.sentences import read_lines
+from dist_s2s.cli.sentences import check_shared, read_lines
 from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Wanted:
         Raises:
             UserError: they cannot be used.
         """
+        check_shared((arguments.prefix, arguments.terms), translator.ranks.world_size)
         prefixes = None if arguments.prefix is None else _read_prefixes(arguments.prefix, translator.target)
         terms = None if arguments.terms is None else _read_terms(arguments.terms, translator)
         return cls(prefixes, terms, arguments.prefix)

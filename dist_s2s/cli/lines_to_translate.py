@@ -20,7 +20,7 @@ _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
 
 def is_typed(arguments: argparse.Namespace) -> bool:
     """Tell whether somebody types the lines."""
-    return arguments.input is None and os.isatty(sys.stdin.fileno())
+    return arguments.input is None and sys.stdin is not None and os.isatty(sys.stdin.fileno())
 
 
 def input_groups(
@@ -45,6 +45,8 @@ def input_groups(
         return wanted.paired(until_fault(groups, name, fault), name)
 
     if path is None:
+        if sys.stdin is None:
+            raise UserError("there is no stdin; give --input FILE")
         if is_typed(arguments):
             yield from typed_groups(fault)
         else:

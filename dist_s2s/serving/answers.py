@@ -32,7 +32,7 @@ class Answers:
         """Take attributes of SearchOptions by name, for all searches; UserError for what this model cannot do."""
         self.translator = translator
         self._options = replace(SearchOptions.of(translator.config), **(search or {}))
-        translator.check(self._options)
+        self._options.check(translator, *translator.others)
         self._words = {
             "source": _Words(translator.source, translator.source_table),
             "target": _Words(translator.target, translator.target_table),

@@ -89,5 +89,5 @@ def _bleu_tokenizer(config: Config, checkpoint: Path | None, data: RunData) -> s
         name = config_of(checkpoint).training.bleu_tokenizer
     references = [reference for _, reference in data.valid_pairs]
     scorer = Scorer(name, references)
-    scorer.can_tell(references)  # raises now what it would raise after hours of training
+    scorer.check()  # before hours of training
     return scorer.tokenizer

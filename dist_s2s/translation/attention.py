@@ -85,9 +85,9 @@ class WordAlignment:
 
     @property
     def line(self) -> str:
-        """``source words ||| target words ||| 0-0 2-1``; nothing of an empty sentence."""
+        """``source words ||| target words ||| 0-0 2-1``; nothing where neither has any."""
         parts = [" ".join(self.source), " ".join(self.target), pharaoh(self.alignment)]
-        return " ||| ".join(parts) if self.source else ""
+        return " ||| ".join(parts) if self.source or self.target else ""
 
 
 def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAlignment]:

@@ -1,4 +1,4 @@
-"""A translator: text on both sides, two sharded tables, the replicated model and its output layer."""
+"""A translator: text on both sides, sharded tables, the replicated model and its output layer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -95,7 +95,8 @@ class Translator:
     def predictor(self) -> Predictor:
         """What translations are found and scored with: this translator, or with others their ensemble."""
         listed = None if self.shortlist is None else partial(listed_model, self.core, self.output, self.shortlist)
-        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed)
+        unused = range(len(self.target.vocabulary), self.target.vocabulary.num_ids)
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed, unused)
         if not self.others:
             return alone
         predictors = [alone, *(each.predictor for each in self.others)]
@@ -154,7 +155,7 @@ class Translator:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Of samples there are as many as
-        the options say, in their order, or the one with the least risk.
+        the options say, in their order, but one of a sentence without a token; or the one with the least risk.
 
         Args:
             prefixes: of each sentence, the target ids that its translation begins with.

@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,6 +19,12 @@ from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.toy_corpus import PAIRS
+
+
+class Searched(NamedTuple):
+    config: Config
+    target: TextSide
+
 
 OPTIONS = SearchOptions(3, length_factor=0.0, extra_length=7)
 LINES = ["我看见猫。", "☃喜欢树。", ""]
@@ -138,10 +145,10 @@ def test_searches_that_the_model_cannot_do(translator: Translator) -> None:
     size = len(translator.target.vocabulary)
     with pytest.raises(UserError, match=f"beam_size is {size}, but there are only {size - 3} target tokens to choose"):
         translator.translate(LINES, replace(OPTIONS, beam_size=size))
-    config = Config.model_validate({"model": {"attention": "none"}})
+    blind = Searched(Config.model_validate({"model": {"attention": "none"}}), translator.target)
     with pytest.raises(UserError, match=r"coverage_penalty goes by attention, which this run does not have"):
-        replace(OPTIONS, coverage_penalty=0.1).check(config, size)
-    OPTIONS.check(config, size)
+        replace(OPTIONS, coverage_penalty=0.1).check(translator, blind)
+    OPTIONS.check(translator, blind)
 
 
 def test_scores_do_not_depend_on_the_size_of_batches(translator: Translator, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.rank_pool import RankPool
 
 ALONE = Ranks.alone()
 WORDS = TextSide.build(SideSettings("words"), ["we see it."])
-CHARACTERS = TextSide.build(SideSettings("characters"), ["我们看见it"])
+CHARACTERS = TextSide.build(SideSettings("characters"), ["我们看见it it"])
 TAGGED = TextSide.build(SideSettings("characters", tags=("<2de>",)), ["我们看见it"])
 NO_BYTES = SideSettings("unigram", byte_fallback=False)
 SUBWORDS = TextSide.build(NO_BYTES, ["we see the cat", "the cats see we"] * 3)
@@ -36,6 +36,9 @@ BYTES = TextSide.build(SideSettings("bpe"), ["we see the cat"] * 3)
         (CHARACTERS, ["看", UNK, UNK, "见", UNK], ["Bern", "Bern", "Bern"], "看Bern见Bern"),
         (CHARACTERS, ["看", UNK, UNK], ["猫", "狗"], "看猫狗"),
         (SUBWORDS, ["▁", UNK, UNK], ["猫", "猫"], "猫"),
+        (SUBWORDS, ["▁we", "▁the", "c", UNK, "a", "▁see"], ["naïve"], "we naïve see"),
+        (CHARACTERS, ["i", "t", "▁", "t", UNK, "i", UNK, "▁", "i"], ["naïve", "naïve"], "it naïve i"),
+        (CHARACTERS, ["看", "i", UNK, "见"], [None], "看i<unk>见"),
     ],
 )
 def test_words_are_written_in_the_places_of_unknown_tokens(

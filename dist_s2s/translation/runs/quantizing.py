@@ -115,4 +115,6 @@ def _config(config: Config, output: Path) -> Config:
     """Return the configuration of the run that is written."""
     model = config.model
     sizes = {"output": "replicated", "tie_embeddings": False, "readout_size": model.readout_dim}
-    return config.model_copy(update={"run_dir": output.resolve(), "model": model.model_copy(update=sizes)})
+    training = config.training.model_copy(update={"precision": "fp32"})  # what its scales and biases are
+    changes = {"run_dir": output.resolve(), "model": model.model_copy(update=sizes), "training": training}
+    return config.model_copy(update=changes)

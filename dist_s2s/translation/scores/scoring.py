@@ -75,6 +75,10 @@ class Scorer:
         """Take the tokenizer of that name, or with ``auto`` the one that suits the script of the references."""
         self.tokenizer = choose_bleu_tokenizer(references) if tokenizer == "auto" else tokenizer
 
+    def check(self) -> None:
+        """Raise UserError if the tokenizer is not installed here."""
+        self.bleu.tokenizer("")
+
     def can_tell(self, references: Iterable[str]) -> bool:
         """Tell whether BLEU can be above 0: not if no reference has a 4-gram.
 

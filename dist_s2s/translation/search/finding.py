@@ -59,8 +59,8 @@ def _find_batch(
     predictor: Predictor, batch: Batch, wanted: Sequence[Demand], options: SearchOptions, n_best: int, ranks: Ranks
 ) -> list[list[Hypothesis]]:
     # The row of a rank that has no sentence only joins the others' lookups.
-    limits, output, forbidden = options.max_lengths(batch.source_lengths), predictor.output, options.never_chosen
-    limits = limits * bool(batch.indices)
+    limits, output = options.max_lengths(batch.source_lengths) * bool(batch.indices), predictor.output
+    forbidden = [*options.never_chosen, *predictor.unused]
     if options.sampling is not None:
         drawn = sample_batch(predictor, batch, limits, options.sampling, forbidden, ranks.all_agree)
         return [samples[:n_best] for samples in drawn]

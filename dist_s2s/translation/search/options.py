@@ -16,6 +16,8 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.start import NEVER_CHOSEN, NEVER_CHOSEN_BUT_UNKNOWN
 from dist_s2s.translation.search.sampling import Sampling
 
+_MOST_TOKENS = 1 << 31  # where a user's limit is one without meaning
+
 
 class Searchable(Protocol):
     """What a search must fit: a run on the disk, or its translator."""
@@ -112,7 +114,8 @@ class SearchOptions:
 
     def max_lengths(self, source_lengths_B: Tensor) -> Tensor:
         """Return the most tokens of each translation: int64 [B]."""
-        return (self.length_factor * source_lengths_B.double()).ceil().long() + self.extra_length
+        by_factor_B = (self.length_factor * source_lengths_B.double()).ceil().clamp(max=_MOST_TOKENS).long()
+        return by_factor_B + min(self.extra_length, _MOST_TOKENS)
 
     def limits_of(self, num_tokens: Iterable[int]) -> list[int]:
         """Return the same, given source tokens without EOS."""

@@ -132,7 +132,7 @@ def test_what_cannot_be_asked_of_samples_and_ensembles(saved_run: Path) -> None:
     other.config = Config.model_validate({"model": {"attention": "none"}})
     translator.others = [other]
     with pytest.raises(UserError, match="coverage_penalty goes by attention, which this run does not have"):
-        translator.check(SearchOptions(2, coverage_penalty=0.1))
+        SearchOptions(2, coverage_penalty=0.1).check(translator, *translator.others)
 
 
 def test_likelihoods_are_means_of_the_members_probabilities(saved_run: Path, quantized: Path) -> None:

@@ -36,3 +36,10 @@ IMPOSSIBLE = [{name: -1} for name in ("length_factor", "length_penalty", "covera
 def test_impossible_searches_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SearchOptions(**options)
+
+
+def test_limits_without_meaning_stay_limits() -> None:
+    lengths = torch.tensor([0, 3])
+    for options in (SearchOptions(length_factor=1e19), SearchOptions(extra_length=10**20)):
+        assert (options.max_lengths(lengths) >= 50).all()
+        assert options.limits_of([5])[0] > 1 << 30

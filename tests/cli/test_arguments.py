@@ -51,7 +51,7 @@ def test_help_lists_each_key_with_description_and_default(
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(
-        "usage: python -m dist_s2s.train [INPUT ...] [--minutes M] [--trace FIRST:LAST] "
+        "usage: python -m dist_s2s.train [INPUT ...] [--minutes M] [--columns A,B] [--trace FIRST:LAST] "
         "[--config FILE] [--verbose] [--section.key VALUE ...] Trains a model."
     )
     for key, field in KEYS.items():

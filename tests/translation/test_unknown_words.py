@@ -36,7 +36,7 @@ BYTES = TextSide.build(SideSettings("bpe"), ["we see the cat"] * 3)
         (CHARACTERS, ["看", UNK, UNK, "见", UNK], ["Bern", "Bern", "Bern"], "看Bern见Bern"),
         (CHARACTERS, ["看", UNK, UNK], ["猫", "狗"], "看猫狗"),
         (SUBWORDS, ["▁", UNK, UNK], ["猫", "猫"], "猫"),
-        (SUBWORDS, ["▁we", "▁the", "c", UNK, "a", "▁see"], ["naïve"], "we naïve see"),
+        (SUBWORDS, ["▁we", "▁", "t", UNK, "e", "▁cat"], ["naïve"], "we naïve cat"),
         (CHARACTERS, ["i", "t", "▁", "t", UNK, "i", UNK, "▁", "i"], ["naïve", "naïve"], "it naïve i"),
         (CHARACTERS, ["看", "i", UNK, "见"], [None], "看i<unk>见"),
     ],

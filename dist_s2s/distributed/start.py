@@ -76,6 +76,12 @@ def _joined(rank: int, world_size: int) -> Iterator[Ranks]:
     torch.sparse.check_sparse_tensor_invariants.disable()
     device = torch.device("cpu")
     if torch.cuda.is_available():
+        gpus, ranks_here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if ranks_here > gpus:
+            raise UserError(
+                f"{ranks_here} ranks are on this machine, but only {gpus} of its GPUs can be seen: start {gpus}, or "
+                "set CUDA_VISIBLE_DEVICES= (to nothing) to compute on the CPU"
+            )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     group = plan_group = None

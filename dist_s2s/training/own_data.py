@@ -52,7 +52,7 @@ def own_data(config: Config, inputs: Sequence[str], ranks: Ranks) -> Config:
     Raises:
         UserError: on every rank, if an input cannot be used, or keys that are set do not go with it.
     """
-    return with_keys(config, ranks.on_first(lambda: _choose(config, inputs, ranks)))
+    return with_keys(config, ranks.on_first_for_long(lambda: _choose(config, inputs, ranks)))
 
 
 def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, An
     encoding = unset(choose_encoding(_first_pairs(config, inputs), config), config)
     updates |= {choice.key: choice.value for choice in encoding}
     config = with_keys(config, updates)
-    corpus = config.run_dir.with_name(f"{config.run_dir.name}.corpus")
+    run_dir = config.run_dir if config.run_dir.name else config.run_dir.absolute()  # . and / have no name
+    corpus = run_dir.with_name(f"{run_dir.name}.corpus")
     plan = plan_of(
         config,
         inputs=tuple(inputs),

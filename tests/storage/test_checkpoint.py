@@ -253,6 +253,21 @@ def test_same_step_is_saved_again(checkpoint: Path) -> None:
     assert list_checkpoints(checkpoint.parent) == [checkpoint]
 
 
+def save_again(checkpoints: Path) -> None:
+    save_checkpoint(checkpoints, load_alone(checkpoints / "step-3"), 3, {}, ALONE)
+
+
+def test_a_kill_while_a_step_is_saved_again_loses_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    state = load_alone(checkpoint)
+    for checkpoints in killed_at_every_change(save_again, checkpoint.parent, tmp_path / "killed"):
+        save_checkpoint(checkpoints, state, 4, {}, ALONE)
+        found = list_checkpoints(checkpoints)
+        assert [path.name for path in found] == ["step-3", "step-4"]
+        for path in found:
+            load_alone(path)
+        assert sorted(path.name for path in checkpoints.iterdir()) == ["step-3", "step-4"]
+
+
 def save_other_progress(checkpoints: Path) -> None:
     save_progress(checkpoints / "step-3", {"epoch": 8})
 

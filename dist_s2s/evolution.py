@@ -24,12 +24,10 @@ def main() -> int:
     arguments = parser.parse_args()
     records = _read(arguments.run, arguments.side, arguments.words)
     title = f"{arguments.side} words of {arguments.run}"
-    from rich.console import Console
-
     from dist_s2s.analysis.evolution_table import evolution_table
+    from dist_s2s.analysis.probe_tables import table_console
 
-    width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
-    Console(highlight=False, width=width).print(evolution_table(records, title))
+    table_console().print(evolution_table(records, title))
     if arguments.output is not None:
         from dist_s2s.analysis.evolution_picture import draw_evolution
 

@@ -4,6 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     RANKING_OPTIONS,
     add_ranking_options,
@@ -35,6 +36,11 @@ def main() -> int:
 
     others = ("run", "host", "port", *RANKING_OPTIONS)
     limits = Limits(**{name: value for name, value in vars(options).items() if name not in others})
+    if limits.max_sentences > limits.max_waiting:
+        raise UserError(
+            f"--max_sentences is {limits.max_sentences}, but no more than --max_waiting = {limits.max_waiting} can "
+            "wait, so such a request would never be answered: raise --max_waiting"
+        )
     with joined_ranks() as ranks:
         listener = ranks.together(partial(bind, options.host, options.port) if ranks.is_first else lambda: None)
         translator = load_translator(options.run, ranks)

@@ -95,9 +95,11 @@ def probe(
     """
     ranks, readable = translator.ranks, translator.target.readable
     sources = [*(source for source, _ in pairs), *sentences]
-    hypotheses = translator.search(sources, options)
+    found = translator.translate(sources, options)
+    # A sentence that is translated in pieces has no heat map: each piece looks at itself alone.
+    hypotheses = [each.n_best[0].parts[0] if len(each.pieces) == 1 else Hypothesis([], 0.0) for each in found]
     references = [*(readable(target) for _, target in pairs), *(None for _ in sentences)]
-    texts = [translator.target.decode(each.ids) for each in hypotheses]
+    texts = [each.text for each in found]
     rows = list(zip(sources, references, texts, strict=True))
     answer: Answer = {"errors": None, "worst": [], "attention": [], "notes": []}
     if pairs:

@@ -48,14 +48,14 @@ class Answers:
                 answer["attention"] = self._attention(each)
         return answers
 
-    def neighbours(self, word: str, side: str, number: int) -> Answer:
-        """Return the words whose vectors are closest to a word's.
+    def neighbours(self, word: str, side: str, number: int, is_token: bool = False) -> Answer:
+        """Return the words whose vectors are closest to a word's, or to a token's, as it stands in the vocabulary.
 
         Raises:
             UserError: on every rank, for a word that is unknown, or whose vector has no direction.
         """
         words = self._words[side]
-        found = self.translator.ranks.together(lambda: find_word(word, words.side, side))
+        found = self.translator.ranks.together(lambda: find_word(word, words.side, side, is_token=is_token))
         [vector] = word_vectors([found], words.rows)
         closest = words.neighbours.nearest(vector, number, found.ids)
         tokens = words.side.vocabulary.tokens

@@ -115,7 +115,11 @@ def plot(curves: Mapping[str, Curve], scores: Sequence[float], file: Path) -> No
     for score in scores:
         axes.axhline(score, color="#c9c9c9", linewidth=0.8, zorder=0)
     axes.set_xscale("log")
+    axes.set_xticks([1, 2, 5, 10, 20, 40, 80, 160])
+    axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    minutes = [point["minutes"] for curve in curves.values() for point in curve]
+    axes.set_xlim(0.9 * min(minutes), 1.1 * max(minutes))
     axes.set_xlabel("minutes of training, validations included")
     axes.set_ylabel("BLEU of the validation data, greedy")
     axes.legend(loc="lower right", frameon=False)

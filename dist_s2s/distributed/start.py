@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s import UserError
+from dist_s2s.distributed.memory import keep_freed_memory
 from dist_s2s.distributed.ranks import Ranks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -62,11 +63,13 @@ def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
     """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
     Leaving gives the process back its number of threads, and the way in which it computes with the smallest numbers.
+    What is freed stays with the process, see ``keep_freed_memory``.
 
     Args:
         threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
     rank, world_size = check_torchrun()
+    keep_freed_memory()
     with _arithmetic_of_a_rank(threads_for_each_rank() if threads is None else threads):
         yield from _joined(rank, world_size)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.preparation.report import REASONS
 
-_FILTERS = ("length", "ratio", "identical", "duplicates", "script", "leaks")
+_FILTERS = tuple(REASONS)
 
 
 def main() -> int:

@@ -7,14 +7,8 @@ from typing import Literal, NoReturn, get_args, get_origin
 
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import command_parser
-from dist_s2s.config import Config, load_config
 from dist_s2s.config.schema import KEYS, SECTIONS
 from dist_s2s.config.values import as_text
-
-
-def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:
-    """Return the configuration that the arguments of a command mean; see `parse_arguments` and `load_config`."""
-    return load_config(*parse_arguments(argv, prog, description))
 
 
 def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[Path | None, dict[str, str]]:

@@ -132,7 +132,12 @@ def _use_loopback_on_a_single_host() -> None:
     """Where all ranks run on this host, keep gloo and nccl from listening on any other interface."""
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         return
-    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    if loopback is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
+    interface = loopback()
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
+def loopback() -> str | None:
+    """Return the interface by which this host reaches itself alone, if it has one of the usual names."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)

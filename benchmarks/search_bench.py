@@ -22,22 +22,23 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
-from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
 from common.run_memory import memory_of
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.distributed.ranks import Ranks
 from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
@@ -47,7 +48,7 @@ from dist_s2s.translation.output.start import NEVER_CHOSEN
 from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.search.options import SearchOptions
 
-Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
+Result = TypeVar("Result")
 Contender = Callable[[int], dict[str, float]]  # from a beam size to what translating takes, and gives
 _PEER = "JoeyNMT"
 
@@ -98,16 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(find: Find, score: Callable[[list[Hypothesis]], float] | None, beam_size: int) -> dict[str, float]:
+def _timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
+    """Return what the work returns, and how long it takes."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    found = find(beam_size)
-    figures = {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - cpu_started,
-        "sentences": len(found),
-        "tokens": sum(len(each.ids) + (not each.is_cut) for each in found),  # the end is one
-    }
-    return figures if score is None else figures | {"bleu": score(found)}
+    found = work()
+    return found, {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
+
+
+def _tokens(found: list[Hypothesis]) -> int:
+    return sum(len(each.ids) + (not each.is_cut) for each in found)  # the end is one
+
+
+def _bleu(texts: list[str], references: list[str]) -> dict[str, float]:
+    """Return the translations' BLEU, unless there is a sentence without a reference."""
+    return {"bleu": float(BLEU().corpus_score(texts, [references]).score)} if all(references) else {}
 
 
 def _random_model(options: argparse.Namespace) -> Contender:
@@ -131,20 +136,28 @@ def _random_model(options: argparse.Namespace) -> Contender:
             found += [best for best, *_ in beams]
         return found
 
-    return partial(_measure, find, None)
+    def measure(beam_size: int) -> dict[str, float]:
+        found, figures = _timed(lambda: find(beam_size))
+        return {**figures, "sentences": len(found), "tokens": _tokens(found)}
+
+    return measure
 
 
 def _run(run_dir: Path, options: argparse.Namespace, ranks: Ranks) -> Contender:
     translator, pairs = load_translator(run_dir, ranks), _pairs(options)
     sentences, references = [source for source, _ in pairs], [target for _, target in pairs]
 
-    def score(found: list[Hypothesis]) -> float:
-        return float(BLEU().corpus_score([translator.target.decode(each.ids) for each in found], [references]).score)
+    translator.batching = translator.batching.with_options(options.batch_size, None)
 
-    def find(beam_size: int) -> list[Hypothesis]:
-        return translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+    def translate(beam_size: int) -> tuple[list[str], int]:
+        found = translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+        return [translator.target.decode(each.ids) for each in found], _tokens(found)
 
-    return partial(_measure, find, score if all(references) else None)
+    def measure(beam_size: int) -> dict[str, float]:
+        (texts, tokens), figures = _timed(lambda: translate(beam_size))
+        return {**figures, "sentences": len(texts), "tokens": tokens, **_bleu(texts, references)}
+
+    return measure
 
 
 @contextmanager
@@ -174,8 +187,7 @@ def _joeynmt(options: argparse.Namespace) -> Iterator[Contender]:
                     raise SystemExit("JoeyNMT has ended; its words are above")
                 found = json.loads(answer)
                 texts = found.pop("texts")
-                bleu = {"bleu": BLEU().corpus_score(texts, [references]).score} if all(references) else {}
-                return {**found, "sentences": len(texts), **bleu}
+                return {**found, "sentences": len(texts), **_bleu(texts, references)}
 
             yield measure
             asked.close()
@@ -183,7 +195,7 @@ def _joeynmt(options: argparse.Namespace) -> Iterator[Contender]:
 
 def _pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return the sentences of --input with their translations, empty without one."""
-    rows = [line.split("\t") for line in options.input.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in options.input.read_text(encoding="utf-8").rstrip("\n").split("\n")]
     return [(row[0], row[1] if len(row) > 1 else "") for row in rows[: options.sentences]]
 
 
@@ -194,7 +206,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--others", type=Path, nargs="+", default=[], help="more runs to be compared; with --run")
     parser.add_argument("--joeynmt", type=Path, metavar="FOLDER", help="JoeyNMT's, of quality_bench.py; with --run")
     parser.add_argument("--peers_folder", type=Path, default=default_folder())
-    parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
+    parser.add_argument("--input", type=existing_file, help="source sentences, a line each; with --run")
     parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
     parser.add_argument("--batch_size", type=positive, default=64, help="sentences that are translated together")
@@ -217,4 +229,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

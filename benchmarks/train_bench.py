@@ -27,6 +27,7 @@ from common.arguments import settings_of
 from common.figures import Disagreement, write_results
 from common.peers import JOEYNMT, python_of
 from dist_s2s import UserError
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.distributed import Ranks
 from dist_s2s.distributed.precision import settle_precision
 from training.breakdown import WARM_UP
@@ -78,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

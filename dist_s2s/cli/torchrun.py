@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
@@ -54,7 +55,9 @@ def launch(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, interrupt)
     log = hold_agent_log()
     try:
-        run(args)
+        with TemporaryDirectory(prefix="torchrun-") as folder:  # torchrun's own would stay
+            args.log_dir = args.log_dir or folder
+            run(args)
     except ChildFailedError as error:
         for status in (USER_ERROR, READER_GONE):
             if any(failure.exitcode == status for failure in error.failures.values()):

@@ -151,7 +151,7 @@ def test_json_lines(tmp_path: Path) -> None:
         (b'{"source": "a", "target": "b"}\n7\n', "line 2 is not a JSON object"),
         (
             b'{"source": "a", "target": "b"}\n{"source": "a", "target": "b\\ud83d"}\n',
-            "line 2 has a target with half of a surrogate pair, no character",
+            "line 2 has a target with half of a surrogate pair, which is no character",
         ),
     ],
 )

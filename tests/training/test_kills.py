@@ -170,7 +170,9 @@ def test_a_best_step_that_is_gone_no_longer_counts(corpus: Path, trained: Path, 
     newest = run_dir / "checkpoints" / "step-4"
     save_progress(newest, read_manifest(newest)["progress"] | {"best_step": 3, "best_bleu": 100.0, "best_chrf": 100.0})
     run("dist_s2s.train", *options(corpus, run_dir, **RUN | {"training__max_steps": 6}))
-    assert json.loads((run_dir / "summary.json").read_text())["best_step"] == 6
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["best_step"] in (4, 6)  # step 4 is validated again
+    assert summary["valid_bleu"] < 100
 
 
 def test_progress_of_a_later_version_is_told(corpus: Path, trained: Path, tmp_path: Path) -> None:

@@ -215,7 +215,9 @@ class Restarted:
 
 def test_averages_of_n_grams_stay() -> None:
     embedding = {"ngrams": [2], "ngram_rows": 200, "ngram_dim": 4}
-    config = Config.model_validate({"embedding": embedding, "model": {"embedding_dim": 8, "hidden_size": 8}})
+    config = Config.model_validate(
+        {"embedding": embedding, "model": {"embedding_dim": 8, "hidden_size": 8, "output": "replicated"}}
+    )
     translator, average = Translator(config, make_side(), make_side(), Ranks.alone()), Restarted()
     state = SimpleNamespace(tables=translator.tables, core=translator.core)
     _begin_averages(state, average, torch.tensor([5]), torch.tensor([6]))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import commands
 from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
@@ -72,7 +72,9 @@ def train_joeynmt(job: Mapping[str, Any], config: Config, options: argparse.Name
             raise SystemExit(f"{folder} is there, but is no run of JoeyNMT: give another --folder")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name, of in (("train", config.data.train), ("valid", config.data.valid)):
+        splits: tuple[tuple[Literal["train", "valid"], str], ...]
+        splits = (("train", config.data.train), ("valid", config.data.valid))
+        for name, of in splits:
             pairs = load_pairs(of, name, config.data.columns, config.data.skip_bad_lines)
             Path(job[name]).write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
         file.write_text(json.dumps(job), encoding="utf-8")

@@ -41,7 +41,9 @@ def test_rows_and_seeds_are_trained_once(
 ) -> None:
     tricks = tmp_path / "tricks.yaml"
     tricks.write_text("base: {}\n'no smoothing, half': {training.label_smoothing: 0.0, model.dropout: 0.5}\n")
-    arguments = ["--config", "base.yaml", "--tricks", str(tricks), "--folder", str(tmp_path / "runs"), "--minutes", "2"]
+    base = tmp_path / "base.yaml"
+    base.write_text("training: {seed: 7}\n")
+    arguments = ["--config", str(base), "--tricks", str(tricks), "--folder", str(tmp_path / "runs"), "--minutes", "2"]
     arguments += ["--json", str(tmp_path / "out.json")]
     assert ablation_bench.main(arguments) == 0
     assert [words[0] for words in commands] == ["train", "evaluate"] * 2
@@ -54,6 +56,11 @@ def test_rows_and_seeds_are_trained_once(
     shown = capsys.readouterr().out
     assert "22.00" in shown  # base, by the second command
     assert "24.00 ± 2.83" in shown  # and by the sixth
+    with pytest.raises(SystemExit, match=r"base-1 was made with other settings \(keys\): give another --folder"):
+        ablation_bench.main([*arguments, "--minutes", "3"])
+    base.write_text("training: {seed: 8}\n")
+    with pytest.raises(SystemExit, match=r"base-1 was made with other settings \(config\)"):
+        ablation_bench.main(arguments)
     assert [run["seed"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]["base"]] == [1, 2]
 
 
@@ -78,6 +85,9 @@ def test_what_is_no_map_of_keys_is_told(tmp_path: Path) -> None:
     tricks = tmp_path / "tricks.yaml"
     tricks.write_text("base:\n")
     with pytest.raises(SystemExit, match="must map names to keys"):
+        ablation_bench.read_tricks(tricks)
+    tricks.write_text("a b: {}\na+b: {training.seed: 1}\n")
+    with pytest.raises(SystemExit, match="two rows whose runs would be called a-b"):
         ablation_bench.read_tricks(tricks)
 
 

@@ -11,7 +11,6 @@ needs Linux.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TypedDict, TypeVar
@@ -28,6 +27,7 @@ from dist_s2s.analysis.alignment.normalizing import normalize
 from dist_s2s.analysis.alignment.retrieval import Translations
 from dist_s2s.analysis.alignment.vectors import WordVectors
 from dist_s2s.analysis.rows import TableRows
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded import DistributedEmbedding
 
@@ -138,4 +138,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -9,7 +9,6 @@ NumPy finds, in float64, in a copy of the table. Exits with status 1 if one is n
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -23,6 +22,7 @@ from common.figures import print_table, write_results
 from dist_s2s.analysis.neighbours import Neighbours
 from dist_s2s.analysis.rows import TableRows
 from dist_s2s.analysis.statistics import describe
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded import DistributedEmbedding
 
@@ -108,4 +108,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

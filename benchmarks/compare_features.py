@@ -36,6 +36,7 @@ from typing import Any
 from common.arguments import add_outputs, make_parser
 from common.figures import write_results
 from common.peers import environment_for_programs
+from dist_s2s.cli.command_line import run_command
 from features.catalogue import FEATURES, SYSTEMS, Answer
 
 
@@ -73,9 +74,16 @@ def run(system: str, python: str, features: Sequence[str]) -> Iterator[dict[str,
     command = [python, "-W", "ignore", "-m", "features.runner", system, *features]
     with TemporaryFile("w+", encoding="utf-8") as errors:
         environment = {**environment_for_programs(), "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        except OSError as error:
+            raise RuntimeError(f"{system} does not run with --python {python}: {error.strerror}") from None
+        with process:
             assert process.stdout is not None
-            yield from map(json.loads, process.stdout)
+            try:
+                yield from map(json.loads, process.stdout)
+            except ValueError as error:
+                raise RuntimeError(f"{system}'s runner has written what is no JSON: {error}") from None
         if process.returncode:
             errors.seek(0)
             raise RuntimeError(f"{system} does not run with --python {python}:\n{''.join(errors.readlines()[-10:])}")
@@ -109,4 +117,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

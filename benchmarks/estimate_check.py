@@ -11,13 +11,13 @@ if a prediction is off by more than the factor --limit.
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common.arguments import add_outputs, make_parser, positive
 from common.figures import write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.cost.calibrate import measure, this_host
 from dist_s2s.cost.calibration import Calibration, read_calibration
 from dist_s2s.cost.problem import Layout, Problem, TransportName
@@ -88,4 +88,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

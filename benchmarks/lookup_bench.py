@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from common.arguments import settings_of
 from common.figures import Disagreement, write_results
 from common.peers import TORCHREC, python_of, run_again
+from dist_s2s.cli.command_line import run_command
 from lookup.lineup import default_names
 from lookup.measure import measure, skew_name
 from lookup.options import parse
@@ -65,4 +66,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -7,12 +7,12 @@ than --limit times that. Reads /proc/self, and so needs Linux.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.devices import GIB, MIB
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from lookup.lineup import SYSTEMS, TRANSPORTS
 from lookup.peak import Memory, peak_above_idle
 from lookup.problem import Problem
@@ -66,4 +66,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -9,7 +9,6 @@ second thread, as training does. Sentences are of log-uniform tokens, so nearly 
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.config import Config
 from dist_s2s.cost.ranks import run_on_ranks, seconds_of_all
 from dist_s2s.distributed import Ranks
@@ -146,4 +146,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

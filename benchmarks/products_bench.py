@@ -11,7 +11,6 @@ time goes to padding and to all else. Nothing else should run on the machine mea
 import argparse
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,12 +20,13 @@ from typing import Any
 import torch
 
 from common import commands
-from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.text.corpus import load_pairs
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 
 _PASSES = 3  # forward, to the gradient of the input, to that of the weight
@@ -80,19 +80,29 @@ def measure(run_dir: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def multiplied(options: argparse.Namespace) -> float:
     """Return the operations per second of all ranks, each a process of one thread, at the same time."""
-    with multiprocessing.get_context("spawn").Pool(options.ranks) as pool:
-        return sum(pool.starmap(_multiply, [(options.size, options.precision)] * options.ranks))
+    context = multiprocessing.get_context("spawn")
+    begin, found = context.Barrier(options.ranks), context.SimpleQueue()
+    arguments = (options.size, options.precision, begin, found)
+    processes = [context.Process(target=_multiply, args=arguments) for _ in range(options.ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise SystemExit("a process that multiplies has failed; its words are above")
+    return sum(found.get() for _ in processes)
 
 
-def _multiply(size: int, precision: str) -> float:
+def _multiply(size: int, precision: str, begin: Any, found: Any) -> None:
     torch.set_num_threads(1)
     left, right, product = (torch.randn(size, size).to(_DTYPES[precision]) for _ in range(3))
     torch.mm(left, right, out=product)
+    begin.wait()
     started, count = time.perf_counter(), 0
     while (seconds := time.perf_counter() - started) < _SECONDS:
         torch.mm(left, right, out=product)
         count += 1
-    return 2 * size**3 * count / seconds
+    found.put(2 * size**3 * count / seconds)
 
 
 def source_tokens_per_target_token(translator: Translator) -> float:
@@ -121,7 +131,7 @@ def operations_per_token(translator: Translator, source_tokens: float) -> float:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=existing_file, required=True)
     parser.add_argument("--ranks", type=positive, default=2, help="processes of one thread each")
     parser.add_argument("--precision", choices=sorted(_DTYPES), default="fp32")
     parser.add_argument("--steps", type=positive, default=200)
@@ -132,4 +142,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -2,11 +2,12 @@
 
     python benchmarks/quality_bench.py --config configs/multi30k-de-en.yaml --folder FOLDER --minutes 60
 
-Both train on the same pairs, one after the other, with the same sizes, dropout, label smoothing and batches, a joint
-BPE of as many pieces, tied tables and greedy validation; minutes are those of training, validations included. JoeyNMT
-refuses DistributedDataParallel on a CPU, so it is one process, with --peer_threads threads; it feeds the attention
-back in (--no_input_feeding: it does not), which its documentation calls its default, and lowers its learning rate where
-BLEU stands still. Its environment is made in the user's cache directory, once.
+Both train on the same pairs, one after the other, with the same sizes, dropout and label smoothing, a joint BPE of as
+many pieces, tied tables and greedy validation; minutes are those until a validation begins, earlier ones included.
+JoeyNMT refuses DistributedDataParallel and half precision on a CPU, so it is one process of float32, with
+--peer_threads threads; it feeds the attention back in (--no_input_feeding: it does not), which its documentation calls
+its default, and lowers its learning rate where BLEU stands still. Its batches are of the size that trained the most
+tokens in a second. Its environment is made in the user's cache directory, once.
 
 What stands in FOLDER already is not trained again. Nothing else should run on the machine meanwhile.
 """
@@ -18,16 +19,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import commands
-from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.config import Config, load_config
+from dist_s2s.text.corpus import load_pairs
 
 Curve = list[dict[str, float]]  # minutes and bleu of each validation
-_TOKENS_OF_A_TOKEN = 2  # JoeyNMT counts padding too, and its batches mix lengths, so that half of them is padding
 _OURS, _THEIRS = "#0b5394", "#e69138"
 
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_config(options.config, {"run_dir": str(options.folder / "ours")})
     job = joeynmt_job(config, options)
     options.folder.mkdir(parents=True, exist_ok=True)
-    curves = {"ours": train_ours(config, options), "JoeyNMT": train_joeynmt(job, options)}
+    curves = {"ours": train_ours(config, options), "JoeyNMT": train_joeynmt(job, config, options)}
     rows = [
         [name, f"{_best(curve):.2f}", *(_cell(curve, score) for score in options.scores)]
         for name, curve in curves.items()
@@ -54,20 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train_ours(config: Config, options: argparse.Namespace) -> Curve:
     """Train by `dist-s2s train`, unless it has been; return the curve of its validations."""
-    if not (config.run_dir / "summary.json").exists():
-        commands.train(config.run_dir, options.config, options.ranks, {"training.max_minutes": options.minutes})
+    commands.train_once(config.run_dir, options.config, options.ranks, {"training.max_minutes": options.minutes})
     lines = commands.read_metrics(config.run_dir)
     return [{"minutes": line["minutes"], "bleu": line["valid_bleu"]} for line in lines if "valid_bleu" in line]
 
 
-def train_joeynmt(job: Mapping[str, Any], options: argparse.Namespace) -> Curve:
+def train_joeynmt(job: Mapping[str, Any], config: Config, options: argparse.Namespace) -> Curve:
     """Train JoeyNMT, unless it has been; return the curve of its validations."""
     folder = Path(job["folder"])
-    curve = folder / "curve.jsonl"
-    if not curve.exists():  # it is there once all is done
+    curve, file = folder / "curve.jsonl", folder / "job.json"
+    if curve.exists():  # it is there once all is done
+        commands.check_same(json.loads(file.read_text(encoding="utf-8")), job, folder)
+    else:
+        if folder.exists() and not file.exists():
+            raise SystemExit(f"{folder} is there, but is no run of JoeyNMT: give another --folder")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        file = folder / "job.json"
+        splits: tuple[tuple[Literal["train", "valid"], str], ...]
+        splits = (("train", config.data.train), ("valid", config.data.valid))
+        for name, of in splits:
+            pairs = load_pairs(of, name, config.data.columns, config.data.skip_bad_lines)
+            Path(job[name]).write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
         file.write_text(json.dumps(job), encoding="utf-8")
         command = [
             python_of(JOEYNMT, options.peers_folder),
@@ -88,10 +97,11 @@ def joeynmt_job(config: Config, options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("quality_bench.py needs data.train, data.valid and data.target_vocabulary_size to be set")
     folder = (options.folder / "joeynmt").absolute()
     return {
-        "train": str(data.train), "valid": str(data.valid), "folder": str(folder), "seed": training.seed,
-        "minutes": options.peer_minutes, "threads": options.peer_threads, "validate_every": options.peer_validate_every,
+        "train": str(folder / "train.tsv"), "valid": str(folder / "valid.tsv"), "folder": str(folder),
+        "seed": training.seed, "minutes": options.peer_minutes,
+        "threads": options.peer_threads or options.ranks, "validate_every": options.peer_validate_every,
         "vocabulary_size": data.target_vocabulary_size, "max_length": data.max_length, "dropout": model.dropout,
-        "batch_tokens": _TOKENS_OF_A_TOKEN * data.batch_tokens, "hidden_size": model.hidden_size,
+        "batch_tokens": options.peer_batch_tokens, "hidden_size": model.hidden_size,
         "embedding_dim": model.embedding_dim, "learning_rate": options.peer_learning_rate,
         "max_norm": training.max_norm, "label_smoothing": training.label_smoothing,
         "input_feeding": not options.no_input_feeding,
@@ -115,7 +125,11 @@ def plot(curves: Mapping[str, Curve], scores: Sequence[float], file: Path) -> No
     for score in scores:
         axes.axhline(score, color="#c9c9c9", linewidth=0.8, zorder=0)
     axes.set_xscale("log")
+    axes.set_xticks([1, 2, 5, 10, 20, 40, 80, 160])
+    axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    minutes = [point["minutes"] for curve in curves.values() for point in curve]
+    axes.set_xlim(0.9 * min(minutes), 1.1 * max(minutes))
     axes.set_xlabel("minutes of training, validations included")
     axes.set_ylabel("BLEU of the validation data, greedy")
     axes.legend(loc="lower right", frameon=False)
@@ -141,12 +155,15 @@ def _ratio(curves: Mapping[str, Curve], score: float) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="of ours; JoeyNMT's sizes come from it")
+    parser.add_argument("--config", type=existing_file, required=True, help="of ours; JoeyNMT's sizes come from it")
     parser.add_argument("--folder", type=Path, required=True, help="of both runs")
     parser.add_argument("--minutes", type=float, default=60.0, help="of our training")
     parser.add_argument("--peer_minutes", type=float, default=120.0, help="of JoeyNMT's")
     parser.add_argument("--ranks", type=positive, default=2)
-    parser.add_argument("--peer_threads", type=positive, default=1, help="more made it slower where it was measured")
+    parser.add_argument("--peer_threads", type=positive, help="of JoeyNMT's one process (default: as many as --ranks)")
+    parser.add_argument(
+        "--peer_batch_tokens", type=positive, default=1500, help="JoeyNMT counts padding too, about half of them"
+    )
     parser.add_argument("--peer_learning_rate", type=float, default=1e-3)
     parser.add_argument("--peer_validate_every", type=positive, default=250, help="steps")
     parser.add_argument("--no_input_feeding", action="store_true", help="JoeyNMT's decoder does not read its attention")
@@ -157,4 +174,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

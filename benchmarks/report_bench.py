@@ -24,6 +24,7 @@ import numpy as np
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.reports.writing import MOST_BYTES
 from dist_s2s.storage.metrics import METRICS
 from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, vectors_file
@@ -58,6 +59,8 @@ def lengthen_metrics(path: Path, steps: int, noise: np.random.Generator) -> int:
     """Replace a file of metrics by one with a line for each step; return how many ranks it tells of."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     reports = [line for line in lines if "loss" in line]
+    if not reports:
+        raise SystemExit(f"{path} has no report of a step: train for longer than training.log_every steps")
     long = [_noisy(reports[step % len(reports)], noise) | {"step": step} for step in range(1, steps + 1)]
     path.write_text("".join(json.dumps(line) + "\n" for line in long), encoding="utf-8")
     return len(reports[-1].get("ranks", {}).get("ids", ()))
@@ -109,4 +112,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -15,7 +15,6 @@ and what is left is shown as 0 if negative. --plot needs matplotlib.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
 from common.samplers import draw_ids
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss
 
 PARTS = ("table", "hidden")  # whose gradients are compared
@@ -181,4 +181,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

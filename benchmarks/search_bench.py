@@ -11,51 +11,61 @@ TSV, are translated in the batches of `dist-s2s translate`, from text on; --word
 
 --quantized is what `dist-s2s export --quantize int8` has made of the run: it translates the same lines. Of a TSV, BLEU
 is told too (sacreBLEU, 13a), and of both folders how much memory a process takes to load them, and after a search.
---others are more folders, such as what `dist-s2s export --shortlist` has made of it, each told by its name.
+--others are more folders, such as what `dist-s2s export --shortlist` has made of it, each told by its name. --joeynmt
+is what quality_bench.py leaves of JoeyNMT, whose best checkpoint translates the same lines in a process of its own.
 
 Folders and beam sizes take turns, --turns times, after a turn that is not counted; figures are medians. CPU seconds are
 those of all threads: where they are fewer than seconds times threads, cores have waited, or others have used them.
 """
 
 import argparse
+import json
 import statistics
-import sys
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
-from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from common.peers import JOEYNMT, default_folder, environment_for_programs, python_of
 from common.run_memory import memory_of
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.distributed.ranks import Ranks
 from dist_s2s.models import Hypothesis, LSTMEncoderDecoder, beam_search, best_of_logits
 from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.vocabulary import EOS, SOS, SPECIALS
-from dist_s2s.translation.load import load_translator
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.options import SearchOptions
 
-Find = Callable[[int], list[Hypothesis]]  # from a beam size to the best translations
-Contender = tuple[Find, Callable[[list[Hypothesis]], float] | None]  # the other returns their BLEU
+Result = TypeVar("Result")
+Contender = Callable[[int], dict[str, float]]  # from a beam size to what translating takes, and gives
+_PEER = "JoeyNMT"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
-    with joined_ranks(options.threads) as ranks:
+    with joined_ranks(options.threads) as ranks, ExitStack() as stack:
         runs = {"float32": options.run} | ({} if options.quantized is None else {"int8": options.quantized})
         runs |= {folder.name: folder for folder in options.others}
-        finds = {
+        contenders = {
             name: _random_model(options) if run is None else _run(run, options, ranks) for name, run in runs.items()
         }
-        cases = [(name, size) for name in finds for size in options.beam_sizes]
-        turns = [{case: _measure(finds[case[0]], case[1]) for case in cases} for _ in range(options.turns + 1)][1:]
+        if options.joeynmt is not None:
+            contenders[_PEER] = stack.enter_context(_joeynmt(options))
+        cases = [(name, size) for name in contenders for size in options.beam_sizes]
+        turns = [{(name, size): contenders[name](size) for name, size in cases} for _ in range(options.turns + 1)][1:]
         threads = torch.get_num_threads()
     figures = {
         (name, size): {key: statistics.median(turn[name, size][key] for turn in turns) for key in turns[0][name, size]}
@@ -68,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     headings = ("beam", "sentences/s", "tokens/s", "seconds", "CPU seconds", "BLEU")
     print_table(f"search, {threads} threads", ("weights",), headings, rows)
-    by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in finds}
+    by_weights = {name: {str(size): figures[name, size] for size in options.beam_sizes} for name in contenders}
     results: dict[str, object] = {"beam_sizes": by_weights["float32"]}
+    if options.joeynmt is not None:
+        results["joeynmt"] = by_weights[_PEER]
     if options.others:
         results["others"] = {folder.name: by_weights[folder.name] for folder in options.others}
     if options.quantized is not None:
@@ -79,23 +91,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, taken in memory.items():
             print(f"{name}: {taken['loaded_mib']:.1f} MiB once loaded, {taken['searched_mib']:.1f} after a search")
         results |= {"int8": by_weights["int8"], "memory": memory}
-    settings = settings_of(options) | {name: str(getattr(options, name)) for name in ("run", "quantized", "input")}
-    settings["others"] = [str(folder) for folder in options.others]
+    settings = settings_of(options, "peers_folder") | {"others": [folder.name for folder in options.others]}
+    for name in ("run", "quantized", "input", "joeynmt"):
+        path = getattr(options, name)
+        settings[name] = None if path is None else path.name
     write_results(options.json, {"settings": settings, "threads": threads, **results})
     return 0
 
 
-def _measure(contender: Contender, beam_size: int) -> dict[str, float]:
-    find, score = contender
+def _timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
+    """Return what the work returns, and how long it takes."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    found = find(beam_size)
-    figures = {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - cpu_started,
-        "sentences": len(found),
-        "tokens": sum(len(each.ids) + (not each.is_cut) for each in found),  # the end is one
-    }
-    return figures if score is None else figures | {"bleu": score(found)}
+    found = work()
+    return found, {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
+
+
+def _tokens(found: list[Hypothesis]) -> int:
+    return sum(len(each.ids) + (not each.is_cut) for each in found)  # the end is one
+
+
+def _bleu(texts: list[str], references: list[str]) -> dict[str, float]:
+    """Return the translations' BLEU, unless there is a sentence without a reference."""
+    return {"bleu": float(BLEU().corpus_score(texts, [references]).score)} if all(references) else {}
 
 
 def _random_model(options: argparse.Namespace) -> Contender:
@@ -119,25 +136,66 @@ def _random_model(options: argparse.Namespace) -> Contender:
             found += [best for best, *_ in beams]
         return found
 
-    return find, None
+    def measure(beam_size: int) -> dict[str, float]:
+        found, figures = _timed(lambda: find(beam_size))
+        return {**figures, "sentences": len(found), "tokens": _tokens(found)}
+
+    return measure
 
 
 def _run(run_dir: Path, options: argparse.Namespace, ranks: Ranks) -> Contender:
     translator, pairs = load_translator(run_dir, ranks), _pairs(options)
     sentences, references = [source for source, _ in pairs], [target for _, target in pairs]
 
-    def score(found: list[Hypothesis]) -> float:
-        return float(BLEU().corpus_score([translator.target.decode(each.ids) for each in found], [references]).score)
+    translator.batching = translator.batching.with_options(options.batch_size, None)
 
-    def find(beam_size: int) -> list[Hypothesis]:
-        return translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+    def translate(beam_size: int) -> tuple[list[str], int]:
+        found = translator.search(sentences, SearchOptions.of(translator.config, beam_size))
+        return [translator.target.decode(each.ids) for each in found], _tokens(found)
 
-    return find, score if all(references) else None
+    def measure(beam_size: int) -> dict[str, float]:
+        (texts, tokens), figures = _timed(lambda: translate(beam_size))
+        return {**figures, "sentences": len(texts), "tokens": tokens, **_bleu(texts, references)}
+
+    return measure
+
+
+@contextmanager
+def _joeynmt(options: argparse.Namespace) -> Iterator[Contender]:
+    """Yield JoeyNMT as a contender; its process ends with the context."""
+    pairs = _pairs(options)
+    references = [target for _, target in pairs]
+    with TemporaryDirectory(prefix="search-bench-") as folder:
+        file = Path(folder) / "sentences.json"
+        file.write_text(json.dumps([source for source, _ in pairs]), encoding="utf-8")
+        arguments = map(str, (options.joeynmt.absolute(), file, options.batch_size, torch.get_num_threads()))
+        program = [python_of(JOEYNMT, options.peers_folder), "-W", "ignore", "-m", "training.joeynmt_search"]
+        with subprocess.Popen(
+            [*program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment_for_programs(),
+        ) as peer:
+            asked, answers = peer.stdin, peer.stdout
+            assert asked is not None, "it is a pipe"
+            assert answers is not None, "it is a pipe"
+
+            def measure(beam_size: int) -> dict[str, float]:
+                print(beam_size, file=asked, flush=True)
+                if not (answer := answers.readline()):
+                    raise SystemExit("JoeyNMT has ended; its words are above")
+                found = json.loads(answer)
+                texts = found.pop("texts")
+                return {**found, "sentences": len(texts), **_bleu(texts, references)}
+
+            yield measure
+            asked.close()
 
 
 def _pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return the sentences of --input with their translations, empty without one."""
-    rows = [line.split("\t") for line in options.input.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in options.input.read_text(encoding="utf-8").rstrip("\n").split("\n")]
     return [(row[0], row[1] if len(row) > 1 else "") for row in rows[: options.sentences]]
 
 
@@ -146,7 +204,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a run to translate with; else a model of random weights")
     parser.add_argument("--quantized", type=Path, help="the same run with int8 weights, to be compared; with --run")
     parser.add_argument("--others", type=Path, nargs="+", default=[], help="more runs to be compared; with --run")
-    parser.add_argument("--input", type=Path, help="source sentences, a line each; with --run")
+    parser.add_argument("--joeynmt", type=Path, metavar="FOLDER", help="JoeyNMT's, of quality_bench.py; with --run")
+    parser.add_argument("--peers_folder", type=Path, default=default_folder())
+    parser.add_argument("--input", type=existing_file, help="source sentences, a line each; with --run")
     parser.add_argument("--beam_sizes", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=positive, default=256, help="at most so many")
     parser.add_argument("--batch_size", type=positive, default=64, help="sentences that are translated together")
@@ -160,8 +220,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.run is None) != (options.input is None):
         parser.error("--run and --input go together")
-    if (options.quantized is not None or options.others) and options.run is None:
-        parser.error("--quantized and --others need --run, with which they are compared")
+    if (options.quantized is not None or options.others or options.joeynmt is not None) and options.run is None:
+        parser.error("--quantized, --others and --joeynmt need --run, with which they are compared")
     names = ["float32", *["int8"] * (options.quantized is not None), *(folder.name for folder in options.others)]
     if len(set(names)) < len(names):
         parser.error(f"two folders would have one name in the table: {', '.join(names)}")
@@ -169,4 +229,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

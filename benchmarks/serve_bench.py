@@ -23,9 +23,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from common.arguments import add_outputs, make_parser, positive, settings_of
+from common.arguments import add_outputs, existing_file, make_parser, positive, settings_of
 from common.figures import print_table, write_results
-from dist_s2s.translation.load import read_run
+from dist_s2s.cli.command_line import run_command
+from dist_s2s.translation.runs.load import read_run
 
 _SECONDS_TO_STOP = 60
 Reply = tuple[float, str | None]  # seconds, and the translation; None if it was lost
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = [f"{1000 * figures[name]:,.0f}" for name in ("p50", "p95", "p99")]
     headings = ("p50, ms", "p95, ms", "p99, ms", "requests/s", "lost", "differ")
     print_table(title, (), headings, [[*cells, f"{figures['requests_per_second']:.1f}", str(lost), str(differ)]])
-    settings = settings_of(options) | {"run": str(options.run), "input": str(options.input)}
+    settings = settings_of(options) | {"run": options.run.name, "input": options.input.name}
     write_results(options.json, {"settings": settings, **figures, "lost": lost, "differ": differ})
     return int(lost + differ > 0)
 
@@ -76,7 +77,10 @@ def _service(run_dir: Path, ranks: int) -> Iterator[str]:
         assert service.stdout is not None
         line = service.stdout.readline()
         try:
-            yield urlsplit(next(word for word in line.split() if word.startswith("http://"))).netloc
+            address = next((word for word in line.split() if word.startswith("http://")), None)
+            if address is None:
+                raise SystemExit("the service has not started; its words are above")
+            yield urlsplit(address).netloc
         finally:
             service.terminate()
             service.wait(_SECONDS_TO_STOP)
@@ -126,15 +130,18 @@ def _translate(run_dir: Path, sentences: Sequence[str], beam_size: int) -> list[
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--input", type=Path, required=True, help="source sentences, a line each")
+    parser.add_argument("--input", type=existing_file, required=True, help="source sentences, a line each")
     parser.add_argument("--ranks", type=positive, default=1)
-    parser.add_argument("--requests", type=positive, default=1000)
+    parser.add_argument("--requests", type=positive, default=1000, help="2 at least; default: 1000")
     parser.add_argument("--clients", type=positive, default=8)
     parser.add_argument("--words", type=positive, default=10)
     parser.add_argument("--beam_size", type=positive, default=5)
     add_outputs(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.requests < 2:
+        parser.error("--requests must be 2 at least, for quantiles")
+    return options
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.devices import MIB, add_device, check_device, peak, resident, synchronize
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.sharded import DistributedEmbedding, SampledSoftmaxLoss, VocabParallelCrossEntropy
 from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy
@@ -252,4 +253,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

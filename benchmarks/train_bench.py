@@ -21,13 +21,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import torch
 from rich.console import Console
 
 from common.arguments import settings_of
 from common.figures import Disagreement, write_results
 from common.peers import JOEYNMT, python_of
 from dist_s2s import UserError
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.distributed import Ranks
 from dist_s2s.distributed.precision import settle_precision
 from training.breakdown import WARM_UP
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     breakdowns: dict[int, dict[str, float]] = {}
     skipped: list[str] = []
     try:
-        alone = Ranks(0, 1, torch.device("cpu"), None)
+        alone = Ranks.alone()
         settle_precision(options.precision, alone, options.embedding_dim, options.hidden_size)  # refuses what it lacks
         python = python_of(JOEYNMT, options.peers_folder) if options.peers else ""
         with Console(stderr=True).status("") as status:
@@ -79,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

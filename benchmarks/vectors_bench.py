@@ -8,7 +8,6 @@ vector can be passed over. Turns are taken, medians printed.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch.distributed as dist
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.cost.ranks import run_on_ranks, start_together
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded import DistributedEmbedding
@@ -120,4 +120,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -11,7 +11,6 @@ that works, which other processes slow down less than that on the wall.
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 
 from common.arguments import add_outputs, make_parser, positive, settings_of
 from common.figures import print_table, write_results
+from dist_s2s.cli.command_line import run_command
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.vocabulary import SPECIALS
 
@@ -108,4 +108,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
-    check_folder,
+    command_parser,
     number_from_zero,
     positive_int,
     program,
     run_command,
     seed_number,
-    write_json,
 )
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_files, check_folder, write_json
 
 
 def main() -> int:
@@ -77,9 +77,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.refine is not None and options.refine < 0:
         raise UserError(f"--refine must be at least 0, but is {options.refine}")
     _check_used(options)
-    for name in ("save_mapping", "save_mapped", "save_shared", "induced", "json"):
-        if getattr(options, name) is not None:
-            check_folder(getattr(options, name))
+    read = [Path(value) for name in ("dictionary", "test", "mapping") if (value := getattr(options, name)) is not None]
+    check_files([getattr(options, name) for name in ("save_mapping", "save_mapped", "induced", "json")], read)
+    if options.save_shared is not None:
+        check_folder(options.save_shared)
 
 
 def _check_used(options: argparse.Namespace) -> None:
@@ -100,7 +101,7 @@ def _check_used(options: argparse.Namespace) -> None:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     what = "file of word vectors (word2vec, GloVe, fastText), or a run directory, which may end in :source or :target"
     parser.add_argument("source", metavar="SRC", help=f"{what} (default: its source side)")
     parser.add_argument("target", metavar="TGT", help="the same (default: its target side)")

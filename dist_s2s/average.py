@@ -1,9 +1,8 @@
-"""Average the weights of several checkpoints of a run into a new run, which often translates better than each."""
+"""Average the weights of several checkpoints of a run into a new run, which may translate better than each."""
 
-import argparse
 from pathlib import Path
 
-from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 
@@ -11,7 +10,7 @@ def main() -> int:
     """Average, on one process or under torchrun, where each rank reads and writes its share of the rows."""
     prog = program("average")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--last", type=positive_int, metavar="K", help="the newest K checkpoints (default: all)")
@@ -25,8 +24,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the new run, which must not exist")
     arguments = parser.parse_args()
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.averaging import around_best, newest, of_steps, write_average
-    from dist_s2s.translation.load import read_run
+    from dist_s2s.translation.runs.averaging import around_best, newest, of_steps, write_average
+    from dist_s2s.translation.runs.load import read_run
 
     def choose() -> list[str]:
         read_run(arguments.run)

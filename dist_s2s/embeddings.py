@@ -4,11 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_s2s.cli.command_line import check_folder, positive_int, program, run_command, write_json
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_files, write_json
 
 if TYPE_CHECKING:
     from dist_s2s.analysis.answers import Answer, SavedSide
+
+_PLOTTED = 300  # words of a map, if none is named
 
 
 def main() -> int:
@@ -20,8 +24,7 @@ def main() -> int:
     if "run" not in options:
         parser.error("--run RUN is needed")
     file = getattr(options, "json", None)
-    if file is not None:
-        check_folder(file)
+    check_files([file, getattr(options, "output", None)])
     from dist_s2s.analysis import answers  # imports torch, which --help does not need
     from dist_s2s.analysis.showing import show
 
@@ -38,7 +41,7 @@ def main() -> int:
             answer = answers.analogy(saved, words, options.number, multiply=options.method == "multiply")
         case "plot":
             answer = _plot(saved, options)
-    show(options.question, answer, getattr(options, "number", 0))
+    show(options.question, answer, getattr(options, "number", None) or 0)
     if file is not None:
         write_json({"checkpoint": str(saved.checkpoint), "side": saved.name, options.question: answer}, file)
     return 0
@@ -53,13 +56,16 @@ def _plot(saved: "SavedSide", options: argparse.Namespace) -> "Answer":
     from dist_s2s.text.extras import extra
 
     output, title = options.output, f"{saved.name} words of {options.run}"
-    check_folder(output)
     suffix = output.suffix.lower()
     if suffix == ".parquet":
         extra("pyarrow.parquet", "parquet", "writing Parquet")  # before the work, as the other mistakes
     elif suffix != ".html":
         check_format(output, "a map")
-    found = map_words(saved, options.words, options.number, options.method)
+    if options.words and options.number is not None:
+        raise UserError(
+            "--number is how many of the most frequent words to plot, but here words are named: leave it out"
+        )
+    found = map_words(saved, options.words, options.number or _PLOTTED, options.method)
     match suffix:
         case ".html":
             write_page(found, title, output)
@@ -79,7 +85,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     number = argparse.ArgumentParser(add_help=False)
     number.add_argument("--number", type=positive_int, default=10, metavar="K", help="of words to show (default: 10)")
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, parents=[common])
+    parser = command_parser(prog, __doc__, parents=[common])
     questions = parser.add_subparsers(dest="question", required=True, metavar="stats|similar|nearest|analogy|plot")
 
     def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -102,7 +108,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     plot = add("plot", "a map of words: named ones, or the most frequent")
     plot.add_argument("words", nargs="*", metavar="WORD")
-    plot.add_argument("--number", type=positive_int, default=300, metavar="N", help="of words, if none is named (300)")
+    plot.add_argument("--number", type=positive_int, metavar="N", help=f"of words, if none is named ({_PLOTTED})")
     plot.add_argument("--method", choices=("pca", "tsne"), default="pca", help="of projection (default: pca)")
     plot.add_argument(
         "--output",

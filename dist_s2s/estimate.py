@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from dist_s2s.cli.command_line import check_folder, positive_int, run_command, write_json
+from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.outputs import check_files, write_json
 from dist_s2s.cost.calibrate import calibrate, problems
 from dist_s2s.cost.calibration import read_calibration
 from dist_s2s.cost.layouts import compare
@@ -27,8 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print an estimate, or measure a calibration."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for path in filter(None, (options.calibrate, options.json)):
-        check_folder(path)
+    check_files([options.calibrate, options.json])
     if options.calibrate is not None:
         if os.getloadavg()[0] > _BUSY_LOAD:
             print(f"warning: this machine is busy (load {os.getloadavg()[0]:.1f}), which spoils times", file=sys.stderr)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dist_s2s.estimate",
+        prog=program("estimate"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

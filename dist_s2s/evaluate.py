@@ -10,21 +10,23 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
+    command_parser,
     given_search,
-    open_output,
     positive_int,
     program,
     run_command,
 )
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_files
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
 from dist_s2s.cli.search_choice import search_choice
-from dist_s2s.cli.sentences import read_lines
+from dist_s2s.cli.sentences import check_shared, read_lines
 
 if TYPE_CHECKING:
-    from dist_s2s.analysis.systems import System
-    from dist_s2s.translation.scoring import Pairs
+    from dist_s2s.analysis.answers import Answer
+    from dist_s2s.analysis.systems import Judged, System
+    from dist_s2s.translation.scores.scoring import Pairs
 
 _EXAMPLES = 3
 
@@ -37,14 +39,16 @@ def main() -> int:
     _check(arguments)
     from dist_s2s.analysis.evaluation import evaluate, plain_side
     from dist_s2s.analysis.evaluation_tables import show_evaluation
-    from dist_s2s.analysis.systems import choose_tokenizer, translate_systems
+    from dist_s2s.analysis.systems import check_systems, choose_tokenizer, translate_systems
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import run_of
-    from dist_s2s.translation.members import load_members
-    from dist_s2s.translation.scoring import Scorer
+    from dist_s2s.translation.runs.load import run_of
+    from dist_s2s.translation.runs.members import load_members
+    from dist_s2s.translation.scores.scoring import Scorer
 
     with joined_ranks() as ranks:
+        named = [arguments.hypotheses, *arguments.compare, *_files(arguments.data)]
+        check_shared(named, ranks.world_size)
         translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
         data, pairs = ranks.together(lambda: read_pairs(arguments.data, arguments.columns, config))
@@ -52,17 +56,9 @@ def main() -> int:
         source, target = (plain_side(), plain_side()) if translator is None else (translator.source, translator.target)
         references = [target.readable(reference) for _, reference in pairs]
         scorer = Scorer(ranks.together(lambda: choose_tokenizer(systems, arguments.bleu_tokenizer)), references)
-        ranks.on_first(lambda: scorer.can_tell(references))  # a tokenizer that is not installed is told before the work
+        ranks.on_first(scorer.check)  # before the work
         choice = search_choice(arguments)
-        if translator is not None and arguments.hypotheses is None:
-            choice.options(translator)  # what it cannot do is told before the work
-        files = ranks.together(
-            lambda: {
-                name: open_output(path)
-                for name, path in (("json", arguments.json), ("output", arguments.output))
-                if ranks.is_first and path is not None
-            }
-        )
+        ranks.together(lambda: check_systems(systems, translator, choice))
         trained = None if config is None else (run_of(arguments.run[0]), config)
         judged = translate_systems(systems, translator, target, pairs, choice, ranks)
         answer = ranks.on_first(
@@ -72,21 +68,26 @@ def main() -> int:
                 **evaluate(judged, scorer, source, target, trained, arguments.examples or _EXAMPLES),
             }
         )
+        ranks.together(lambda: _write(arguments, answer, judged[0]) if ranks.is_first else None)
         if ranks.is_first:
             show_evaluation(answer)
-            if "json" in files:
-                with files["json"] as file:
-                    file.write(json.dumps(answer, indent=1, ensure_ascii=False) + "\n")
-            if "output" in files:
-                with files["output"] as file:
-                    file.writelines(f"{hypothesis}\n" for _, _, hypothesis in judged[0].rows)
     return 0
+
+
+def _write(arguments: argparse.Namespace, answer: "Answer", judged: "Judged") -> None:
+    """Write the files that are named, each whole or not at all; UserError if one cannot be written."""
+    from dist_s2s.storage.durable_files import write_output
+
+    if arguments.json is not None:
+        write_output(arguments.json, (json.dumps(answer, indent=1, ensure_ascii=False) + "\n").encode())
+    if arguments.output is not None:
+        write_output(arguments.output, "".join(f"{hypothesis}\n" for _, _, hypothesis in judged.rows).encode())
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     from dist_s2s.config.training import BleuTokenizer
 
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument(
         "--run",
         type=Path,
@@ -136,6 +137,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together."""
     check_sampling(arguments)
+    inputs = [*_files(arguments.data), arguments.hypotheses, *arguments.compare]
+    check_files([arguments.json, arguments.output], inputs)
     if arguments.run is None and arguments.hypotheses is None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
     if arguments.run is None and arguments.data is None:
@@ -146,6 +149,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--{for_runs[0]} is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
+
+
+def _files(data: str | None) -> list[Path]:
+    """Return the files that --data names, as far as it names any."""
+    return [] if data is None else [Path(name) for name in data.split(",")]
 
 
 def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "list[System]":

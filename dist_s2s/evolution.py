@@ -1,12 +1,11 @@
 """Show how the vectors of words moved while a run trained: a table, and a picture of small multiples."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.command_line import program, run_command
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ def main() -> int:
     """Read what the run has recorded of one side, print the table, and draw the picture."""
     prog = program("evolution")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run that has training.record_vectors_every")
     parser.add_argument("--side", choices=("source", "target"), default="source", help="whose words (default: source)")
     parser.add_argument("--words", nargs="+", metavar="WORD", help="some of the recorded words (default: all)")
@@ -25,12 +24,10 @@ def main() -> int:
     arguments = parser.parse_args()
     records = _read(arguments.run, arguments.side, arguments.words)
     title = f"{arguments.side} words of {arguments.run}"
-    from rich.console import Console
-
     from dist_s2s.analysis.evolution_table import evolution_table
+    from dist_s2s.analysis.probe_tables import table_console
 
-    width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
-    Console(highlight=False, width=width).print(evolution_table(records, title))
+    table_console().print(evolution_table(records, title))
     if arguments.output is not None:
         from dist_s2s.analysis.evolution_picture import draw_evolution
 

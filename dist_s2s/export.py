@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.command_line import positive_int, program, run_command
+from dist_s2s.cli.command_line import command_parser, positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 FORMATS = ("word2vec", "word2vec_binary", "safetensors", "keyedvectors", "projector")
@@ -31,8 +31,11 @@ def main() -> int:
         raise UserError(
             "give --side source or target, whose vectors to write, or --quantize int8 or --shortlist to write the run"
         )
-    from dist_s2s.translation.exporting import export_vectors  # imports torch, which --help does not need
+    from dist_s2s.distributed import check_torchrun  # imports torch, which --help does not need
+    from dist_s2s.translation.runs.exporting import export_vectors
 
+    if check_torchrun()[1] > 1:
+        raise UserError("export writes with one process: start it without torchrun")
     exported = export_vectors(arguments.run, arguments.side, arguments.format or FORMATS[0], arguments.output)
     print(
         f"{counted(exported.count, 'vector')} of {counted(exported.dim, 'number')} from {exported.checkpoint} in "
@@ -42,7 +45,7 @@ def main() -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--side", choices=("source", "target"), help="whose vectors")
     parser.add_argument(
@@ -80,7 +83,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _write_run(arguments: argparse.Namespace) -> int:
     """Write the run with int8 weights, or a shortlist, or both, on this process alone."""
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
-    from dist_s2s.translation.exporting import check_export, export_quantized, export_shortlist
+    from dist_s2s.translation.runs.exporting import check_export, export_quantized, export_shortlist
 
     with joined_ranks() as ranks:
         shortlist = None

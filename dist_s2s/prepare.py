@@ -9,6 +9,7 @@ dist-s2s train --data.train corpus
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 from dist_s2s import UserError
 from dist_s2s.cli.command_line import positive_int, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.preparation.report import REASONS
 
-_FILTERS = ("length", "ratio", "identical", "duplicates", "script", "leaks")
+_FILTERS = tuple(REASONS)
 
 
 def main() -> int:
@@ -88,7 +90,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="NAME,…",
         help=f"what to leave pairs out for: {','.join(_FILTERS)} (default: all), or none",
     )
-    add("--max_ratio", type=float, default=9.0, help="of the sides' bytes, for the filter ratio (default: 9)")
+    add("--max_ratio", type=_ratio, default=9.0, help="of the sides' bytes, for the filter ratio (default: 9)")
     add(
         "--vocabulary_pairs",
         type=positive_int,
@@ -99,6 +101,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="of what is cut off (default: 1)")
     add("--workers", type=positive_int, metavar="N", help="processes (default: one a core)")
     return parser
+
+
+def _ratio(text: str) -> float:
+    ratio = float(text)
+    if not 1 <= ratio < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 1, but is {text}")
+    return ratio
 
 
 def _filters(text: str) -> Sequence[str]:

@@ -1,12 +1,18 @@
 """Probe a trained translator: what it looks at, where it errs, and its sentences as vectors."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dist_s2s import UserError
-from dist_s2s.cli.command_line import add_search_options, chosen_search, positive_int, program, run_command
+from dist_s2s.cli.command_line import (
+    add_search_options,
+    chosen_search,
+    command_parser,
+    positive_int,
+    program,
+    run_command,
+)
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.pairs import add_columns_option, read_pairs
 
@@ -17,7 +23,7 @@ def main() -> int:
     """Translate sentences and pairs, and write a folder of figures and pictures of them, on any number of ranks."""
     prog = program("probe")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument(
         "--data", help="pairs, as for evaluate (default: the run's test data, unless there is a --sentence)"
@@ -39,7 +45,7 @@ def main() -> int:
     from dist_s2s.analysis.probing import probe
     from dist_s2s.distributed import joined_ranks
     from dist_s2s.text.corpus import describe
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.runs.load import load_translator
     from dist_s2s.translation.search_choice import SearchChoice
 
     with joined_ranks() as ranks:

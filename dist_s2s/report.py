@@ -1,10 +1,11 @@
 """Write a report of a run: one page, to be opened in a browser without a network, of all that is known of it."""
 
-import argparse
 from pathlib import Path
 
-from dist_s2s.cli.command_line import check_folder, program, run_command
+from dist_s2s import UserError
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
+from dist_s2s.cli.outputs import check_files
 
 
 def main() -> int:
@@ -12,7 +13,7 @@ def main() -> int:
     prog = program("report")
     check_extra(prog)
     check_extra(prog, "analysis")
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument(
         "--compare", type=Path, action="append", default=[], metavar="RUN", help="another run, of the same test data"
@@ -22,11 +23,13 @@ def main() -> int:
     arguments = parser.parse_args()
     output = arguments.output or arguments.run / "report.html"
     if arguments.output is not None:
-        check_folder(output)
-    from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
+        check_files([output])
+    from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
     from dist_s2s.reports.collecting import collect
     from dist_s2s.reports.writing import write_report
 
+    if check_torchrun()[1] > 1:
+        raise UserError("report writes with one process: start it without torchrun")
     with joined_ranks() as alone:
         report = collect(arguments.run, arguments.compare, arguments.words, alone)
     size = write_report(report, output)

@@ -4,10 +4,12 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from dist_s2s import UserError
 from dist_s2s.cli.command_line import (
     RANKING_OPTIONS,
     add_ranking_options,
     chosen_search,
+    command_parser,
     number_from_zero,
     port_number,
     positive_int,
@@ -30,10 +32,15 @@ def main() -> int:
     from dist_s2s.serving.server import StopSignals, bind, listen
     from dist_s2s.serving.service import run_service
     from dist_s2s.serving.turns import Turns
-    from dist_s2s.translation.load import load_translator
+    from dist_s2s.translation.runs.load import load_translator
 
     others = ("run", "host", "port", *RANKING_OPTIONS)
     limits = Limits(**{name: value for name, value in vars(options).items() if name not in others})
+    if limits.max_sentences > limits.max_waiting:
+        raise UserError(
+            f"--max_sentences is {limits.max_sentences}, but no more than --max_waiting = {limits.max_waiting} can "
+            "wait, so such a request would never be answered: raise --max_waiting"
+        )
     with joined_ranks() as ranks:
         listener = ranks.together(partial(bind, options.host, options.port) if ranks.is_first else lambda: None)
         translator = load_translator(options.run, ranks)
@@ -55,7 +62,7 @@ def main() -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=port_number, default=8000, help="default: 8000; 0: any that is free")

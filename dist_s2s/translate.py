@@ -1,11 +1,9 @@
 """Translate lines from stdin, or from a file, with a trained run."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,7 +11,7 @@ from dist_s2s import UserError, counted
 from dist_s2s.cli.command_line import (
     add_replace_unknown,
     add_search_options,
-    open_output,
+    command_parser,
     positive_int,
     program,
     run_command,
@@ -21,13 +19,14 @@ from dist_s2s.cli.command_line import (
 from dist_s2s.cli.demands import Wanted, add_demand_options
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.lines_to_translate import input_groups, is_typed
+from dist_s2s.cli.outputs import check_files, open_output, write_on_first
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
 from dist_s2s.cli.search_choice import search_choice
 from dist_s2s.cli.translated_lines import Counts, Form
 
 if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
-    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.search.options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 
@@ -46,13 +45,13 @@ def main() -> int:
         wanted = ranks.together(lambda: Wanted.read(arguments, translator))
         groups = input_groups(arguments, translator, options, wanted)
         first = ranks.together(lambda: next(groups, []))  # before the output is opened, because of its errors
-        with ranks.together(lambda: open_output(arguments.output if ranks.is_first else None)) as output:
+        with ranks.together(lambda: open_output(arguments.output, ranks)) as output:
             _translate(arguments, translator, options, wanted, first, groups, output)
     return 0
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument(
         "--run",
         type=Path,
@@ -103,6 +102,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together. Needs no torch."""
     check_sampling(arguments)
+    check_files([arguments.output], [arguments.input, arguments.prefix, arguments.terms])
     if len(arguments.run) > 1 and arguments.print_alignment:
         raise UserError("--print_alignment shows the attention of one run: give one --run, or leave it out")
     if not arguments.sample and arguments.nbest is not None and arguments.nbest > arguments.beam_size:
@@ -123,7 +123,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "tuple[Translator, S
     Whoever waits for the prompt is told. UserError, the same on every rank, for what the translator cannot do.
     """
     from dist_s2s.translation.attention import check_attention
-    from dist_s2s.translation.members import load_members
+    from dist_s2s.translation.runs.members import load_members
 
     started = time.monotonic()
     if is_typed(arguments):
@@ -131,7 +131,7 @@ def _load(arguments: argparse.Namespace, ranks: "Ranks") -> "tuple[Translator, S
     translator = load_members(arguments.run, ranks)
     if arguments.print_alignment:
         check_attention(translator)
-    options = search_choice(arguments, arguments.nbest or 1).options(translator)
+    options = search_choice(arguments, arguments.nbest or 1).options(translator, *translator.others)
     translator.batching = translator.batching.with_options(arguments.batch_size, arguments.max_source_tokens)
     if is_typed(arguments):
         print(f"{time.monotonic() - started:.1f} s; a sentence a line, Ctrl-D ends", file=sys.stderr)
@@ -165,8 +165,7 @@ def _translate(
             parts = zip(group, found, aligned, strict=True)
             text = "".join(form.lines(counts.lines + place, *each) for place, each in enumerate(parts))
             counts.add(found)
-            if not ranks.on_first(partial(_write, output, text)):
-                raise BrokenPipeError
+            write_on_first(output, text, ranks)
             group = ranks.together(lambda: next(groups, []))
     except KeyboardInterrupt:
         if ranks.is_first:
@@ -182,19 +181,6 @@ def _translate(
 def _tell(counts: Counts, wanted: Wanted, ranks: "Ranks") -> None:
     counts.tell(ranks.is_first)
     wanted.tell(ranks.is_first, counts.lines)
-
-
-def _write(output: TextIO, text: str) -> bool:
-    """Write at once; tell whether somebody still reads it. UserError if it cannot be written."""
-    try:
-        output.write(text)
-        output.flush()
-    except BrokenPipeError:
-        return False
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or else closing it would fail again
-        raise UserError(f"cannot write the translations: {error.strerror}") from None
-    return True
 
 
 if __name__ == "__main__":

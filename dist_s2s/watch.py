@@ -1,9 +1,8 @@
 """Show a run in the terminal while it trains, or when it has ended: its curves, its ranks, and what is slow."""
 
-import argparse
 from pathlib import Path
 
-from dist_s2s.cli.command_line import program, run_command
+from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 
 
@@ -11,7 +10,7 @@ def main() -> int:
     """Follow what the run writes, until it ends."""
     prog = program("watch")
     check_extra(prog)
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = command_parser(prog, __doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory; Ctrl-C ends the watching, not the run")
     arguments = parser.parse_args()
     from rich.console import Console

@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 1 if a part failed."""
     options = _parse(arguments)
     if options.prepare:
-        download(options.wheels)
+        try:
+            download(options.wheels)
+        except subprocess.CalledProcessError as error:
+            print(error.stdout, file=sys.stderr, end="")
+            return 1
         size = sum(file.stat().st_size for file in options.wheels.iterdir())
         print(f"{options.wheels}: {len(list(options.wheels.iterdir()))} wheels, {size / 2**20:.1f} MiB")
         return 0

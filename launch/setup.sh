@@ -18,11 +18,14 @@ check_python() {
 }
 
 make_venv() {
-    local python="$1" venv="$2"
+    local python="$1" venv="$2" clear=""
+    if [[ "$("$python" -V 2>&1)" != "$("$venv/bin/python" -V 2>&1)" ]]; then
+        clear="--clear"  # one of another version, or none
+    fi
     if "$python" -c 'import ensurepip' 2> /dev/null; then
-        "$python" -m venv "$venv"
+        "$python" -m venv $clear "$venv"
     else  # some distributions split ensurepip off; the interpreter's own pip can fill the environment
-        "$python" -m venv --without-pip "$venv"
+        "$python" -m venv $clear --without-pip "$venv"
         "$python" -m pip -qq --disable-pip-version-check --python "$venv/bin/python" install pip
     fi
 }
@@ -36,7 +39,8 @@ set_up() (
         stamps+=("$venv/.installed-$part")
     done
     # The path is part of it, because a moved .venv is a broken one.
-    wanted="$root $(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
+    python="${PYTHON:-python3}"
+    wanted="$root $("$python" -V 2>&1) $(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
     missing=0
     for stamp in "${stamps[@]}"; do
         [[ -f "$stamp" && "$(< "$stamp")" == "$wanted" ]] || missing=1
@@ -45,7 +49,6 @@ set_up() (
         return
     fi
 
-    python="${PYTHON:-python3}"
     check_python "$python"
     if [[ -x "$venv/bin/python" ]]; then
         echo "updating .venv (pyproject.toml, constraints.txt or the wanted extras changed)"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 from tests import forked
 
@@ -55,7 +56,7 @@ class Command:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = TemporaryDirectory(prefix="command-")
-        self._started = time.monotonic()
+        self._finished: Finished | None = None
         folder = Path(self._folder.name)
         (folder / "in").write_bytes(stdin)
         self._files = [[folder / f"{name}-{rank}" for name in ("out", "err")] for rank in range(ranks)]
@@ -67,6 +68,14 @@ class Command:
             argv = [module, *map(str, arguments)]
             files = [str(folder / "in"), *map(str, self._files[rank])]
             self.processes.append(forked.start(_run, (argv, environ, files)))
+            if not rank:  # the first may have had to wait for the server that forks
+                self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end()
 
     def signal(self, number: int) -> None:
         """Sends a signal to every rank."""
@@ -93,6 +102,9 @@ class Command:
         return finished
 
     def _end(self) -> Finished:
+        """Ends what still runs; returns what all have left behind, also if it is called again."""
+        if self._finished is not None:
+            return self._finished
         for process in self.processes:
             process.terminate()  # torchrun then ends its workers
             process.join(GRACE_SECONDS)
@@ -102,7 +114,8 @@ class Command:
             [file.read_text(encoding="utf-8") for file in files] for files in zip(*self._files, strict=True)
         )
         self._folder.cleanup()
-        return Finished(outputs, errors, time.monotonic() - self._started)
+        self._finished = Finished(outputs, errors, time.monotonic() - self._started)
+        return self._finished
 
 
 def run(

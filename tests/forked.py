@@ -11,7 +11,7 @@ from typing import Any
 # Beyond what the library imports itself: what torch, accelerate and tensorboard leave until it is used.
 PRELOADED = (
     "dist_s2s.training.run",
-    "dist_s2s.translation.load",
+    "dist_s2s.translation.runs.load",
     "torch._dynamo",  # with the first optimizer
     "torch.utils.tensorboard",
     "hypothesis",

@@ -32,7 +32,7 @@ from tests.sharded.reference import random_rows
 WORDS, D = 60, 5
 SOURCE = [f"s{number}" for number in range(WORDS)]
 TARGET = [f"t{number}" for number in range(WORDS)]
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The average of a run's checkpoints: a run of its own, the same whoever writes it, and honest about what can't be."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,14 +16,14 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.checkpoint import list_checkpoints, load_weights, read_manifest
 from dist_s2s.storage.durable_files import sha256_of, write_checked_json
 from dist_s2s.storage.run_directory import checkpoint_to_resume
-from dist_s2s.translation.averaging import around_best, newest, of_steps, write_average
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.averaging import around_best, newest, of_steps, write_average
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import options
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def tensors(translator: Translator) -> dict[str, Tensor]:
@@ -50,6 +51,20 @@ def test_every_weight_is_the_mean(saved_run: Path, average: Path) -> None:
         assert torch.equal(value, ((both[0][name].double() + both[1][name].double()) / 2).to(value.dtype))
         assert not torch.equal(both[0][name], both[1][name])
     assert run("dist_s2s.translate", "--run", average, stdin="我看见猫。\n".encode()).output.count("\n") == 1
+
+
+@pytest.mark.parametrize(("choice", "named"), [(("--steps", 1), "step-1"), (("--around_best", 1), "step-")])
+def test_the_command_takes_chosen_checkpoints(
+    saved_run: Path, tmp_path: Path, choice: tuple[str, int], named: str
+) -> None:
+    output = tmp_path / "run"
+    finished = run("dist_s2s.average", "--run", saved_run, *choice, "--output", output)
+    assert finished.output.startswith(f"the average of {named}")
+    [name] = re.findall(r"step-\d+", finished.output)
+    translator = load_translator(saved_run, ALONE)
+    load_weights(saved_run / "checkpoints" / name, translator.core, translator.tables)
+    for key, value in tensors(load_translator(output, ALONE)).items():
+        assert torch.equal(value, tensors(translator)[key])
 
 
 def average_on_ranks(group: dist.ProcessGroup, run_dir: Path, output: Path) -> None:

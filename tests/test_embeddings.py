@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.durable_files import sha256_of, write_checked_json
 from dist_s2s.storage.publishing import MANIFEST
-from dist_s2s.translation.load import best_checkpoint
+from dist_s2s.translation.runs.load import best_checkpoint
 from tests.commands import Finished, run
 
 SPECIALS = 4

@@ -86,7 +86,7 @@ def test_wrong_arguments_are_told(arguments: list[str], message: str, capsys: py
         (["--calibration=missing.json"], "cannot read the calibration missing.json: No such file"),
         (["--json=missing/estimate.json"], "there is no folder missing"),
         (["--calibrate=missing/machine.json"], "there is no folder missing"),
-        (["--json=."], "cannot write .: Is a directory"),
+        (["--json=."], "cannot write .: it is a folder; name a file"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:

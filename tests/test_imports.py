@@ -29,6 +29,16 @@ LAYERS: dict[str, list[tuple[str, ...]]] = {
         ("distributed", "config"),
         ("sharded",),
     ],
+    "dist_s2s.translation": [
+        ("search_choice", "scores"),
+        ("unknown_words", "runs"),
+        ("attention",),
+        ("translator",),
+        ("search",),
+        ("predictor", "model"),
+        ("output",),
+        ("tables", "batching"),
+    ],
     "dist_s2s.sharded": [
         ("companions",),
         ("output",),

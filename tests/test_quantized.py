@@ -16,18 +16,18 @@ from dist_s2s.storage.durable_files import write_checked_json
 from dist_s2s.storage.quantization import dequantize, quantize
 from dist_s2s.storage.run_directory import checkpoint_to_resume
 from dist_s2s.training.origin import read_origin
-from dist_s2s.translation.averaging import newest, write_average
-from dist_s2s.translation.exporting import export_quantized
-from dist_s2s.translation.forced import encode_pairs, force
-from dist_s2s.translation.int8_table import Int8Embedding
-from dist_s2s.translation.load import load_translator, read_run
-from dist_s2s.translation.quantizing import write_quantized
+from dist_s2s.translation.runs.averaging import newest, write_average
+from dist_s2s.translation.runs.exporting import export_quantized
+from dist_s2s.translation.runs.load import load_translator, read_run
+from dist_s2s.translation.runs.quantizing import write_quantized
+from dist_s2s.translation.scores.forced import encode_pairs, force
+from dist_s2s.translation.tables.int8_table import Int8Embedding
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SENTENCES = [source for source, _ in PAIRS[:7]]
 
 
@@ -76,6 +76,22 @@ def test_it_translates_the_same_on_ranks_and_by_the_command(quantized: Path, ran
     assert lines.splitlines()[: len(texts)] == texts
 
 
+def scores_on_ranks(group: dist.ProcessGroup, run_dir: Path) -> list[float]:
+    translator = load_translator(run_dir, Ranks(dist.get_rank(group), dist.get_world_size(group), ALONE.device, group))
+    return [each.total for each in force(translator, encode_pairs(translator, PAIRS[:1]))]
+
+
+def test_ranks_without_a_pair_score_along(quantized: Path, ranks: RankPool) -> None:
+    translator = load_translator(quantized, ALONE)
+    expected = [each.total for each in force(translator, encode_pairs(translator, PAIRS[:1]))]
+    for found in ranks.run(scores_on_ranks, quantized):
+        assert found == pytest.approx(expected)
+
+
+def double(config: Config) -> Config:
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": "fp64"})})
+
+
 def tied(config: Config) -> Config:
     model = config.model.model_copy(update={"tie_embeddings": True, "output": "sharded"})
     return config.model_copy(update={"model": model})
@@ -87,7 +103,7 @@ def with_ngrams(config: Config) -> Config:
     return config.model_copy(update={"model": model, "embedding": embedding})
 
 
-@pytest.mark.parametrize("change", [tied, with_ngrams])
+@pytest.mark.parametrize("change", [tied, with_ngrams, double])
 def test_other_models_are_written_too(saved_run: Path, tmp_path: Path, change: Callable[[Config], Config]) -> None:
     saved = read_run(saved_run)
     translator = Translator(change(saved.config), saved.source, saved.target, ALONE)
@@ -100,6 +116,8 @@ def test_other_models_are_written_too(saved_run: Path, tmp_path: Path, change: C
     assert not {"output_table", "output_bias"} & smaller.tables.keys()
     before, after = (force(each, encode_pairs(each, PAIRS[:5])) for each in (translator, smaller))
     assert [each.total for each in after] == pytest.approx([each.total for each in before], rel=0.05)
+    smaller.others = [translator]
+    assert len(smaller.translate(SENTENCES[:2])) == 2
 
 
 def test_nothing_trains_with_it(quantized: Path, tmp_path: Path) -> None:

@@ -21,17 +21,17 @@ from dist_s2s.text.corpus import Example
 from dist_s2s.text.vocabulary import EOS, PAD, UNK
 from dist_s2s.training.origin import read_origin
 from dist_s2s.training.shortlist import make_shortlist
-from dist_s2s.translation.exporting import export_quantized, export_shortlist
-from dist_s2s.translation.load import load_translator, read_run
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.shortlist import SHORTLIST, Shortlist
+from dist_s2s.translation.runs.exporting import export_quantized, export_shortlist
+from dist_s2s.translation.runs.load import load_translator, read_run
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.shortlist import SHORTLIST, Shortlist
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool
 from tests.toy_corpus import PAIRS
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SENTENCES = [source for source, _ in PAIRS[::7]]
 SIZES = ["--shortlist_frequent", 2, "--shortlist_per_token", 3]
 
@@ -49,10 +49,9 @@ def listed(saved_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed_int8(saved_run: Path, listed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    saved = read_run(listed)
-    shortlist = Shortlist.load(listed / SHORTLIST, saved.source, saved.target)
     output = tmp_path_factory.mktemp("shortlist") / "int8"
-    export_quantized(saved_run, output, ALONE, shortlist)
+    run("dist_s2s.export", "--run", saved_run, "--quantize", "int8", "--shortlist", *SIZES, "--output", output)
+    assert (output / SHORTLIST).read_bytes() == (listed / SHORTLIST).read_bytes()
     return output
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dist_s2s.distributed import Ranks
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.options import SearchOptions
 from tests.commands import ROOT, Command, Finished, clean_environment, run
 from tests.toy_corpus import PAIRS, options
 
@@ -257,12 +260,50 @@ def test_unknown_tokens_are_translated_somehow(trained: Path) -> None:
     assert "<" not in output  # no special token
 
 
-def test_beam_search(trained: Path, translated: list[str]) -> None:
+def test_beam_search(trained: Path) -> None:
     text = "".join(source + "\n" for source in SOURCES)
-    output = run("dist_s2s.translate", "--run", trained, "--beam_size", 3, stdin=text.encode()).output
-    lines = output.splitlines()
-    assert len(lines) == len(SOURCES)
-    assert sum(beam == greedy for beam, greedy in zip(lines, translated, strict=True)) >= 3
+    options = ("--beam_size", 3, "--nbest", 3, "--json")
+    output = run("dist_s2s.translate", "--run", trained, *options, stdin=text.encode()).output
+    translator = load_translator(trained, Ranks.alone())
+    expected = translator.translate(SOURCES, SearchOptions.of(translator.config, 3), n_best=3)
+    found = [json.loads(line)["n_best"] for line in output.splitlines()]
+    assert [[each["translation"] for each in n_best] for n_best in found] == [
+        [candidate.text for candidate in each.n_best] for each in expected
+    ]
+    scores = [[each["score"] for each in n_best] for n_best in found]
+    assert scores == [pytest.approx([candidate.score for candidate in each.n_best], abs=1e-5) for each in expected]
+
+
+def test_files_are_not_written_over(trained: Path, tmp_path: Path) -> None:
+    """What is read, under any name, and what another option writes; nor is it lost that was there before a mistake."""
+    source, link, report = (tmp_path / name for name in ("in.txt", "link.txt", "scores.json"))
+    source.write_text("我看见猫。\n", encoding="utf-8")
+    link.symlink_to(source)
+    wrong = run("dist_s2s.translate", "--run", trained, "--input", source, "--output", link, status=2)
+    assert f"{link} would be read and written; give another file" in wrong.errors[0]
+    same = ("--json", report, "--output", report)
+    wrong = run("dist_s2s.evaluate", "--run", trained, "--data", "phrasebook", *same, status=2)
+    assert f"{report} would be written twice; give another file" in wrong.errors[0]
+    report.write_text("before")
+    run("dist_s2s.evaluate", "--run", trained, "--data", source, "--json", report, status=2)
+    assert report.read_text() == "before"
+    assert source.read_text(encoding="utf-8") == "我看见猫。\n"
+
+
+def test_ranks_end_quietly_where_nobody_reads(trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("我看见猫。\n" * 2000, encoding="utf-8")
+    command = [sys.executable, "-m", "dist_s2s.cli.main", "translate", "--ranks", "2", "--run", trained]
+    command += ["--input", source]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, cwd=ROOT, env=clean_environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+        assert process.wait(60) == 141
+    assert said == ""
 
 
 def test_prefixes_and_terms_on_two_ranks(trained: Path, tmp_path: Path) -> None:

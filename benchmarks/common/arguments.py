@@ -1,6 +1,7 @@
 """Command-line arguments that the benchmarks share."""
 
 import argparse
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def new_file(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: permission denied")
+    return path
+
+
+def existing_file(text: str) -> Path:
+    """Parse the path of a file to read; raise argparse.ArgumentTypeError if there is none."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
     return path
 
 

@@ -1,9 +1,9 @@
 """How figures are shown and kept: tables on the console, and JSON that says where and when they were measured."""
 
 import json
-import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 import dist_s2s
+from dist_s2s.distributed.start import available_cores
+
+_PLACES = ("--json", "--plot", "--folder", "--peers_folder")
 
 
 class Disagreement(Exception):
@@ -51,15 +54,41 @@ def provenance() -> dict[str, object]:
     """Return what a results file says beside its figures: date, command, machine and versions."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_places(sys.argv[1:])]),
+        "commit": _commit(),
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX2, on which kernels depend
-        "cores": os.cpu_count(),
+        "cores": available_cores(),  # that this process may use
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "dist_s2s": dist_s2s.__version__,
     }
+
+
+def _without_places(words: Sequence[str]) -> list[str]:
+    """Return the words of a command without those that say where on this machine something is written or kept."""
+    kept, rest = list[str](), iter(words)
+    for word in rest:
+        option, equals, _ = word.partition("=")
+        if option not in _PLACES:
+            kept.append(word)
+        elif not equals:
+            next(rest, None)
+    return kept
+
+
+def _commit() -> str | None:
+    """Return the commit that is measured, with a + if files have changed since; None without git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit, changed = (
+            subprocess.run([*git, *words], check=True, capture_output=True, text=True).stdout.strip()
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+" if changed else commit
 
 
 def write_results(file: Path | None, figures: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -43,26 +44,37 @@ def default_folder() -> Path:
 def is_complete(peer: Peer, folder: Path) -> bool:
     """Return whether ``folder`` has the peer's environment with the very requirements of this version."""
     finished = _finished(peer, folder)
-    return finished.exists() and finished.read_text(encoding="utf-8").split() == list(peer.requirements)
+    is_whole = finished.exists() and (folder / peer.name / "bin" / "python").exists()  # a link may lead nowhere
+    return is_whole and finished.read_text(encoding="utf-8").split() == list(peer.requirements)
 
 
 def python_of(peer: Peer, folder: Path) -> str:
     """Return the interpreter of the peer's environment in ``folder``, which is made first unless it is complete.
 
     Raises:
-        RuntimeError: venv or pip fails; with its last words.
+        SystemExit: venv or pip fails; with its last words.
     """
     environment = folder / peer.name
     python = str(environment / "bin" / "python")
     if not is_complete(peer, folder):
         print(f"making {environment}, which takes minutes", file=sys.stderr)
-        _run([sys.executable, "-m", "venv", "--clear", str(environment)])
+        _make(environment)
         _pip(python, "install", *peer.requirements)
         if peer.alone:
             _pip(python, "uninstall", "--yes", *peer.uninstalled)
             _pip(python, "install", "--no-deps", *peer.alone)
         _finished(peer, folder).write_text("\n".join(peer.requirements), encoding="utf-8")
     return python
+
+
+def _make(environment: Path) -> None:
+    """Make an empty environment with pip, also where a distribution has split ensurepip off."""
+    venv = [sys.executable, "-m", "venv", "--clear"]
+    if find_spec("ensurepip") is not None:
+        _run([*venv, str(environment)])
+    else:
+        _run([*venv, "--without-pip", str(environment)])
+        _run([sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "pip"])
 
 
 def run_again(python: str, script: str, arguments: Sequence[str]) -> int:
@@ -87,5 +99,5 @@ def _pip(python: str, *arguments: str) -> None:
 def _run(command: list[str]) -> None:
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
-        words = "\n".join(finished.stderr.splitlines()[-10:])
-        raise RuntimeError(f"{' '.join(command)} failed:\n{words}")
+        words = "\n".join((finished.stdout + finished.stderr).splitlines()[-10:])
+        raise SystemExit(f"{' '.join(command)} failed:\n{words}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common.devices import MIB, resident
 from dist_s2s.distributed import joined_ranks
-from dist_s2s.translation.load import load_translator
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.options import SearchOptions
 
 
 def memory_of(run_dir: Path, sentences: Sequence[str], beam_size: int) -> dict[str, float]:

@@ -41,6 +41,8 @@ def parse(arguments: Sequence[str], description: str | None) -> argparse.Namespa
     if "torchrec" in (options.contenders or ()) and options.peers is None and find_spec("torchrec") is None:
         parser.error("TorchRec is not installed here; add --peers torchrec, which makes an environment for it")
     check_device(parser, options)
+    if options.device == "cuda" and options.sweep == "ranks":
+        parser.error("--device cuda is for one rank, without a sweep over ranks")
     several = options.ranks > 1 or options.sweep == "ranks"
     for name in options.contenders or ():
         if options.device not in SYSTEMS[name].devices:

@@ -56,13 +56,16 @@ def race(group: dist.ProcessGroup, names: Sequence[str], problem: Problem, repet
     for name, contender in running.items():
         calls, sent = traffic(contender, problem, group)
         timings[name] = Timing(began=[], looked_up=[], ended=[], collectives=calls, bytes_sent=sent)
+    names = list(running)
     for turn in range(repetitions):
-        for name, contender in running.items():
+        first = turn % len(names)  # so that each comes after others in its turn, whose traces a cache has
+        for name in names[first:] + names[:first]:
+            contender = running[name]
             if turn % paces[name].period:
                 continue
             for number in range(paces[name].steps):
                 # Each contender meets the same ids in the same turn, and new ones in each step.
-                batch = draw_batch(problem, dist.get_rank(group), turn * MOST_STEPS + number)
+                batch = draw_batch(problem, dist.get_rank(group), (turn + 1) * MOST_STEPS + number)
                 moments = timed_step(contender, batch, group)
                 for key, moment in zip(("began", "looked_up", "ended"), moments, strict=True):
                     timings[name][key].append(moment)  # type: ignore[literal-required]

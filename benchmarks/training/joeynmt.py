@@ -52,7 +52,7 @@ def run_joeynmt(python: str, job: Job) -> Measurement:
 def _exported(job: Job) -> dict[str, Any]:
     """Return what JoeyNMT needs: settings under its names, our first weights, and the global batches in our order."""
     model, training, embedding = job.config.model, job.config.training, job.config.embedding
-    translator = build_translator(job, Ranks(0, 1, torch.device("cpu"), None))
+    translator = build_translator(job, Ranks.alone())
     weights = translator.core.state_dict() | {name: table.weight.detach() for name, table in translator.tables.items()}
     if "output_table" in weights:
         weights["output.weight"] = weights.pop("output_table")

@@ -26,7 +26,7 @@ def write_corpus(job: dict[str, Any], folder: Path) -> None:
     import sentencepiece
 
     for name in ("train", "valid"):
-        pairs = [line.split("\t") for line in Path(job[name]).read_text(encoding="utf-8").splitlines()]
+        pairs = [line.split("\t") for line in Path(job[name]).read_text(encoding="utf-8").split("\n")[:-1]]
         for side, lines in zip((SOURCE, TARGET), zip(*pairs, strict=True), strict=True):
             (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
@@ -61,7 +61,7 @@ def settings(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         },
         "testing": {
             "beam_size": 1, "batch_size": 64, "batch_type": "sentence", "eval_metrics": ["bleu"],
-            "max_output_length": job["max_length"], "sacrebleu_cfg": {"tokenize": "13a"},
+            "max_output_length": -1, "sacrebleu_cfg": {"tokenize": "13a"},  # as it is unless said otherwise
         },
         "training": {
             "optimizer": "adam", "learning_rate": job["learning_rate"], "learning_rate_min": 1e-6,
@@ -103,12 +103,12 @@ def train(config: dict[str, Any], minutes: float, curve: Path) -> None:
         last = (manager.model_dir / "validations.txt").read_text(encoding="utf-8").splitlines()[-1]
         scores = dict(part.split(": ") for part in last.split("\t") if ": " in part)
         found = {
-            "step": manager.stats.steps, "minutes": (now - manager.started) / 60, "bleu": float(scores["bleu"]),
+            "step": manager.stats.steps, "minutes": (before - manager.started) / 60, "bleu": float(scores["bleu"]),
             "target_tokens": manager.stats.total_tokens, "validation_seconds": now - before,
         }  # fmt: skip
         with curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
-        if found["minutes"] >= minutes:
+        if now - manager.started >= 60 * minutes:
             raise KeyboardInterrupt  # as its user would end it
 
     training.TrainManager.train_and_validate, training.TrainManager._validate = start, noted

@@ -17,7 +17,7 @@ from dist_s2s.config import Config
 from dist_s2s.storage.checkpoint import read_manifest, table_of_side
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.load import read_run
+from dist_s2s.translation.runs.load import read_run
 from dist_s2s.translation.translator import Translator
 
 Answer = dict[str, Any]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sacrebleu.metrics.chrf import CHRF
 
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 
 LENGTHS = (1, 6, 11, 16, 21, 31, 41, 61)  # where ranges of source words begin
 FREQUENCIES = (0, 1, 2, 10, 100, 1000, 10_000)  # where ranges of occurrences in the training data begin

@@ -15,9 +15,9 @@ from dist_s2s.config import Config
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
-from dist_s2s.translation.forced import Likelihood
-from dist_s2s.translation.scoring import TER_LEFT_OUT, Row, Scorer
-from dist_s2s.translation.significance import MetricScores, compare, resamples_of
+from dist_s2s.translation.scores.forced import Likelihood
+from dist_s2s.translation.scores.scoring import TER_LEFT_OUT, Row, Scorer
+from dist_s2s.translation.scores.significance import MetricScores, compare, resamples_of
 
 
 def plain_side() -> TextSide:

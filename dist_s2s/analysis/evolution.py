@@ -22,11 +22,6 @@ def drift_from_first(rows: Rows) -> Floats:
     return norms(rows.astype(np.float64) - first_rows(rows))
 
 
-def drift_to_last(rows: Rows) -> Floats:
-    """Return the norm of each vector's difference to the word's last one: [R, N]."""
-    return norms(rows.astype(np.float64) - first_rows(rows[::-1]))
-
-
 def cosine_to_first(rows: Rows) -> Floats:
     """Return the cosine of each vector with the word's first one: [R, N]; NaN if one of them is zero."""
     first = first_rows(rows)

@@ -13,8 +13,8 @@ from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import words_of
 from dist_s2s.translation.attention import Floats, Pooling, look, pharaoh, sentence_vectors
-from dist_s2s.translation.scoring import Pairs, Row, Scorer
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.scores.scoring import Pairs, Row, Scorer
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 ProbedRow = tuple[str, str | None, str]  # source, reference if there is one, translation
@@ -95,9 +95,11 @@ def probe(
     """
     ranks, readable = translator.ranks, translator.target.readable
     sources = [*(source for source, _ in pairs), *sentences]
-    hypotheses = translator.search(sources, options)
+    found = translator.translate(sources, options)
+    # A sentence that is translated in pieces has no heat map: each piece looks at itself alone.
+    hypotheses = [each.n_best[0].parts[0] if len(each.pieces) == 1 else Hypothesis([], 0.0) for each in found]
     references = [*(readable(target) for _, target in pairs), *(None for _ in sentences)]
-    texts = [translator.target.decode(each.ids) for each in hypotheses]
+    texts = [each.text for each in found]
     rows = list(zip(sources, references, texts, strict=True))
     answer: Answer = {"errors": None, "worst": [], "attention": [], "notes": []}
     if pairs:

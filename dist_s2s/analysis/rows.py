@@ -14,7 +14,7 @@ from dist_s2s.sharded.transport.making import find_local_group
 from dist_s2s.sharded.transport.protocol import Subject
 from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.table_rows import read_rows
-from dist_s2s.translation.int8_table import as_numbers, row_dim
+from dist_s2s.translation.tables.int8_table import as_numbers, row_dim
 
 _ELEMENTS_AT_A_TIME = 1 << 18  # a block, and what is made of it, stay in the cache
 _LOOKING = Subject("the analysis of a table")

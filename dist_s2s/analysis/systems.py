@@ -9,10 +9,10 @@ from dist_s2s import UserError, counted
 from dist_s2s.analysis.answers import Answer
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import TextSide
-from dist_s2s.translation.forced import Likelihood, encode_pairs, force
-from dist_s2s.translation.load import read_run_or_checkpoint
-from dist_s2s.translation.members import load_members
-from dist_s2s.translation.scoring import Pairs, Row, translate_pairs
+from dist_s2s.translation.runs.load import read_run_or_checkpoint
+from dist_s2s.translation.runs.members import load_members
+from dist_s2s.translation.scores.forced import Likelihood, encode_pairs, force
+from dist_s2s.translation.scores.scoring import Pairs, Row, translate_pairs
 from dist_s2s.translation.search_choice import SearchChoice
 from dist_s2s.translation.translator import Translator
 
@@ -85,6 +85,24 @@ def choose_tokenizer(systems: Sequence[System], named: str | None) -> str:
     return next(iter(found.values()), "auto")
 
 
+def check_systems(systems: Sequence[System], first: Translator | None, choice: SearchChoice) -> None:
+    """Raise UserError, before the work, for a run that cannot be searched so. Calls no collectives.
+
+    Args:
+        systems, first, choice: as of ``translate_systems``.
+    """
+    for place, system in enumerate(systems):
+        if system.run is None or system.lines is not None:
+            continue
+        try:
+            if place == 0 and first is not None:
+                choice.options(first, *first.others)
+            else:
+                choice.options(read_run_or_checkpoint(system.run))
+        except UserError as error:
+            raise UserError(f"{system.name}: {error}" if len(systems) > 1 else str(error)) from None
+
+
 def translate_systems(
     systems: Sequence[System],
     first: Translator | None,
@@ -126,7 +144,7 @@ def _translate(
     if lines is not None:
         lines = [side.readable(line) for line in lines]
     elif translator is not None:
-        options, started = choice.options(translator), time.monotonic()
+        options, started = choice.options(translator, *translator.others), time.monotonic()
         found = translate_pairs(translator, pairs, options)
         about["seconds"] = time.monotonic() - started
         about |= {"translations_cut": found.cut, "longest_translation": options.longest}

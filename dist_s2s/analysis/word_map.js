@@ -6,7 +6,7 @@ function showMap(root) {
   const { title, how, words, places, neighbours } = JSON.parse(root.querySelector("script").textContent);
   const map = root.querySelector("svg"), answer = root.querySelector(".answer");
   map.setAttribute("aria-label", title + ", " + how);
-  const range = axis => [Math.min(...places.map(p => p[axis])), Math.max(...places.map(p => p[axis]))];
+  const range = axis => places.reduce(([a, b], p) => [Math.min(a, p[axis]), Math.max(b, p[axis])], [Infinity, -Infinity]);
   const [[left, right], [bottom, top_]] = [range(0), range(1)];
   const spots = places.map(([x, y]) => [(x - left) / (right - left || 1), 1 - (y - bottom) / (top_ - bottom || 1)]);
   let zoom = 1, shift = [0, 0], found = new Set();

@@ -42,7 +42,7 @@ class Word:
         return f"{self.text} is {len(self.ids)} pieces: {' '.join(self.tokens)}; their mean stands for it"
 
 
-def find_word(text: str, side: TextSide, name: str) -> Word:
+def find_word(text: str, side: TextSide, name: str, *, is_token: bool = False) -> Word:
     """Return a word by its tokens in a side's vocabulary.
 
     A word of a side with subwords is cut as at the beginning of a sentence; `▁` before it names the token itself.
@@ -51,12 +51,15 @@ def find_word(text: str, side: TextSide, name: str) -> Word:
         text: the word; what a tokenizer cuts into several tokens is one word of several pieces.
         side: whose tokens.
         name: of the side, "source" or "target".
+        is_token: the text is a token, as it stands in the vocabulary.
 
     Raises:
         UserError: if a token of it is unknown, or there is none; close spellings that exist are named.
     """
-    word, vocabulary = normalize(text, side.normalization), side.vocabulary
-    is_token = word in vocabulary and (word.startswith(SPACE) or not isinstance(side.tokenizer, SubwordTokenizer))
+    vocabulary = side.vocabulary
+    word = text if is_token and text in vocabulary else normalize(text, side.normalization)
+    of_parts = isinstance(side.tokenizer, SubwordTokenizer)
+    is_token = word in vocabulary and (is_token or word.startswith(SPACE) or not of_parts)
     ids = vocabulary.encode([word]) if is_token else side.encode(word)
     reserved = vocabulary.tokens[: vocabulary.num_reserved]
     if word in reserved:

@@ -1,20 +1,14 @@
 """The command line of `train`: a configuration file, and a `--section.key VALUE` for each key that it overrides."""
 
-import argparse
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn, get_args, get_origin
 
 from dist_s2s import UserError
-from dist_s2s.config import Config, load_config
+from dist_s2s.cli.command_line import command_parser
 from dist_s2s.config.schema import KEYS, SECTIONS
 from dist_s2s.config.values import as_text
-
-
-def config_from_command_line(argv: Sequence[str], prog: str, description: str) -> Config:
-    """Return the configuration that the arguments of a command mean; see `parse_arguments` and `load_config`."""
-    return load_config(*parse_arguments(argv, prog, description))
 
 
 def parse_arguments(argv: Sequence[str], prog: str, description: str) -> tuple[Path | None, dict[str, str]]:
@@ -77,9 +71,10 @@ def split_config_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _print_help(prog: str, description: str) -> NoReturn:
     usage = (
-        f"{prog} [INPUT ...] [--minutes M] [--trace FIRST:LAST] [--config FILE] [--verbose] [--section.key VALUE ...]"
+        f"{prog} [INPUT ...] [--minutes M] [--columns A,B] [--trace FIRST:LAST] [--config FILE] [--verbose] "
+        "[--section.key VALUE ...]"
     )
-    parser = argparse.ArgumentParser(usage=usage, description=description)
+    parser = command_parser(prog, description, usage=usage)
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files of pairs; what is not set is chosen by them")
     parser.add_argument("--minutes", metavar="M", help="is --training.max_minutes")
     parser.add_argument("--columns", metavar="A,B", help="is --data.columns")

@@ -1,14 +1,12 @@
-"""What the commands share: how they end, read a number, and write their output."""
+"""What the commands share: how they end, and how they read their options."""
 
 import argparse
-import json
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 from dist_s2s import UserError
 
@@ -48,6 +46,14 @@ def program(name: str) -> str:
             f"N, or torchrun --nproc_per_node=N -m dist_s2s.{name}"
         )
     return f"python -m dist_s2s.{name}"
+
+
+def command_parser(prog: str, description: str | None, **settings: Any) -> argparse.ArgumentParser:
+    """Return the parser of a command; its help tells of --ranks too, which dist-s2s takes before the command does."""
+    name = prog.removeprefix("dist-s2s ")
+    on_ranks = name != prog and name in ON_RANKS
+    epilog = f"With --ranks N, {prog} runs as N processes on this machine." if on_ranks else None
+    return argparse.ArgumentParser(prog=prog, description=description, epilog=epilog, **settings)
 
 
 def positive_int(text: str) -> int:
@@ -110,8 +116,8 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
         "--length_penalty",
         type=_exponent,
         metavar="ALPHA",
-        help="scores are log-probabilities divided by length**ALPHA: 1: for a token; 0: for the whole (default: as in "
-        "the run)",
+        help="scores are log-probabilities divided by length**ALPHA: 1: log-probability per token; 0: of the whole "
+        "translation (default: as in the run)",
     )
     parser.add_argument(
         "--coverage_penalty",
@@ -121,7 +127,10 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min_length", type=positive_int, metavar="N", help="a translation has at least N tokens")
     parser.add_argument(
-        "--no_repeat_ngram", type=positive_int, metavar="N", help="no N tokens follow each other twice in a translation"
+        "--no_repeat_ngram",
+        type=positive_int,
+        metavar="N",
+        help="no sequence of N tokens occurs twice in a translation",
     )
     parser.add_argument(
         "--no_shortlist",
@@ -153,24 +162,3 @@ def add_replace_unknown(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the token for unknown words be chosen, and write for each the source word that it looks at most",
     )
-
-
-def open_output(path: Path | None) -> TextIO:
-    """Return the file, open for writing, or a second handle of stdout; the caller closes either."""
-    return open(
-        sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
-    )
-
-
-def check_folder(path: Path) -> None:
-    """Raise UserError if there is no folder for a file that is to be written: before the work, not after."""
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-
-
-def write_json(values: object, path: Path) -> None:
-    """Write values to a file; UserError if it cannot be written."""
-    try:
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError, counted
-from dist_s2s.cli.sentences import read_lines, until_fault
+from dist_s2s.cli.sentences import check_shared, read_lines
 from dist_s2s.cli.translated_lines import named_lines
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
-    from dist_s2s.translation.joining import Translation
-    from dist_s2s.translation.search_options import SearchOptions
-    from dist_s2s.translation.terms import Terms
+    from dist_s2s.translation.search.joining import Translation
+    from dist_s2s.translation.search.options import SearchOptions
+    from dist_s2s.translation.search.terms import Terms
     from dist_s2s.translation.translator import Translator
 
 
@@ -59,6 +59,7 @@ class Wanted:
         Raises:
             UserError: they cannot be used.
         """
+        check_shared((arguments.prefix, arguments.terms), translator.ranks.world_size)
         prefixes = None if arguments.prefix is None else _read_prefixes(arguments.prefix, translator.target)
         terms = None if arguments.terms is None else _read_terms(arguments.terms, translator)
         return cls(prefixes, terms, arguments.prefix)
@@ -67,15 +68,10 @@ class Wanted:
         """Return the prefixes of some lines from number ``begin`` on, counted from 0."""
         return None if self.prefixes is None else self.prefixes[begin : begin + count]
 
-    def checked(
-        self, groups: Iterator[list[str]], name: str, translator: "Translator", options: "SearchOptions"
-    ) -> Iterator[list[str]]:
-        """Yield the groups of an input; raise UserError for a line that cannot have what it must, after those before.
-
-        Lines of a file are as many as prefixes.
-        """
+    def paired(self, groups: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+        """Yield the groups of an input; raise UserError after them if its lines are not as many as prefixes."""
         count = 0
-        for group in until_fault(groups, name, lambda group, begin: self._fault(group, begin, translator, options)):
+        for group in groups:
             yield group
             count += len(group)
         if self.prefixes is not None and len(self.prefixes) != count:
@@ -84,11 +80,11 @@ class Wanted:
                 f"{counted(count, 'line')}: each line needs a prefix, which may be empty"
             )
 
-    def _fault(
+    def fault(
         self, group: Sequence[str], begin: int, translator: "Translator", options: "SearchOptions"
     ) -> tuple[int, str] | None:
-        """Return the place of the first line that cannot have what it must, and what is wrong with it."""
-        from dist_s2s.translation.terms import demands_of
+        """Return the place of the first line that cannot have what it must, and what is wrong with it; else None."""
+        from dist_s2s.translation.search.terms import demands_of
 
         if self.prefixes is None and self.terms is None:
             return None
@@ -116,7 +112,7 @@ class Wanted:
 
     def add(self, translations: "Sequence[Translation]", begin: int, translator: "Translator") -> None:
         """Note which of the next lines' translations lack terms."""
-        from dist_s2s.translation.terms import demands_of
+        from dist_s2s.translation.search.terms import demands_of
 
         if self.terms is None:
             return
@@ -150,7 +146,7 @@ def _read_prefixes(path: Path, target: "TextSide") -> list[list[int]]:
 
 
 def _read_terms(path: Path, translator: "Translator") -> "Terms":
-    from dist_s2s.translation.terms import Terms, phrase_ids, plain
+    from dist_s2s.translation.search.terms import Terms, phrase_ids, plain
 
     pairs, seen = list[tuple[str, list[int]]](), dict[str, int]()
     for number, line in enumerate(read_lines(path), 1):
@@ -169,7 +165,7 @@ def _read_terms(path: Path, translator: "Translator") -> "Terms":
 
 
 def _check_known(text: str, target: "TextSide", where: str) -> None:
-    from dist_s2s.translation.terms import unknown_token
+    from dist_s2s.translation.search.terms import unknown_token
 
     if (token := unknown_token(text, target)) is not None:
         raise UserError(

@@ -12,7 +12,7 @@ from dist_s2s.cli.prompt import typed_groups
 from dist_s2s.cli.sentences import read_groups, until_fault
 
 if TYPE_CHECKING:
-    from dist_s2s.translation.search_options import SearchOptions
+    from dist_s2s.translation.search.options import SearchOptions
     from dist_s2s.translation.translator import Translator
 
 _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
@@ -20,7 +20,7 @@ _BATCHES_OF_A_GROUP = 20  # sorted by length among themselves
 
 def is_typed(arguments: argparse.Namespace) -> bool:
     """Tell whether somebody types the lines."""
-    return arguments.input is None and os.isatty(sys.stdin.fileno())
+    return arguments.input is None and sys.stdin is not None and os.isatty(sys.stdin.fileno())
 
 
 def input_groups(
@@ -36,14 +36,19 @@ def input_groups(
     def read(descriptor: int, name: str, may_pause: bool) -> Iterator[list[str]]:
         return read_groups(descriptor, name, _BATCHES_OF_A_GROUP * batch, may_pause=may_pause, first_size=batch)
 
+    def fault(group: Sequence[str], begin: int) -> tuple[int, str] | None:
+        long = _long_line(group, translator) if arguments.long_lines == "refuse" else None
+        found = (long, wanted.fault(group, begin, translator, options))
+        return min(filter(None, found), default=None)
+
     def checked(groups: Iterator[list[str]], name: str) -> Iterator[list[str]]:
-        if arguments.long_lines == "refuse":
-            groups = until_fault(groups, name, lambda group, _: _long_line(group, translator))
-        return wanted.checked(groups, name, translator, options)
+        return wanted.paired(until_fault(groups, name, fault), name)
 
     if path is None:
+        if sys.stdin is None:
+            raise UserError("there is no stdin; give --input FILE")
         if is_typed(arguments):
-            yield from typed_groups()
+            yield from typed_groups(fault)
         else:
             yield from checked(read(sys.stdin.fileno(), "stdin", may_pause=True), "stdin")
         return

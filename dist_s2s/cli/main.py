@@ -11,12 +11,12 @@ from dist_s2s import UserError, __version__
 from dist_s2s.cli.command_line import ON_RANKS, positive_int, run_command
 
 COMMANDS = {
-    "train": "train a translator: on a phrasebook, or on the data of a configuration",
+    "train": "train a translator: on files of pairs, on the data of a configuration, or on a generated phrasebook",
     "prepare": "turn files of sentence pairs into a filtered corpus that training reads from the disk",
     "translate": "translate lines from stdin or a file with a trained run",
     "evaluate": "score a trained run, or a file of translations, on test pairs, and compare it with others",
     "score": "tell how likely a trained run finds given translations",
-    "average": "average the weights of a run's checkpoints into a run that translates better",
+    "average": "average the weights of a run's checkpoints into a new run",
     "probe": "show what a trained run looks at and where it errs",
     "embeddings": "look at the word vectors of a trained run",
     "watch": "show a run in the terminal while it trains: its curves, its ranks, and what is slow",

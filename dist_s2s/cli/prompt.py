@@ -1,7 +1,7 @@
 """Sentences that somebody types at a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from dist_s2s.text.lines import fault_of_sentence, visible_text
@@ -9,11 +9,12 @@ from dist_s2s.text.lines import fault_of_sentence, visible_text
 _PROMPT = "> "
 
 
-def typed_groups() -> Iterator[list[str]]:
+def typed_groups(fault: Callable[[Sequence[str], int], tuple[int, str] | None]) -> Iterator[list[str]]:
     """Yield each line that is typed as a group of its own, until Ctrl-D; what no sentence may have is told on stderr.
 
-    Lines can be edited and called back where Python has readline; nothing of them is kept after the command. The prompt
-    is on stdout if that is the terminal too, and otherwise on stderr, so that it is never among translations.
+    So is what ``fault`` finds; it is as of ``until_fault``. Lines can be edited and called back where Python has
+    readline; nothing of them is kept after the command. The prompt is on stdout if that is the terminal too, and
+    otherwise on stderr, so that it is never among translations.
     """
     with suppress(ImportError):
         import readline  # noqa: F401 (input uses it from then on)
@@ -26,10 +27,13 @@ def typed_groups() -> Iterator[list[str]]:
         except EOFError:
             print(file=sys.stderr)  # or else the shell's prompt would stand behind ours
             return
-        if (fault := fault_of_sentence(line)) is not None:
-            print(f"error: the line {fault}", file=sys.stderr)
-            continue
-        yield [visible_text(line)]
+        group = [visible_text(line)]
+        if (text := fault_of_sentence(line)) is None and (found := fault(group, 0)) is not None:
+            text = found[1]
+        if text is None:
+            yield group
+        else:
+            print(f"error: the line {text}", file=sys.stderr)
 
 
 def _read() -> str:

@@ -7,7 +7,7 @@ from dist_s2s import UserError
 from dist_s2s.cli.command_line import given_search, positive_int, seed_number
 
 if TYPE_CHECKING:
-    from dist_s2s.translation.sampling import Sampling
+    from dist_s2s.translation.search.sampling import Sampling
 
 _SHAPES = ("temperature", "top_k", "top_p", "seed")
 _OF_SAMPLES_TOO = ("length_factor", "extra_length", "no_shortlist")  # of the options of searches
@@ -79,7 +79,7 @@ def chosen_sampling(arguments: argparse.Namespace, num_samples: int = 1) -> "Sam
         num_samples: of each sentence, without --mbr.
     """
     from dist_s2s.models.sampling import SamplingOptions
-    from dist_s2s.translation.sampling import Sampling
+    from dist_s2s.translation.search.sampling import Sampling
 
     by_risk = arguments.mbr is not None
     if not (arguments.sample or by_risk):

@@ -129,6 +129,13 @@ def _texts(lines: list[bytes], name: str, number: int) -> Iterator[list[str]]:
     yield texts
 
 
+def check_shared(paths: Iterable[Path | None], world_size: int) -> None:
+    """Raise UserError for what several ranks would read that can be read only once, such as a pipe."""
+    for path in paths:
+        if world_size > 1 and path is not None and path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"several ranks cannot share {path}, which is not a file; write it to a file first")
+
+
 def read_lines(path: Path) -> list[str]:
     """Return all lines of a file, each as ``read_groups`` gives it; raises what it does."""
     with open(path, "rb", buffering=0) as file:

@@ -1,9 +1,9 @@
 """torchrun with its own arguments, but quiet about a mistake that a worker has already explained.
 
 A command that meets a user's mistake prints one line and exits with status 2. torchrun would bury that line
-under its log and a traceback of its own. This one exits with the worker's status and, for status 2, says
-nothing more; for any other failure it prints torchrun's report of which rank failed, and how. Ctrl-C ends the
-workers with SIGTERM.
+under its log and a traceback of its own. This one exits with the worker's status and, for status 2, and for that of
+who writes to a pipe that nobody reads any more, says nothing more; for any other failure it prints torchrun's report of
+which rank failed, and how. Ctrl-C ends the workers with SIGTERM.
 """
 
 import logging
@@ -12,12 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
+
+from dist_s2s.cli.outputs import READER_GONE
 
 USER_ERROR = 2
 
@@ -52,11 +55,14 @@ def launch(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, interrupt)
     log = hold_agent_log()
     try:
-        run(args)
+        with TemporaryDirectory(prefix="torchrun-") as folder:  # torchrun's own would stay
+            args.log_dir = args.log_dir or folder
+            run(args)
     except ChildFailedError as error:
-        if any(failure.exitcode == USER_ERROR for failure in error.failures.values()):
-            log.buffer.clear()
-            return USER_ERROR
+        for status in (USER_ERROR, READER_GONE):
+            if any(failure.exitcode == status for failure in error.failures.values()):
+                log.buffer.clear()
+                return status
         log.flush()
         print(error, file=sys.stderr)
         _, first = error.get_first_failure()

@@ -11,7 +11,7 @@ from dist_s2s import counted
 
 if TYPE_CHECKING:
     from dist_s2s.translation.attention import WordAlignment
-    from dist_s2s.translation.joining import Candidate, Translation
+    from dist_s2s.translation.search.joining import Candidate, Translation
 
 _LINES_NAMED = 5
 

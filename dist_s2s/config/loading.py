@@ -176,6 +176,8 @@ _RULES = {
     "bool": "true or false",
     "string": "text",
     "path": "a path",
+    "tuple": "a list",
+    "dict": "a mapping",
 }
 
 

@@ -35,6 +35,12 @@ class Config(Section):
                 raise ValueError(
                     f"data.stream needs data.{key}, since a vocabulary that follows a stream has a fixed number of ids"
                 )
+        for key in ("columns", "skip_bad_lines"):
+            if getattr(data, key):
+                raise ValueError(
+                    f"data.stream does not go with data.{key}: its lines are SOURCE<TAB>TARGET, and one that is not "
+                    "ends the run"
+                )
         given = [f"data.{key}" for key in ("joint_vocabulary", "tags", "source_vectors", "target_vectors")]
         wrong = [key for key in given if getattr(data, key.removeprefix("data."))]
         wrong += ["training.init_from"] * (self.training.init_from is not None)

@@ -53,7 +53,14 @@ OptionalFloat = Annotated[float | None, BeforeValidator(none_from_text)]
 
 
 def _list_from_text(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """Return the parts of a,b or [a,b]; none, null and nothing are the empty list."""
+    value = none_from_text(value)
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        return value
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    return [part.strip() for part in inner.split(",") if part.strip()]
 
 
 def _check_orders(value: object) -> object:
@@ -66,7 +73,10 @@ def _check_orders(value: object) -> object:
 
 
 def _rates_from_text(value: object) -> object:
-    """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR."""
+    """Return {pattern: factor} from PATTERN=FACTOR,PATTERN=FACTOR; none, null, {} and nothing are no factors."""
+    value = none_from_text(value)
+    if value in (None, "{}"):
+        return {}
     if not isinstance(value, str):
         return value
     return dict(part.strip().rpartition("=")[::2] for part in value.split(",") if part.strip())

@@ -1,6 +1,5 @@
 """Measure the coefficients of this machine: time whole steps of tables, then solve for what they consist of."""
 
-import os
 import platform
 import resource
 import sys
@@ -20,6 +19,7 @@ from dist_s2s.cost.id_traffic import IdDistribution
 from dist_s2s.cost.problem import OPTIMIZERS, TRANSPORTS, Cluster, Problem
 from dist_s2s.cost.ranks import memory_kept, run_on_ranks, seconds_of_all, start_together
 from dist_s2s.cost.seconds import COEFFICIENTS, amounts
+from dist_s2s.distributed.start import available_cores
 
 _RANKS = (1, 2, 4)
 _STEPS = 20
@@ -43,7 +43,7 @@ def problems() -> list[Problem]:
 
 def this_host(ranks: int) -> Cluster:
     """Return this machine as a cluster of one host."""
-    return Cluster(ranks, hosts=1, cores=os.cpu_count() or 1)
+    return Cluster(ranks, hosts=1, cores=available_cores())
 
 
 def calibrate(asked: Sequence[Problem], steps: int = _STEPS) -> Calibration:

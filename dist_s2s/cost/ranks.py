@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from dist_s2s.distributed import leave
+from dist_s2s.distributed.start import loopback
 
 _TO_START_SECONDS = 2e-3  # from when the last rank is ready
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(512 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
@@ -79,9 +79,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _serve(rank: int, function: Callable[..., Any], world_size: int, folder: Path, args: tuple[Any, ...]) -> None:
-    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    if loopback is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = loopback
+    interface = loopback()
+    if interface is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world_size)
     try:

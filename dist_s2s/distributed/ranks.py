@@ -1,9 +1,12 @@
 """What the ranks of a run tell each other outside of the tables' exchange."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ from torch import Tensor
 from dist_s2s import UserError
 
 T = TypeVar("T")
+_LONG_TASKS = count()  # of which all ranks have equally many
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,11 @@ class Ranks:
     device: torch.device
     group: dist.ProcessGroup | None
     plan_group: dist.ProcessGroup | None = None
+
+    @classmethod
+    def alone(cls) -> Self:
+        """Return those of a process that is the only one, on the CPU."""
+        return cls(0, 1, torch.device("cpu"), None)
 
     @property
     def is_first(self) -> bool:
@@ -103,6 +113,27 @@ class Ranks:
         result = self.together(lambda: json.dumps(function()) if self.is_first else "")
         found: T = json.loads(self.share(result.encode()))
         return found
+
+    def on_first_for_long(self, function: Callable[[], T]) -> T:
+        """Do as ``on_first``, which it ends with, for what may take longer than a collective may wait (collective).
+
+        The other ranks look now and then into the group's store, where the first leaves word.
+        """
+        if self.group is None:
+            return self.on_first(function)
+        store, word = self.group.get_group_store(), f"long task {next(_LONG_TASKS)}"
+        if not self.is_first:
+            while not store.check([word]):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            return self.on_first(function)
+        outcome = Future[T]()
+        try:
+            outcome.set_result(function())
+        except Exception as error:
+            outcome.set_exception(error)
+        finally:
+            store.set(word, "done")
+        return self.on_first(outcome.result)
 
     def check_same(self, what: str, value: object) -> None:
         """Raise UserError on every rank if their values differ (two all_gathers)."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s import UserError
+from dist_s2s.distributed.memory import keep_freed_memory
 from dist_s2s.distributed.ranks import Ranks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -62,11 +63,13 @@ def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
     """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
     Leaving gives the process back its number of threads, and the way in which it computes with the smallest numbers.
+    What is freed stays with the process, see ``keep_freed_memory``.
 
     Args:
         threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
     rank, world_size = check_torchrun()
+    keep_freed_memory()
     with _arithmetic_of_a_rank(threads_for_each_rank() if threads is None else threads):
         yield from _joined(rank, world_size)
 
@@ -76,6 +79,12 @@ def _joined(rank: int, world_size: int) -> Iterator[Ranks]:
     torch.sparse.check_sparse_tensor_invariants.disable()
     device = torch.device("cpu")
     if torch.cuda.is_available():
+        gpus, ranks_here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if ranks_here > gpus:
+            raise UserError(
+                f"{ranks_here} ranks are on this machine, but only {gpus} of its GPUs can be seen: start {gpus}, or "
+                "set CUDA_VISIBLE_DEVICES= (to nothing) to compute on the CPU"
+            )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     group = plan_group = None
@@ -123,7 +132,12 @@ def _use_loopback_on_a_single_host() -> None:
     """Where all ranks run on this host, keep gloo and nccl from listening on any other interface."""
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         return
-    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    if loopback is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
+    interface = loopback()
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
+def loopback() -> str | None:
+    """Return the interface by which this host reaches itself alone, if it has one of the usual names."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)

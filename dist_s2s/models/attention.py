@@ -15,7 +15,23 @@ Give = Callable[[Tensor, Encoding], Tensor]  # what attention makes of its score
 NUMBERS_AT_A_TIME = 1 << 24  # in the largest tensor of an attention, unless gradients need all of it
 
 
-class GlobalAttention(nn.Module):
+class Attention(nn.Module):
+    """Contexts are sums of what the encoder made of the source positions, weighted by a softmax of their scores."""
+
+    def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
+        """Return contexts, [B, T, H]."""
+        return self._look(query_BTH, encoding, _weighted_sum)
+
+    def weights(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
+        """Return how much of each context comes from each source position, [B, T, S]: rows of sum 1, 0 at padding."""
+        return self._look(query_BTH, encoding, _weights)
+
+    def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
+        """Return what ``give`` makes of the scores of each state and source position."""
+        raise NotImplementedError
+
+
+class GlobalAttention(Attention):
     """Luong et al. 2015: the score of a state q and a source position k is q·k (``dot``) or q·Wk (``general``)."""
 
     def __init__(self, hidden_size: int, kind: Literal["dot", "general"]) -> None:
@@ -28,21 +44,13 @@ class GlobalAttention(nn.Module):
             return encoding
         return encoding._replace(keys_BSH=self.key(encoding.memory_BSH))
 
-    def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Return contexts, [B, T, H]."""
-        return self._look(query_BTH, encoding, _weighted_sum)
-
-    def weights(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Return how much of each context comes from each source position, [B, T, S]: rows of sum 1, 0 at padding."""
-        return self._look(query_BTH, encoding, _weights)
-
     def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
         key_BHS = _keys(self.key, encoding).transpose(1, 2)
         return _in_parts(query_BTH, encoding.mask_BS.numel(), lambda part: give(part @ key_BHS, encoding))
 
 
-class AdditiveAttention(nn.Module):
-    """Bahdanau et al. 2015: the score is v · tanh(Wq + Uk)."""
+class AdditiveAttention(Attention):
+    """Bahdanau et al. 2015: the score is v · tanh(Wq + Uk). With gradients it takes memory for B·T·S·H values."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -53,14 +61,6 @@ class AdditiveAttention(nn.Module):
     def prepare(self, encoding: Encoding) -> Encoding:
         """Return the encoding with its keys, which no step then works out again."""
         return encoding._replace(keys_BSH=self.key(encoding.memory_BSH))
-
-    def forward(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Return contexts, [B, T, H]; takes memory for B·T·S·H values where there are gradients."""
-        return self._look(query_BTH, encoding, _weighted_sum)
-
-    def weights(self, query_BTH: Tensor, encoding: Encoding) -> Tensor:
-        """Return how much of each context comes from each source position, [B, T, S]: rows of sum 1, 0 at padding."""
-        return self._look(query_BTH, encoding, _weights)
 
     def _look(self, query_BTH: Tensor, encoding: Encoding, give: Give) -> Tensor:
         key_B1SH = _keys(self.key, encoding)[:, None]

@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         return DecoderState(hidden_LBH, torch.zeros_like(hidden_LBH), attentional_BH)
 
     def forward(self, embedded_BTE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Return attentional states, [B, T, H], of T ≥ 1 target positions after ``state``, and the state after them.
+        """Return attentional states [B, T, readout_size] of T ≥ 1 positions after ``state``, and the state after them.
 
         embedded_BTE: rows of the target table for SOS and the tokens so far (teacher forcing: the reference's tokens).
         """
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         return torch.cat(attentional, dim=1), state
 
     def step(self, embedded_BE: Tensor, state: DecoderState, encoding: Encoding) -> tuple[Tensor, DecoderState]:
-        """Return the attentional state, [B, H], of one more target position, and the state after it.
+        """Return the attentional state, [B, readout_size], of one more target position, and the state after it.
 
         The same as ``forward`` without dropout.
         """

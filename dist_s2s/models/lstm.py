@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dist_s2s.models.attention import AdditiveAttention, AttentionName, GlobalAttention
+from dist_s2s.models.attention import Attention, AttentionName
 from dist_s2s.models.decoder import Decoder, DecoderState
 from dist_s2s.models.dropout import DropoutRates
 from dist_s2s.models.encoder import Encoder, Encoding
@@ -127,7 +127,7 @@ class LSTMEncoderDecoder(nn.Module):
     def _recording(self) -> Iterator[list[Tensor]]:
         """Within: keep the weights of attention, [B, T, S] of each of its calls."""
         attention, seen = self.decoder.attention, list[Tensor]()
-        assert isinstance(attention, GlobalAttention | AdditiveAttention)
+        assert isinstance(attention, Attention)
 
         def record(_: nn.Module, inputs: tuple[Tensor, Encoding], __: Tensor) -> None:
             seen.append(attention.weights(*inputs))

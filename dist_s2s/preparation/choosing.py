@@ -12,7 +12,7 @@ from typing import Any
 from dist_s2s import counted
 from dist_s2s.config import Config
 from dist_s2s.text.inputs import Pair
-from dist_s2s.translation.bleu_tokenizer import has_spaces
+from dist_s2s.translation.scores.bleu_tokenizer import has_spaces
 
 LOOK_PAIRS = 100_000  # of the beginning; what follows is taken to be like them
 SIDES = ("source", "target")

@@ -176,7 +176,11 @@ class _Preparation:
         pairs = StoredPairs(self.pairs, places, self.plan.vocabulary_pairs)
         sides = build_stored_sides(self.plan.source, self.plan.target, pairs, self.workers)
         for name, content in (sides[0].files("source") | sides[1].files("target")).items():
-            write_durably(self.work / name, content)
+            file = self.work / name
+            if file.exists() and file.read_bytes() != content:  # built elsewhere, before a kill: so are the ids
+                for old in self.work.glob("ids-*"):
+                    old.unlink()
+            write_durably(file, content)
         return sides
 
     def encode(self, places: list[np.ndarray]) -> list[Path]:

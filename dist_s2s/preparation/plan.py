@@ -11,7 +11,7 @@ from dist_s2s.config.data import ENCODING_KEYS
 from dist_s2s.storage.durable_files import sha256_of
 from dist_s2s.text.corpus import data_files
 from dist_s2s.text.side import SideSettings
-from dist_s2s.translation.load import side_settings
+from dist_s2s.translation.runs.load import side_settings
 
 FORMAT = 1
 

@@ -24,7 +24,7 @@ from dist_s2s.storage.durable_files import read_checked_json, sha256_of
 from dist_s2s.text.corpus import PREPARED_MANIFEST, is_prepared
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.token_files import TARGET_COUNTS, StoredCorpus
-from dist_s2s.translation.load import side_settings
+from dist_s2s.translation.runs.load import side_settings
 
 
 def is_finished(folder: Path) -> bool:

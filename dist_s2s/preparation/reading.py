@@ -11,6 +11,7 @@ import numpy as np
 
 from dist_s2s.preparation.report import Dropped
 from dist_s2s.preparation.scripts import main_scripts
+from dist_s2s.storage.durable_files import naming
 from dist_s2s.text.inputs import BadLine, BadLines, Block, Pair
 
 
@@ -122,7 +123,7 @@ def _scripts(pairs: Sequence[Pair], filters: tuple[str, ...]) -> np.ndarray:
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:
     """Write arrays as one file, which is there whole or not at all."""
     partial = file.with_name(f".{file.name}.partial")
-    with open(partial, "wb") as opened:
+    with naming(partial), open(partial, "wb") as opened:
         np.savez(opened, **arrays)  # type: ignore[arg-type]
         opened.flush()
         os.fsync(opened.fileno())

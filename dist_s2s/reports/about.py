@@ -63,7 +63,7 @@ def commands_section(run_dir: Path, others: Sequence[Path], config: Config, worl
     compared = "".join(f" --compare {shlex.quote(str(other))}" for other in others)
     commands = [
         f"dist-s2s train {ranks}--config {run}/config.yaml --run_dir {again}",
-        f"dist-s2s evaluate --run {run} --data {shlex.quote(config.data.test)}",
+        f"dist-s2s evaluate --run {run}",
         f"dist-s2s report --run {run}{compared}",
     ]
     about = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
 from dist_s2s.text.extras import extra
-from dist_s2s.translation.load import best_checkpoint
+from dist_s2s.translation.runs.load import best_checkpoint
 from dist_s2s.translation.translator import Translator
 
 if TYPE_CHECKING:

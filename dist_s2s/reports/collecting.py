@@ -18,9 +18,9 @@ from dist_s2s.reports.watching import state_of
 from dist_s2s.reports.word_sections import evolution_section, words_section
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.storage.run_files import check_run
-from dist_s2s.translation.load import best_checkpoint, load_translator
-from dist_s2s.translation.scoring import Row
-from dist_s2s.translation.significance import System
+from dist_s2s.translation.runs.load import best_checkpoint, load_translator
+from dist_s2s.translation.scores.scoring import Row
+from dist_s2s.translation.scores.significance import System
 from dist_s2s.translation.translator import Translator
 
 T = TypeVar("T")

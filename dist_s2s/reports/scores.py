@@ -7,8 +7,8 @@ from typing import Any
 
 from dist_s2s import UserError, counted
 from dist_s2s.reports.blocks import Block, Facts, Missing, Note, Section, Table
-from dist_s2s.translation.scoring import Row, Scorer
-from dist_s2s.translation.significance import System, SystemScore, check_same_pairs, compare, resamples_of
+from dist_s2s.translation.scores.scoring import Row, Scorer
+from dist_s2s.translation.scores.significance import System, SystemScore, check_same_pairs, compare, resamples_of
 
 TRANSLATIONS, SUMMARY = "translations.txt", "summary.json"
 
@@ -39,9 +39,11 @@ def read_translations(run_dir: Path) -> list[Row]:
     """
     path = run_dir / TRANSLATIONS
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = path.read_bytes().decode("utf-8").split("\n")[:-1]  # a lone \r is part of a sentence
     except FileNotFoundError:
         raise UserError(f"{run_dir} has no {TRANSLATIONS}: it comes when the training ends") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: {error}") from None
     rows = []

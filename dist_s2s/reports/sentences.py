@@ -9,9 +9,10 @@ from dist_s2s.analysis.errors import worst
 from dist_s2s.analysis.probe_tables import share_in_words
 from dist_s2s.analysis.probing import attention_of, find_errors
 from dist_s2s.analysis.training_counts import word_counts
+from dist_s2s.models import Hypothesis
 from dist_s2s.reports.about import is_large
 from dist_s2s.reports.blocks import Bars, Block, Heat, Missing, Section, Sentence, Table
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 from dist_s2s.translation.translator import Translator
 
 _SAMPLES, _WORST = 3, 5
@@ -60,9 +61,9 @@ def shown(chosen: Sequence[Chosen], translator: Translator | str) -> list[Block]
         reason = translator if isinstance(translator, str) else "the model has none"
         return [Missing(f"attention: {reason}"), *(Sentence(each.title, _texts(each[1:])) for each in chosen)]
     # They are translated again, as no file has the tokens of a translation.
-    hypotheses = translator.search([each.source for each in chosen])
-    texts = [translator.target.decode(each.ids) for each in hypotheses]
-    again = [(each.source, each.reference, text) for each, text in zip(chosen, texts, strict=True)]
+    found = translator.translate([each.source for each in chosen])
+    hypotheses = [each.n_best[0].parts[0] if len(each.pieces) == 1 else Hypothesis([], 0.0) for each in found]
+    again = [(each.source, each.reference, of_it.text) for each, of_it in zip(chosen, found, strict=True)]
     looks = attention_of(translator, again, hypotheses)
     blocks: list[Block] = []
     for each, row, look in zip(chosen, again, looks, strict=True):

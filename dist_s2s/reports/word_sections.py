@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from dist_s2s.analysis.evolution_table import HEADINGS, evolution_rows
 from dist_s2s.analysis.word_map import map_words
 from dist_s2s.reports.blocks import Block, Heat, Lines, Map, Missing, Note, Points, Section, Table
 from dist_s2s.storage.recorded_vectors import SIDES, Ints, RecordedVectors, vectors_file
+from dist_s2s.text.tokenizers import SubwordTokenizer
+from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.translation.translator import Translator
 
 _MAPPED, _COMPARED, _MOVING = 300, 12, 8
@@ -39,24 +42,29 @@ def words_section(translator: Translator | str, checkpoint: Path | None, chosen:
     blocks: list[Block] = []
     unknown: dict[str, list[UserError]] = {}
     for name in SIDES:
+        saved = SavedSide.of_translator(translator, checkpoint, name)
+        known, errors = _known(saved, chosen)
+        for word, why in errors.items():
+            unknown.setdefault(word, []).append(why)
         try:
-            saved = SavedSide.of_translator(translator, checkpoint, name)
             found = map_words(saved, [], _MAPPED, "pca", counted=False)
         except UserError as error:
             blocks.append(Missing(f"{name} words: {error}"))
             continue
         blocks.append(Map(f"{name} words", found))
         blocks += [Note(note) for note in found.notes]
-        words = [word for word in found.words if any(map(str.isalpha, word))][:_COMPARED]
-        if chosen:
-            words, errors = _known(saved, chosen)
-            for word, why in errors.items():
-                unknown.setdefault(word, []).append(why)
-        blocks.append(_cosines(saved, words))
+        blocks.append(_cosines(saved, known if chosen else _comparable(found.words, saved)))
     for errors_of_word in unknown.values():
         if len(errors_of_word) == len(SIDES):
             raise errors_of_word[0]
     return Section("words", "Words", blocks)
+
+
+def _comparable(tokens: Sequence[str], saved: SavedSide) -> list[str]:
+    """Return the first tokens with letters that are words: of subwords, those at the beginning of one."""
+    of_parts = isinstance(saved.side.tokenizer, SubwordTokenizer)
+    words = (token for token in tokens if any(map(str.isalpha, token)))
+    return list(islice((word for word in words if not of_parts or word.startswith(SPACE)), _COMPARED))
 
 
 def _known(saved: SavedSide, chosen: Sequence[str]) -> tuple[list[str], dict[str, UserError]]:

@@ -12,8 +12,8 @@ from dist_s2s.sharded import DistributedEmbedding
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import EOS, SPECIALS
 from dist_s2s.translation.attention import look
-from dist_s2s.translation.joining import Translation
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.joining import Translation
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 MAX_WEIGHTS = 20_000  # of an attention: 100 words on one side, 200 on the other
@@ -32,7 +32,7 @@ class Answers:
         """Take attributes of SearchOptions by name, for all searches; UserError for what this model cannot do."""
         self.translator = translator
         self._options = replace(SearchOptions.of(translator.config), **(search or {}))
-        translator.check(self._options)
+        self._options.check(translator, *translator.others)
         self._words = {
             "source": _Words(translator.source, translator.source_table),
             "target": _Words(translator.target, translator.target_table),
@@ -48,14 +48,14 @@ class Answers:
                 answer["attention"] = self._attention(each)
         return answers
 
-    def neighbours(self, word: str, side: str, number: int) -> Answer:
-        """Return the words whose vectors are closest to a word's.
+    def neighbours(self, word: str, side: str, number: int, is_token: bool = False) -> Answer:
+        """Return the words whose vectors are closest to a word's, or to a token's, as it stands in the vocabulary.
 
         Raises:
             UserError: on every rank, for a word that is unknown, or whose vector has no direction.
         """
         words = self._words[side]
-        found = self.translator.ranks.together(lambda: find_word(word, words.side, side))
+        found = self.translator.ranks.together(lambda: find_word(word, words.side, side, is_token=is_token))
         [vector] = word_vectors([found], words.rows)
         closest = words.neighbours.nearest(vector, number, found.ids)
         tokens = words.side.vocabulary.tokens

@@ -80,7 +80,10 @@ class Routes:
 
     async def _translate(self, request: Request) -> Response:
         asked = parse_translate(await self._body(request), self._limits)
-        answers = await _unless_gone(request, self._batcher.translate(asked))
+        try:
+            answers = await _unless_gone(request, self._batcher.translate(asked))
+        except UserError as error:
+            raise Refusal(400, str(error)) from None
         return JSONResponse({"translations": answers})
 
     async def _neighbours(self, request: Request) -> Response:
@@ -101,7 +104,8 @@ class Routes:
     async def _body(self, request: Request) -> bytes:
         """Return the body of a request, of which no more than ``max_body`` bytes are kept."""
         length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > _MOST_DRAINED:
+        most_read = max(_MOST_DRAINED, self._limits.max_body)
+        if length.isdecimal() and int(length) > most_read:
             raise too_large(self._limits)
         kept, size = list[bytes](), 0
         try:
@@ -110,7 +114,7 @@ class Routes:
                     size += len(chunk)
                     if size <= self._limits.max_body:
                         kept.append(chunk)
-                    elif size > _MOST_DRAINED:
+                    elif size > most_read:
                         break
         except TimeoutError:
             raise Refusal(408, f"the request has not come within {_SECONDS_FOR_A_BODY} seconds") from None

@@ -1,6 +1,7 @@
 """Requests wait here, and are answered in batches by a thread that does nothing else."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from dist_s2s.serving.metrics import Metrics
 from dist_s2s.serving.requests import NeighboursRequest, Refusal, TranslateRequest
 from dist_s2s.serving.turns import IDLE_SECONDS, Question, Turns
 
+_LOG = logging.getLogger(__name__)
 _MOST_WINDOWS = 4  # that a sentence waits for others
 
 
@@ -88,16 +90,16 @@ class Batcher:
             UserError: as Answers.neighbours.
         """
         question = {"about": "neighbours", "word": request.word, "side": request.side, "number": request.number}
+        question["is_token"] = request.is_token
         [answer] = await self._wait_for([question], None)
         return answer
 
     async def _wait_for(self, questions: list[Question], beam_size: int | None) -> list[Answer]:
         if self.failure is not None:
             raise Refusal(503, "the service has failed and is about to stop")
-        if len(self._waiting) + len(questions) > self._limits.max_waiting:
-            raise Refusal(
-                503, f"{counted(len(self._waiting), 'sentence waits', 'sentences wait')} already; try again later"
-            )
+        waits = sum(not each.answer.done() for each in self._waiting)  # for an asker who is still there
+        if waits + len(questions) > self._limits.max_waiting:
+            raise Refusal(503, f"{counted(waits, 'sentence waits', 'sentences wait')} already; try again later")
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(question, beam_size, loop.create_future()) for question in questions]
         self._waiting.extend(waiting)
@@ -150,7 +152,9 @@ class Batcher:
         except UserError as raised:
             error = raised
         except Exception as raised:  # such as a lack of memory: those who wait are told
-            error = Refusal(500, f"the answer could not be worked out: {type(raised).__name__}: {raised}")
+            _LOG.exception("an answer could not be worked out")
+            reason = next(iter(str(raised).splitlines()), "")
+            error = Refusal(500, f"the answer could not be worked out: {type(raised).__name__}: {reason}")
             if not self._turns.is_alone:
                 self._fail(raised)
         if question is not None and question["about"] == "translate":

@@ -10,7 +10,7 @@ from dist_s2s.text.lines import fault_of_sentence, visible_text
 
 MAX_WORD, MAX_NEIGHBOURS = 100, 100
 _KEYS = ("text", "beam_size", "n_best", "attention")
-_PARAMETERS = ("word", "side", "number")
+_PARAMETERS = ("word", "side", "number", "token")
 Side = Literal["source", "target"]
 _SIDES: dict[str, Side] = {"source": "source", "target": "target"}
 
@@ -46,6 +46,7 @@ class NeighboursRequest:
     word: str
     side: Side
     number: int
+    is_token: bool = False  # the word is a token as it stands in the vocabulary, such as a part of one
 
 
 def parse_translate(body: bytes, limits: Limits) -> TranslateRequest:
@@ -89,7 +90,10 @@ def parse_neighbours(parameters: Mapping[str, str]) -> NeighboursRequest:
         raise Refusal(400, f"side must be source or target, but is {_shown(parameters['side'])}")
     text = parameters.get("number", "10")
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
-    return NeighboursRequest(word, side, _whole_number(number, "number", MAX_NEIGHBOURS))
+    token = parameters.get("token", "false")
+    if token not in ("true", "false"):
+        raise Refusal(400, f"token must be true or false, but is {_shown(token)}")
+    return NeighboursRequest(word, side, _whole_number(number, "number", MAX_NEIGHBOURS), token == "true")
 
 
 def too_large(limits: Limits) -> Refusal:

@@ -1,5 +1,6 @@
 """The socket, the signals, and the process that serves until it is asked to stop."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -9,12 +10,40 @@ from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dist_s2s import UserError
 
 # torchrun kills a worker 30 seconds after it has asked it to stop.
 SECONDS_TO_FINISH = 20
+SECONDS_FOR_A_REQUEST = 30.0
 _MAX_CONNECTIONS = 1000
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection where no whole request has come for ``SECONDS_FOR_A_REQUEST``, or twice that.
+
+    uvicorn's own limit begins with the end of an answer, so that those who never ask would stay for ever.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._seen: object = self  # no request
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self.loop.call_later(SECONDS_FOR_A_REQUEST, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._seen is self.cycle:
+            self.transport.close()
+            return
+        self._seen = self.cycle if is_idle else self
+        self._look_later()
 
 
 class StopSignals:
@@ -105,7 +134,7 @@ def serve(app: ASGIApp, listener: socket.socket, signals: StopSignals) -> None:
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

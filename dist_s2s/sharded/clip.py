@@ -90,7 +90,7 @@ class _Gradients:
     """The gradients of replicated parameters and of this rank's shards."""
 
     def __init__(self, dense: nn.Module | Iterable[Tensor], tables: Iterable[DistributedEmbedding]) -> None:
-        self._tables = list(dict.fromkeys(tables))
+        self._tables = list({id(table.weight): table for table in tables}.values())  # two may share one weight
         self._dense = _dense_gradients(dense, self._tables)
         self._of_tables = [_values(table) for table in self._tables]
 

@@ -34,12 +34,12 @@ def write_derived_run(
     Raises:
         UserError: on every rank, if the output exists, or any of them cannot write.
     """
+    ranks.together(lambda: check_new(output))  # on every rank, so that all say the same
     partial = output.with_name(f".{output.name}.partial")
     progress = {key: newest["progress"].get(key, 0) for key in ("step", "epoch")}
     scalars: dict[str, Any] = {"core_optimizer": {}, "table_optimizer": {}}
 
     def begin() -> None:
-        check_new(output)  # on every rank, so that all say the same
         if ranks.is_first:
             shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
             with writable(output):

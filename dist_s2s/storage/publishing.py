@@ -17,6 +17,7 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.durable_files import naming, sync_directory, write_checked_json
 
 MANIFEST = "manifest.json"
+_REPLACED, _REMOVED = ".replaced", ".old"  # endings of hidden checkpoints: whole ones, and others
 FORMAT = 2  # 1 had no checksum of the manifest itself
 
 
@@ -42,6 +43,9 @@ def publish(
 
     def prepare() -> None:
         if ranks.is_first:
+            for replaced in checkpoints.glob(f".step-*{_REPLACED}"):
+                if not (name := checkpoints / replaced.name[1 : -len(_REPLACED)]).exists():
+                    os.replace(replaced, name)  # of a run that was killed before the new one was in its place
             for remains in checkpoints.glob(".step-*"):  # of a run that was killed
                 shutil.rmtree(remains)
             partial.mkdir(parents=True)
@@ -51,7 +55,7 @@ def publish(
             together = {file: value for part in sums for file, value in json.loads(part).items()}
             manifest = {"format": FORMAT, "step": step, **describe(), "sha256": together}
             write_checked_json(partial / MANIFEST, manifest)
-            older = hide(final) if final.exists() else None
+            older = hide(final, _REPLACED) if final.exists() else None
             os.replace(partial, final)
             sync_directory(checkpoints)
             if older is not None:  # only now that the new one is in its place
@@ -74,8 +78,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hide(checkpoint: Path) -> Path:
+def hide(checkpoint: Path, ending: str = _REMOVED) -> Path:
     """Rename a checkpoint to what is never taken for one; return that."""
-    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    hidden = checkpoint.with_name(f".{checkpoint.name}{ending}")
     os.replace(checkpoint, hidden)
     return hidden

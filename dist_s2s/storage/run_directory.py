@@ -126,14 +126,19 @@ def claim(
     """
     run_dir = config.run_dir
     if config.training.resume == "never" and (run_dir / CONFIG).exists():
-        _move_aside(run_dir)
+        if run_dir.resolve() == Path.cwd():
+            raise UserError(f"the run in {run_dir} cannot be moved aside from within it; go to another folder")
+        _move_aside(run_dir.resolve())
+        run_dir.resolve().mkdir()  # of a link, where it leads
         lock.take()
     if checkpoint is not None:
         first = read_manifest(checkpoint)["step"] + 1 if is_checkpoint_of(run_dir, checkpoint) else 0
         for other in reversed(list_checkpoints(run_dir / "checkpoints")):  # newest first: a kill leaves no gap
             if read_manifest(other)["step"] >= first:
                 _move_aside(other)
-    write_run_files(run_dir, {CONFIG: config.to_yaml().encode(), **files}, data)
+    # With that configuration the run goes on, wherever it began.
+    written = config.model_copy(update={"training": config.training.model_copy(update={"resume": "auto"})})
+    write_run_files(run_dir, {CONFIG: written.to_yaml().encode(), **files}, data)
 
 
 def _move_aside(path: Path) -> None:

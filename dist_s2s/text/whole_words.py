@@ -20,8 +20,11 @@ def group_tokens(tokens: Sequence[str], side: TextSide) -> list[range]:
     """Return the positions of each word's tokens.
 
     Subwords and characters are put together as far as no space separates them; but those of a script written without
-    spaces stay words of their own. The tokens of other tokenizers are words already, punctuation marks too.
+    spaces stay words of their own. The tokens of other tokenizers are words already, punctuation marks too, and so are
+    those of text that SentencePiece had cut and that has been put together again.
     """
+    if side.segmentation == "sentencepiece" and not any(token.startswith(SPACE) for token in tokens):
+        return [range(place, place + 1) for place in range(len(tokens))]
     ends = [place for place in range(1, len(tokens)) if _is_border(tokens[place - 1], tokens[place], side)]
     groups = [range(begin, end) for begin, end in pairwise([0, *ends, len(tokens)])] if tokens else []
     return [group for group in groups if any(tokens[place] != SPACE for place in group)]

@@ -18,8 +18,8 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.token_files import StoredCorpus
 from dist_s2s.text.vocabulary import EOS
 from dist_s2s.training.sides import make_sides
-from dist_s2s.translation.load import SavedRun, load_text_sides
-from dist_s2s.translation.scoring import Pairs
+from dist_s2s.translation.runs.load import SavedRun, load_text_sides
+from dist_s2s.translation.scores.scoring import Pairs
 
 
 @dataclass(frozen=True)

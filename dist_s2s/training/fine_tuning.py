@@ -16,9 +16,9 @@ from dist_s2s.text.side import TextSide
 from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.training.optimizers import grouped_names
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.load import SavedRun
+from dist_s2s.translation.runs.load import SavedRun
 
-_SIDE_OF = {"source_table": "source", "ngram_table": "neither"}  # whose words the rows are of; others: the target's
+SIDE_OF = {"source_table": "source", "ngram_table": "neither"}  # whose words the rows are of; others: the target's
 BY_TARGET_WORD = ("output.weight", "output.bias")  # of the model, where every rank holds the whole output layer
 
 
@@ -50,7 +50,7 @@ def start_from(trainer: Trainer, origin: SavedRun) -> list[str]:
         names = list(manifest["tables"])
         moved: dict[int, dict[str, Any]] = {}
         for number, (name, table) in enumerate(state.tables.items()):
-            new_ids = places.get(_SIDE_OF.get(name, "target"))  # None: all rows stay in place
+            new_ids = places.get(SIDE_OF.get(name, "target"))  # None: all rows stay in place
             rows = load_rows(origin.checkpoint, manifest, name, table, only_weight=not same_optimizer, new_ids=new_ids)
             if same_optimizer:
                 moved[number] = table_state.get(names.index(name), {}) | rows

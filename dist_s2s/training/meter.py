@@ -3,7 +3,7 @@
 import time
 from itertools import chain
 
-from dist_s2s.training.events import Event, Paused, PhaseBegin, Report, Resumed, StepEnd, StreamWait
+from dist_s2s.training.events import CheckpointBegin, Event, Paused, PhaseBegin, Report, Resumed, StepEnd, StreamWait
 from dist_s2s.training.performance import FIGURES, PartClock, figures
 from dist_s2s.training.trainer import Trainer
 
@@ -36,11 +36,16 @@ class Meter:
                     self._report()
             case Paused():
                 self._report()
-            case StreamWait():
-                seconds = time.monotonic() - self._start if self._trainer.ranks.is_first else 0.0
-                [self._trainer.progress.seconds] = self._trainer.ranks.sum([seconds])
+            case StreamWait() | CheckpointBegin():
+                self._share_clock()
             case Resumed():
+                self._share_clock()
                 self._restart()
+
+    def _share_clock(self) -> None:
+        """Tell all ranks how long the first has trained (one all_reduce)."""
+        seconds = time.monotonic() - self._start if self._trainer.ranks.is_first else 0.0
+        [self._trainer.progress.seconds] = self._trainer.ranks.sum([seconds])
 
     def _restart(self) -> None:
         """Forget everything but the clock."""

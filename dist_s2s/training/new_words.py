@@ -9,8 +9,8 @@ from dist_s2s.sharded.averaging import MovingAverage
 from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.vocabulary_changes import Change
-from dist_s2s.training.fine_tuning import BY_TARGET_WORD
-from dist_s2s.translation.new_rows import Beginning, NewRows, begin_rows
+from dist_s2s.training.fine_tuning import BY_TARGET_WORD, SIDE_OF
+from dist_s2s.translation.tables.new_rows import Beginning, NewRows, begin_rows
 from dist_s2s.translation.translator import Translator
 
 
@@ -48,7 +48,9 @@ def begin_new_words(
 def _begin_averages(state: TrainingState, average: MovingAverage, source_ids: Tensor, target_ids: Tensor) -> None:
     """Let the averages of rows that have begun anew begin with them (local)."""
     for name, table in state.tables.items():
-        ids = source_ids if name == "source_table" else target_ids
+        ids = {"source": source_ids, "target": target_ids}.get(SIDE_OF.get(name, "target"))
+        if ids is None:  # n-grams
+            continue
         places = table.partition.positions(ids) - table.partition.offset(table.rank)
         mine = (places >= 0) & (places < len(table.weight))
         average.restart_rows(table.weight, places[mine].to(table.weight.device))

@@ -61,7 +61,7 @@ def freeze(config: Config, core: nn.Module, tables: Mapping[str, DistributedEmbe
     """Take the parts that ``training.frozen`` names out of training.
 
     Raises:
-        UserError: if a pattern of that or of ``training.part_learning_rates`` names no part.
+        UserError: if a pattern of that or of ``training.part_learning_rates`` names no part, or none is left.
     """
     parts: dict[str, nn.Parameter] = {name: table.weight for name, table in tables.items()}
     parts |= dict(core.named_parameters())
@@ -70,9 +70,11 @@ def freeze(config: Config, core: nn.Module, tables: Mapping[str, DistributedEmbe
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in parts):
                 raise UserError(f"training.{key}: no part is called {pattern!r}; there are {', '.join(parts)}")
-    for name, parameter in parts.items():
-        if any(fnmatchcase(name, pattern) for pattern in training.frozen):
-            parameter.requires_grad_(False)
+    frozen = [name for name in parts if any(fnmatchcase(name, pattern) for pattern in training.frozen)]
+    if len(frozen) == len(parts):
+        raise UserError(f"training.frozen: {', '.join(training.frozen)} leaves no part that could learn")
+    for name in frozen:
+        parts[name].requires_grad_(False)
 
 
 def _factor(config: Config, name: str) -> float:

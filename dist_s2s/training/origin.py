@@ -9,7 +9,7 @@ from dist_s2s.storage.checkpoint import read_manifest
 from dist_s2s.storage.quantization import refuse_quantized
 from dist_s2s.storage.run_directory import CONFIG, checkpoint_of_run
 from dist_s2s.storage.run_files import check_run
-from dist_s2s.translation.load import SavedRun, best_checkpoint, read_saved
+from dist_s2s.translation.runs.load import SavedRun, best_checkpoint, read_saved
 
 # What must be the same for the weights to have a place.
 _SIZES = ("kind", "embedding_dim", "hidden_size", "encoder_layers", "decoder_layers")

@@ -27,8 +27,8 @@ from dist_s2s.text.inputs import BadLines, Pair, open_inputs
 from dist_s2s.text.inputs.reading import no_pairs
 from dist_s2s.text.token_files import TARGET_COUNTS
 from dist_s2s.training.origin import read_origin
-from dist_s2s.translation.load import load_text_sides
 from dist_s2s.translation.model import make_model
+from dist_s2s.translation.runs.load import load_text_sides
 
 MINUTES = 20.0  # if no limit is set
 _PROCESS_BYTES = 400 << 20  # with torch, before there is a model
@@ -52,7 +52,7 @@ def own_data(config: Config, inputs: Sequence[str], ranks: Ranks) -> Config:
     Raises:
         UserError: on every rank, if an input cannot be used, or keys that are set do not go with it.
     """
-    return with_keys(config, ranks.on_first(lambda: _choose(config, inputs, ranks)))
+    return with_keys(config, ranks.on_first_for_long(lambda: _choose(config, inputs, ranks)))
 
 
 def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def _choose(config: Config, inputs: Sequence[str], ranks: Ranks) -> dict[str, An
     encoding = unset(choose_encoding(_first_pairs(config, inputs), config), config)
     updates |= {choice.key: choice.value for choice in encoding}
     config = with_keys(config, updates)
-    corpus = config.run_dir.with_name(f"{config.run_dir.name}.corpus")
+    run_dir = config.run_dir if config.run_dir.name else config.run_dir.absolute()  # . and / have no name
+    corpus = run_dir.with_name(f"{run_dir.name}.corpus")
     plan = plan_of(
         config,
         inputs=tuple(inputs),

@@ -32,7 +32,7 @@ from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, RecordedWo
 from dist_s2s.training.events import CheckpointBegin, ChunkBegin, Event, StepEnd
 from dist_s2s.training.recorded_words import Words, default_words, named_words
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.scoring import Pairs
+from dist_s2s.translation.scores.scoring import Pairs
 
 MOST_RECORDS = 1_000
 

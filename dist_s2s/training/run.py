@@ -39,9 +39,9 @@ from dist_s2s.training.trackers import SAMPLES_AT_VALIDATION, RunLog
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import OtherValidator, Validator, validation_loss
 from dist_s2s.training.vectors import read_vectors
-from dist_s2s.translation.load import SavedRun, best_checkpoint, load_text_sides
-from dist_s2s.translation.scoring import Scorer, translate_pairs
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import SavedRun, best_checkpoint, load_text_sides
+from dist_s2s.translation.scores.scoring import Scorer, translate_pairs
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 
 SAMPLES_AT_END = 10
@@ -75,9 +75,17 @@ def run_training(
         listeners: called with each event of the training, after the run's own; see ``events``.
         inputs: files to train on, instead of ``data.train``; keys that are not set are then chosen by what is in them.
     """
+    with ExitStack() as locked:  # until the report is written
+        _run(config, verbose, listeners, inputs, locked)
+
+
+def _run(
+    config: Config, verbose: bool, listeners: Sequence[Listener], inputs: Sequence[str], locked: ExitStack
+) -> None:
+    """Do it (collective)."""
     with joined_ranks(config.training.threads_per_rank) as ranks, ExitStack() as stack:
         lock = RunLock(config.run_dir)
-        ranks.together(lambda: stack.enter_context(lock) if ranks.is_first else None)
+        ranks.together(lambda: locked.enter_context(lock) if ranks.is_first else None)
         if inputs:
             config = own_data(config, inputs, ranks)
         config = ranks.together(partial(adopt, config))
@@ -85,7 +93,9 @@ def run_training(
         start = prepare(config, ranks, lock)
         config = start.config
         accelerator = make_accelerator(ranks, config.run_dir, config.training.trackers)
-        log = stack.enter_context(RunLog(config.run_dir, accelerator, ranks, describe(config.data.valid)))
+        log = stack.enter_context(
+            RunLog(config.run_dir, accelerator, ranks, describe(config.data.valid), config.training.resume)
+        )
         introduce(start, ranks, log)
         translator = Translator(config, start.data.source, start.data.target, ranks)
         log.parameters(translator.core, translator.tables, verbose)

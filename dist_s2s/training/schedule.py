@@ -1,9 +1,12 @@
 """How far a run has come, and the learning rate that follows from it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
 
-from dist_s2s import counted
+from dist_s2s import UserError, counted
 from dist_s2s.config.training import Metric, TrainingConfig
 
 METRIC_NAMES: dict[Metric, str] = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss"}
@@ -50,6 +53,16 @@ class Progress:
     stream_lines: int = 0
     stream_ended: bool = False
     data: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], checkpoint: Path) -> Self:
+        """Return what a checkpoint says. Raises UserError for what only a later version can know."""
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise UserError(
+                f"{checkpoint} is of a later version, which this one cannot go on with: {', '.join(unknown)}"
+            )
+        return cls(**values)
 
     def forget_best(self) -> None:
         """Let the next validation be the best so far."""

@@ -8,10 +8,10 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.storage.run_directory import CONFIG
 from dist_s2s.training.data import RunData
 from dist_s2s.training.origin import check_models_fit, read_origin
-from dist_s2s.translation.length_limits import fit_length_limits, longest_source
-from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.output import choose_output
-from dist_s2s.translation.scoring import Scorer
+from dist_s2s.translation.runs.load import SavedRun
+from dist_s2s.translation.scores.scoring import Scorer
+from dist_s2s.translation.search.length_limits import fit_length_limits, longest_source
 
 
 def settle(config: Config, checkpoint: Path | None, origin: SavedRun | None, data: RunData, ranks: Ranks) -> Config:
@@ -89,5 +89,5 @@ def _bleu_tokenizer(config: Config, checkpoint: Path | None, data: RunData) -> s
         name = config_of(checkpoint).training.bleu_tokenizer
     references = [reference for _, reference in data.valid_pairs]
     scorer = Scorer(name, references)
-    scorer.can_tell(references)  # raises now what it would raise after hours of training
+    scorer.check()  # before hours of training
     return scorer.tokenizer

@@ -9,9 +9,9 @@ from dist_s2s.analysis.training_counts import training_texts
 from dist_s2s.preparation.prepared import open_prepared
 from dist_s2s.text.corpus import Corpus, encode_pairs, is_prepared
 from dist_s2s.text.lexical_table import choose_examples, learn_table
-from dist_s2s.translation.load import SavedRun
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.shortlist import Shortlist
+from dist_s2s.translation.runs.load import SavedRun
+from dist_s2s.translation.search.shortlist import Shortlist
 
 _ROUNDS = 5
 

@@ -11,7 +11,7 @@ from dist_s2s.text.building import build_sides
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
-from dist_s2s.translation.load import SavedRun, load_text_sides, side_settings
+from dist_s2s.translation.runs.load import SavedRun, load_text_sides, side_settings
 
 
 def make_sides(

@@ -9,6 +9,7 @@ from dist_s2s.training.trainer import Trainer
 
 # torchrun kills a worker 30 seconds after it has asked it to stop.
 STEPS_BETWEEN_CHECKS = 5
+_LONG_STEP = 1.0  # seconds; with such steps, after each
 
 
 class StopSignals:
@@ -29,10 +30,15 @@ class StopSignals:
     def __call__(self, event: Event) -> None:
         """Ask all ranks, now and then, whether one was told to stop (one all_reduce)."""
         match event:
-            case StepEnd(step) if step % STEPS_BETWEEN_CHECKS == 0:
+            case StepEnd(step) if step % STEPS_BETWEEN_CHECKS == 0 or self._are_steps_long:
                 self._ask_all()
             case ValidationBatch() | StreamWait():
                 self._ask_all()
+
+    @property
+    def _are_steps_long(self) -> bool:
+        progress = self._trainer.progress  # the same on all ranks
+        return progress.step_seconds > _LONG_STEP * progress.step
 
     def _ask_all(self) -> None:
         if self._trainer.ranks.sum([self._signal])[0] > 0:

@@ -97,7 +97,7 @@ class StreamSteps:
             if not self._wait_for(lines):
                 return None
             pairs = self._shared_pairs(lines)
-            if not pairs:
+            if not pairs and not is_counted:
                 progress.stream_ended = True
                 return None
             if is_counted and len(pairs) < lines:

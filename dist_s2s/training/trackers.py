@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +20,7 @@ from dist_s2s.storage.metrics import METRICS, parse_line
 from dist_s2s.training import schedule
 from dist_s2s.training.events import ChunkBegin, Event, OtherValidation, Report, RunEnd, Validation
 from dist_s2s.training.parameters import list_parameters, parameter_table, summarize
+from dist_s2s.training.patient_output import PatientOutput
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,15 +36,24 @@ class RunLog:
     A context manager: leaving it closes the bar and the trackers.
     """
 
-    def __init__(self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks, valid_data: str = "") -> None:
-        """valid_data: what to call the validation data where their scores are shown."""
-        self._valid_data = valid_data
+    def __init__(
+        self, run_dir: Path, accelerator: "Accelerator", ranks: Ranks, valid_data: str = "", resume: str = "auto"
+    ) -> None:
+        """valid_data: what to call the validation data where their scores are shown; resume: training.resume."""
+        self._valid_data, self._resume = valid_data, resume
         self.run_dir = run_dir
         self.accelerator = accelerator
         self.ranks = ranks
         self.active = ranks.is_first
         width = None if sys.stdout.isatty() else 120  # rich takes 80 where it cannot ask
-        self.console = Console(quiet=not self.active, highlight=False, emoji=False, soft_wrap=True, width=width)
+        self.console = Console(
+            file=cast(TextIO, PatientOutput(sys.stdout)),
+            quiet=not self.active,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+            width=width,
+        )
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=20),
@@ -83,7 +93,8 @@ class RunLog:
             case ChunkBegin():
                 self._chunk(event)
             case RunEnd(step, interrupted=True):
-                self.say(f"stopped at step {step}, and saved; the same command goes on from here")
+                how = "the same command" if self._resume == "auto" else "the command without --training.resume"
+                self.say(f"stopped at step {step}, and saved; {how} goes on from here")
             case RunEnd(step, reason):
                 self.say(f"finished at step {step}: {reason}")
 

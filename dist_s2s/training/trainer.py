@@ -14,6 +14,7 @@ from torch import Tensor
 from dist_s2s import UserError
 from dist_s2s.config import Config
 from dist_s2s.sharded import Lookahead, clip_grad_norm_
+from dist_s2s.sharded.tables.background import PeerError
 from dist_s2s.storage.checkpoint import load_training_state
 from dist_s2s.storage.run_directory import is_checkpoint_of
 from dist_s2s.storage.training_state import TrainingState
@@ -77,11 +78,12 @@ class Trainer:
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint, of whatever world size and layout."""
         manifest = self.ranks.together(lambda: load_training_state(checkpoint, self.state))
-        self.progress = Progress(**manifest["progress"])
+        self.progress = self.ranks.together(lambda: Progress.read(manifest["progress"], checkpoint))
         if self.ranks.all_agree(is_checkpoint_of(self.config.run_dir, checkpoint)):
             self.saved_step = self.progress.step
-        else:
-            self.progress.forget_best()  # it is not in this run's directory
+        best = checkpoint.with_name(f"step-{self.progress.best_step}")
+        if not self.ranks.all_agree(is_checkpoint_of(self.config.run_dir, best)):
+            self.progress.forget_best()  # it is in another run's directory, or was left behind on another course
 
     def fit(self) -> None:
         """Train until a limit, an early stop or an interruption, and tell the listeners why it ended."""
@@ -108,11 +110,14 @@ class Trainer:
             before_rows=lambda: self.tell(PhaseBegin("lookup")),
         )
         self.tell(PhaseBegin("data"))
-        for step, rows in batches:
-            self.train_step(step, rows)
-            if self.end_reason is not None:
-                return
-            self.tell(PhaseBegin("data"))
+        try:
+            for step, rows in batches:
+                self.train_step(step, rows)
+                if self.end_reason is not None:
+                    return
+                self.tell(PhaseBegin("data"))
+        except PeerError as error:  # that rank tells its user, in one line if it was a mistake, and so do the others
+            raise UserError(str(error)) from None
 
     def steps(self) -> Iterator[Step]:
         """Return this rank's part of each global batch, from where training stands, epoch after epoch without end."""

@@ -10,7 +10,7 @@ from dist_s2s.text.corpus import Corpus
 from dist_s2s.training.events import Event, OtherValidation, StepEnd, StepsEnd, Validation, ValidationBatch
 from dist_s2s.training.schedule import METRIC_NAMES
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.scoring import Pairs, Scorer, Scores, translate_pairs
+from dist_s2s.translation.scores.scoring import Pairs, Scorer, Scores, translate_pairs
 from dist_s2s.translation.translator import Translator
 
 _VALIDATIONS_BEFORE_WARNING = 3  # a metric that was the same at all of them

@@ -17,7 +17,7 @@ from dist_s2s.models import Hypothesis
 from dist_s2s.text.corpus import Example, ExampleList
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.whole_words import group_ids
-from dist_s2s.translation.joining import Translation, all_parts
+from dist_s2s.translation.search.joining import Translation, all_parts
 from dist_s2s.translation.translator import Translator
 
 Alignment = list[tuple[int, int]]  # of words by their places, source first, in the order of the target
@@ -85,9 +85,9 @@ class WordAlignment:
 
     @property
     def line(self) -> str:
-        """``source words ||| target words ||| 0-0 2-1``; nothing of an empty sentence."""
+        """``source words ||| target words ||| 0-0 2-1``; nothing where neither has any."""
         parts = [" ".join(self.source), " ".join(self.target), pharaoh(self.alignment)]
-        return " ||| ".join(parts) if self.source else ""
+        return " ||| ".join(parts) if self.source or self.target else ""
 
 
 def align(translator: Translator, sentences: Sequence[str], found: Sequence[Hypothesis]) -> list[WordAlignment]:

@@ -16,7 +16,7 @@ from dist_s2s.text.batches import Batch
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.output.layer import OutputLayer, Predictions
 from dist_s2s.translation.output.start import NEVER_CHOSEN
-from dist_s2s.translation.tables import parameter_dtype
+from dist_s2s.translation.tables.make import parameter_dtype
 
 # Shapes: B sentences, T target positions, N rows, V target vocabulary, X and H: numbers of outputs and of states.
 
@@ -33,6 +33,7 @@ class Predictor:
         output: applied to what the model returns.
         listed: returns a model for the search of one batch, with the choice of what its sentences list; from the batch,
             the ids that are never chosen, and what each sentence lists besides. None: searches choose from all tokens.
+        unused: target ids that no token has yet, of a vocabulary that grows; never chosen.
     """
 
     model: EncoderDecoder[Any, Any]
@@ -41,6 +42,7 @@ class Predictor:
     rows: Callable[[Batch], tuple[Tensor, Tensor]]
     output: Predictions
     listed: Callable[[Batch, Sequence[int], Sequence[Sequence[int]]], ListedModel[Any, Any]] | None = None
+    unused: Sequence[int] = ()
 
 
 def member_of(
@@ -71,6 +73,7 @@ def ensemble(members: Sequence[Member], predictors: Sequence[Predictor]) -> Pred
         lambda ids: torch.cat([each.embed(ids) for each in predictors], dim=-1),
         rows,
         EnsembleOutput(members, [each.output for each in predictors]),
+        unused=predictors[0].unused,
     )
 
 

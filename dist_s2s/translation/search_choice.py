@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dist_s2s.translation.sampling import Sampling
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.translator import Translator
+from dist_s2s.translation.search.options import Searchable, SearchOptions
+from dist_s2s.translation.search.sampling import Sampling
 from dist_s2s.translation.unknown_words import check_replaceable
 
 
@@ -27,16 +26,20 @@ class SearchChoice:
     others: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling | None = None
 
-    def options(self, translator: Translator) -> SearchOptions:
+    def options(self, run: Searchable, *others: Searchable) -> SearchOptions:
         """Return the settings of a run's search, or of its samples. Calls no collectives.
 
+        Args:
+            run: also tells what the choice leaves open.
+            others: the rest of an ensemble.
+
         Raises:
-            UserError: the run cannot be searched so, or its unknown words cannot be replaced, but are to be.
+            UserError: they cannot be searched so, or their unknown words cannot be replaced, but are to be.
         """
         if self.replace_unknown:
-            check_replaceable(translator)
-        options = SearchOptions.of(translator.config, self.beam_size)
+            check_replaceable(run, *others)
+        options = SearchOptions.of(run.config, self.beam_size)
         options = options.with_limits(self.length_factor, self.extra_length)
         options = replace(options, replace_unknown=self.replace_unknown, sampling=self.sampling, **self.others)
-        translator.check(options)
+        options.check(run, *others)
         return options

@@ -1,4 +1,4 @@
-"""A translator: text on both sides, two sharded tables, the replicated model and its output layer."""
+"""A translator: text on both sides, sharded tables, the replicated model and its output layer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,18 +18,18 @@ from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
 from dist_s2s.text.long_sentences import cut_sentence
 from dist_s2s.text.side import TextSide
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.finding import find
-from dist_s2s.translation.int8_table import as_numbers, row_dim
-from dist_s2s.translation.joining import Translation, join_pieces
 from dist_s2s.translation.model import make_model
 from dist_s2s.translation.output.make import make_output
 from dist_s2s.translation.predictor import Predictor, ensemble, member_of
-from dist_s2s.translation.sampling import join_drawn
-from dist_s2s.translation.search_options import SearchOptions
-from dist_s2s.translation.shortlist import Shortlist, listed_model
-from dist_s2s.translation.source_rows import SourceRows
-from dist_s2s.translation.tables import make_table, parameter_dtype
-from dist_s2s.translation.terms import Terms, demands_of
+from dist_s2s.translation.search.finding import find
+from dist_s2s.translation.search.joining import Translation, join_pieces
+from dist_s2s.translation.search.options import SearchOptions
+from dist_s2s.translation.search.sampling import join_drawn
+from dist_s2s.translation.search.shortlist import Shortlist, listed_model
+from dist_s2s.translation.search.terms import Terms, demands_of
+from dist_s2s.translation.tables.int8_table import as_numbers, row_dim
+from dist_s2s.translation.tables.make import make_table, parameter_dtype
+from dist_s2s.translation.tables.source_rows import SourceRows
 
 
 class Translator:
@@ -95,17 +95,13 @@ class Translator:
     def predictor(self) -> Predictor:
         """What translations are found and scored with: this translator, or with others their ensemble."""
         listed = None if self.shortlist is None else partial(listed_model, self.core, self.output, self.shortlist)
-        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed)
+        unused = range(len(self.target.vocabulary), self.target.vocabulary.num_ids)
+        alone = Predictor(self.core, self.source_rows, self.target_table, self.rows, self.output, listed, unused)
         if not self.others:
             return alone
         predictors = [alone, *(each.predictor for each in self.others)]
         members = [member_of(each.config, each.core, each.output, self.target) for each in (self, *self.others)]
         return ensemble(members, predictors)
-
-    def check(self, options: SearchOptions) -> None:
-        """Raise UserError for options that do not fit the model, or one of an ensemble. Calls no collectives."""
-        for each in (self, *self.others):
-            options.check(each.config, len(self.target.vocabulary))
 
     def changing_files(self) -> dict[str, bytes]:
         """Return the files of both sides if their vocabularies change, so that each checkpoint needs its own."""
@@ -159,7 +155,7 @@ class Translator:
         """Return the best translations of each sentence, on every rank (collective); see ``search_n_best``.
 
         A sentence of more than ``batching.max_source_tokens`` is translated in pieces. Of samples there are as many as
-        the options say, in their order, or the one with the least risk.
+        the options say, in their order, but one of a sentence without a token; or the one with the least risk.
 
         Args:
             prefixes: of each sentence, the target ids that its translation begins with.
@@ -229,7 +225,7 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Return what ``search_n_best`` does, of sentences' token ids (collective)."""
         options = SearchOptions.of(self.config) if options is None else options
-        self.check(options)
+        options.check(self, *self.others)
         examples = ExampleList(Example(source, []) for source in sources if source)
         some = demands if any(demand.size for demand in demands) else ()
         wanted = [demand for demand, source in zip(some, sources, strict=False) if source]

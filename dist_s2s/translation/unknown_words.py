@@ -15,29 +15,30 @@ from dist_s2s import UserError
 from dist_s2s.models import Hypothesis
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import SubwordTokenizer
-from dist_s2s.text.tokenizers.characters import CharacterTokenizer
+from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.vocabulary import UNK
-from dist_s2s.text.whole_words import group_tokens
+from dist_s2s.text.whole_words import group_ids, group_tokens
 from dist_s2s.translation.attention import MOST_ALIGNED, pair_examples, token_weights
-from dist_s2s.translation.joining import Candidate, Translation, all_parts, join_texts
-from dist_s2s.translation.terms import tokens_of
+from dist_s2s.translation.search.joining import Candidate, Translation, all_parts, join_texts
+from dist_s2s.translation.search.options import Searchable
+from dist_s2s.translation.search.terms import tokens_of
 from dist_s2s.translation.translator import Translator
 
 _BYTE = "<0x00>"  # a token where SentencePiece spells in bytes what it does not know
 
 
-def check_replaceable(translator: Translator) -> None:
+def check_replaceable(run: Searchable, *others: Searchable) -> None:
     """Raise UserError if no unknown word can be found, or none replaced. Calls no collectives."""
-    if translator.others:
+    if others:
         raise UserError(
             "--replace_unknown copies what the decoder of one run looks at: give one --run, or leave it out"
         )
-    if translator.config.model.attention == "none":
+    if run.config.model.attention == "none":
         raise UserError(
             "--replace_unknown copies what the decoder looks at, but this run has no attention (model.attention: "
             "none): leave it out"
         )
-    if isinstance(translator.target.tokenizer, SubwordTokenizer) and _BYTE in translator.target.vocabulary:
+    if isinstance(run.target.tokenizer, SubwordTokenizer) and _BYTE in run.target.vocabulary:
         raise UserError(
             "--replace_unknown has nothing to replace, as this run spells what its vocabulary lacks in bytes "
             "(data.byte_fallback): leave it out"
@@ -72,16 +73,18 @@ def replace_unknown(translator: Translator, found: Sequence[Translation]) -> lis
 def spell(ids: Sequence[int], words: Sequence[str | None], side: TextSide) -> str:
     """Return the text of a translation, with the words in the places of its unknown tokens; None leaves one as it is.
 
-    Of subwords or characters several in a row may stand for one word, which is then written once.
+    Of subwords or characters an unknown token may be a part of a word; the copied word is then all of it, and is
+    written once if several tokens of the word look at it.
     """
-    tokens, of_parts = list[str](), isinstance(side.tokenizer, SubwordTokenizer | CharacterTokenizer)
-    rest, before = iter(words), None
-    for number in ids:
-        word = next(rest, None) if number == UNK else None
-        if word is None or not of_parts or word != before:
-            tokens += side.vocabulary.decode([number]) if word is None else [word]
-        before = word
-    return side.readable(side.tokenizer.detokenize(tokens))
+    rest = iter(words)
+    copied = {place: next(rest, None) for place, number in enumerate(ids) if number == UNK}
+    in_places = [side.vocabulary.decode([number]) for number in ids]
+    for group in group_ids(ids, side):
+        found = list(dict.fromkeys(word for place in group if (word := copied.get(place)) is not None))
+        if found:
+            space = [SPACE] * "".join(in_places[group.start]).startswith(SPACE)
+            in_places[group.start : group.stop] = [[*space, *found], *([] for _ in group[1:])]
+    return side.readable(side.tokenizer.detokenize([token for tokens in in_places for token in tokens]))
 
 
 def words_looked_at(text: str, ids: Sequence[int], weights_TS: Tensor, side: TextSide) -> Iterator[str | None]:

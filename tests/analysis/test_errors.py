@@ -12,7 +12,7 @@ from dist_s2s.analysis.errors import (
     right_words,
     worst,
 )
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.scores.scoring import Row, Scorer
 
 ROWS: list[Row] = [
     ("a b c", "the cat sat", "the the cat"),

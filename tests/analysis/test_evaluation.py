@@ -11,9 +11,9 @@ from dist_s2s.analysis.evaluation import compare_sentences, evaluate, plain_side
 from dist_s2s.analysis.evaluation_tables import show_evaluation, told_apart
 from dist_s2s.analysis.systems import Judged, System, check_lines, choose_tokenizer
 from dist_s2s.config import Config
-from dist_s2s.translation.forced import Likelihood
-from dist_s2s.translation.load import SavedRun
-from dist_s2s.translation.scoring import Row, Scorer
+from dist_s2s.translation.runs.load import SavedRun
+from dist_s2s.translation.scores.forced import Likelihood
+from dist_s2s.translation.scores.scoring import Row, Scorer
 
 FIRST: list[Row] = [
     ("a b", "the cat sat", "the cat sat"),

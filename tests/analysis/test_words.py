@@ -63,3 +63,14 @@ def test_subwords() -> None:
     assert (token.tokens, token.explanation) == (("▁the",), None)
     with pytest.raises(UserError, match="'teachers!' is not in the target vocabulary"):
         find_word("teachers!", side, "target")
+
+
+def test_a_token_that_is_no_word_can_be_named_as_it_stands() -> None:
+    side = TextSide.build(SideSettings("bpe"), SENTENCES)
+    tokens = side.vocabulary.tokens[side.vocabulary.num_reserved :]
+    for token in tokens:
+        assert find_word(token, side, "source", is_token=True).tokens == (token,)
+    inner = next(token for token in tokens if token.isalpha() and f"{SPACE}{token}" in tokens)
+    assert find_word(inner, side, "source").tokens == (f"{SPACE}{inner}",)
+    with pytest.raises(UserError, match="is not in the source vocabulary"):
+        find_word("c", TextSide.build(SideSettings("words"), ["a b"]), "source", is_token=True)

@@ -15,7 +15,7 @@ from dist_s2s.text.tokenizers import WhitespaceTokenizer
 from dist_s2s.text.vocabulary import SPECIALS, Vocabulary
 from dist_s2s.translation.translator import Translator
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def translator(**model: object) -> Translator:
@@ -49,5 +49,11 @@ def test_share_is_that_of_the_products(
     monkeypatch.setattr(products_bench, "load_translator", lambda *_: translator())
     monkeypatch.setattr(products_bench, "operations_per_token", lambda *_: 2e6)
     monkeypatch.setattr(products_bench, "source_tokens_per_target_token", lambda _: 1.0)
+    (tmp_path / "some.yaml").touch()
     assert products_bench.main(["--config", str(tmp_path / "some.yaml"), "--turns", "2"]) == 0
     assert "50.0%" in capsys.readouterr().out
+
+
+def test_all_ranks_multiply_at_once() -> None:
+    options = products_bench._parse(["--config", __file__, "--size", "32", "--ranks", "2"])
+    assert products_bench.multiplied(options) > 0

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from dist_s2s import UserError
-from dist_s2s.cli.arguments import config_from_command_line, parse_arguments
-from dist_s2s.config import KEYS, Config
+from dist_s2s.cli.arguments import parse_arguments
+from dist_s2s.config import KEYS, Config, load_config
 
 
 def test_command_line_overrides_file_overrides_defaults(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("training: {seed: 5, max_steps: 7}\nrun_dir: there\n", encoding="utf-8")
     argv = ["--training.seed", "6", "--config", str(file), "--training.seed=8", "--model.attention", "none"]
-    config = config_from_command_line(argv, "train", "Trains.")
+    config = load_config(*parse_arguments(argv, "train", "Trains."))
     assert (config.training.seed, config.training.max_steps, config.run_dir) == (8, 7, Path("there"))
     assert config.model.attention == "none"
     assert config.data == Config().data
@@ -47,11 +47,11 @@ def test_help_lists_each_key_with_description_and_default(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "500")  # a narrow screen breaks words at their hyphens
     with pytest.raises(SystemExit) as caught:
-        config_from_command_line(["--training.seed", "x", "--help"], "python -m dist_s2s.train", "Trains a model.")
+        parse_arguments(["--training.seed", "x", "--help"], "python -m dist_s2s.train", "Trains a model.")
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(
-        "usage: python -m dist_s2s.train [INPUT ...] [--minutes M] [--trace FIRST:LAST] "
+        "usage: python -m dist_s2s.train [INPUT ...] [--minutes M] [--columns A,B] [--trace FIRST:LAST] "
         "[--config FILE] [--verbose] [--section.key VALUE ...] Trains a model."
     )
     for key, field in KEYS.items():

@@ -4,19 +4,27 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from dist_s2s import UserError
 from dist_s2s.cli.demands import Wanted
+from dist_s2s.cli.sentences import until_fault
 from dist_s2s.config import Config
 from dist_s2s.distributed import joined_ranks
 from dist_s2s.models.search import contains
 from dist_s2s.text.side import SideSettings, TextSide
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.toy_corpus import PAIRS
+
+
+class Searched(NamedTuple):
+    config: Config
+    target: TextSide
+
 
 OPTIONS = SearchOptions(3, length_factor=0.0, extra_length=7)
 LINES = ["我看见猫。", "☃喜欢树。", ""]
@@ -43,7 +51,8 @@ def read(translator: Translator, folder: Path, prefixes: str | None = None, term
 
 
 def check(translator: Translator, wanted: Wanted, groups: list[list[str]]) -> list[list[str]]:
-    return list(wanted.checked(iter(groups), "in.txt", translator, OPTIONS))
+    checked = until_fault(groups, "in.txt", lambda group, begin: wanted.fault(group, begin, translator, OPTIONS))
+    return list(wanted.paired(checked, "in.txt"))
 
 
 def test_translations_begin_with_prefixes_and_contain_terms(translator: Translator, tmp_path: Path) -> None:
@@ -136,10 +145,10 @@ def test_searches_that_the_model_cannot_do(translator: Translator) -> None:
     size = len(translator.target.vocabulary)
     with pytest.raises(UserError, match=f"beam_size is {size}, but there are only {size - 3} target tokens to choose"):
         translator.translate(LINES, replace(OPTIONS, beam_size=size))
-    config = Config.model_validate({"model": {"attention": "none"}})
+    blind = Searched(Config.model_validate({"model": {"attention": "none"}}), translator.target)
     with pytest.raises(UserError, match=r"coverage_penalty goes by attention, which this run does not have"):
-        replace(OPTIONS, coverage_penalty=0.1).check(config, size)
-    OPTIONS.check(config, size)
+        replace(OPTIONS, coverage_penalty=0.1).check(translator, blind)
+    OPTIONS.check(translator, blind)
 
 
 def test_scores_do_not_depend_on_the_size_of_batches(translator: Translator, tmp_path: Path) -> None:

@@ -99,3 +99,10 @@ def test_a_stream_needs_the_sizes_of_its_vocabularies() -> None:
         given = {key: value for key, value in sizes.items() if key != missing}
         with pytest.raises(UserError, match=f"data.stream needs {missing}, since"):
             load_config(None, {"data.stream": "pairs.tsv", **given})
+
+
+@pytest.mark.parametrize(("key", "value"), [("columns", "2,1"), ("skip_bad_lines", "true")])
+def test_a_stream_has_two_columns_and_no_bad_line(key: str, value: str) -> None:
+    sizes = {"data.source_vocabulary_size": "10", "data.target_vocabulary_size": "10"}
+    with pytest.raises(UserError, match=rf"data\.stream does not go with data\.{key}: its lines are SOURCE<TAB>TARGET"):
+        load_config(None, {"data.stream": "pairs.tsv", **sizes, f"data.{key}": value})

@@ -176,3 +176,30 @@ def test_all_errors_are_reported_with_their_origin(write: Write) -> None:
         "training.learning_rate must be greater than 0, but is 0 (x.yaml)",
         "training.max_steps must be a whole number, but is 'ten' (command line)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("training:\n  part_learning_rates: [source_table=0.1]\n", "a mapping, but is a list"),
+        ("training:\n  frozen: {source_table: true}\n", "a list, but is a mapping"),
+        ("training:\n  record_words: {a: b}\n", "a list, but is a mapping"),
+    ],
+)
+def test_lists_and_mappings_are_told_from_each_other(text: str, rule: str, write: Write) -> None:
+    [error] = errors_of({}, write(text))
+    assert f" must be {rule} (x.yaml)" in error
+
+
+@pytest.mark.parametrize("empty", ["[]", "null", "none"])
+def test_lists_can_be_emptied(empty: str, write: Write) -> None:
+    keys = ("trackers", "frozen", "record_words")
+    file = write("training:\n  trackers: [wandb]\n  frozen: [a]\n  record_words: [b]\n  part_learning_rates: {c: 2}\n")
+    given = {f"training.{key}": empty for key in keys}
+    given |= {"training.part_learning_rates": "{}" if empty == "[]" else empty}
+    training = load_config(file, given).training
+    assert [getattr(training, key) for key in keys] == [(), (), ()]
+    assert training.part_learning_rates == {}
+    nothing = load_config(write("training:\n  trackers:\n  frozen: null\n  part_learning_rates: {}\n"), {}).training
+    assert (nothing.trackers, nothing.frozen, nothing.part_learning_rates) == ((), (), {})
+    assert load_config(None, {"training.frozen": "[a, b]"}).training.frozen == ("a", "b")

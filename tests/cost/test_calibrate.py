@@ -15,6 +15,7 @@ from dist_s2s.cost.calibrate import calibrate, problems, solve
 from dist_s2s.cost.calibration import Calibration, read_calibration
 from dist_s2s.cost.ranks import run_on_ranks
 from dist_s2s.cost.seconds import COEFFICIENTS, amounts, step_seconds
+from dist_s2s.distributed.start import available_cores
 from tests.cost.machines import KNOWN
 from tests.rank_pool import RankPool
 
@@ -78,6 +79,7 @@ def test_calibrating_works_end_to_end_in_small(
     calibration = read_calibration(file)
     assert calibration.torch == torch.__version__
     assert calibration.process_bytes > 2**20
+    assert calibration.cores == available_cores()
     assert 0 < max(calibration.coefficients.values()) < 1
     assert str(tmp_path) not in file.read_text(encoding="utf-8")
     question = ["--num_embeddings=1000", "--embedding_dim=8", "--ranks=2"]

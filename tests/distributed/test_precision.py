@@ -15,7 +15,7 @@ from dist_s2s.distributed.precision import bf16_problem, settle_precision
 from tests.rank_pool import RankPool
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, CPU, None)
+ALONE = Ranks.alone()
 LOWER = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 

@@ -24,3 +24,14 @@ def test_leaving_gives_the_process_back_its_arithmetic(before: bool) -> None:
         assert (flushes(), torch.get_num_threads()) == (before, threads)
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_more_ranks_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with (
+        pytest.raises(UserError, match="4 ranks are on this machine, but only 1 of its GPUs can be seen"),
+        joined_ranks(),
+    ):
+        pytest.fail("the ranks would have joined")

@@ -33,9 +33,11 @@ def test_whole_target_is_the_same_as_step_by_step(
     assert whole.shape == (B, T, H)
     state, steps = decoder.initial_state(encoding), []
     for position in range(T):
-        step, state = decoder(target[:, position : position + 1], state, encoding)
+        part, after = decoder(target[:, position : position + 1], state, encoding)
+        step, state = decoder.step(target[:, position], state, encoding)
+        torch.testing.assert_close((part[:, 0], after), (step, state), rtol=0, atol=1e-12)
         steps.append(step)
-    torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.stack(steps, dim=1), whole, rtol=0, atol=1e-12)
     torch.testing.assert_close(state, whole_state, rtol=0, atol=1e-12)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dist_s2s.models.output import log_probabilities
 from dist_s2s.models.sampling import SamplingOptions, first_in_nucleus, is_in_nucleus, likeliest, sample
 from dist_s2s.models.search import Hypothesis
-from dist_s2s.translation.sampling import Draws
+from dist_s2s.translation.search.sampling import Draws
 from tests.models.test_search import EOS, FORBIDDEN, LENGTHS, SOS, Setting
 
 

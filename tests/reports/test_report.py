@@ -27,7 +27,7 @@ from dist_s2s.reports.scores import read_translations, scores_section
 from dist_s2s.reports.word_sections import evolution_section, words_section
 from dist_s2s.reports.writing import page_of, write_report
 from dist_s2s.storage.recorded_vectors import RecordedVectors, RecordedWord, vectors_file
-from dist_s2s.translation.load import best_checkpoint, load_translator
+from dist_s2s.translation.runs.load import best_checkpoint, load_translator
 from tests.commands import run
 from tests.reports.test_watch import append, figures, report
 
@@ -146,7 +146,7 @@ def test_intervals_are_those_of_sacrebleu() -> None:
 
 
 def test_too_many_sentences_have_no_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dist_s2s.translation.significance._RESAMPLED", 100)
+    monkeypatch.setattr("dist_s2s.translation.scores.significance._RESAMPLED", 100)
     section = scores_section(("a", ROWS), {}, [("b", ROWS)], "13a")
     assert "too many to resample" in missing(section)[0]
     table = section.blocks[0]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from dist_s2s.distributed import Ranks
@@ -14,7 +13,7 @@ from dist_s2s.serving.batching import Batcher
 from dist_s2s.serving.limits import Limits
 from dist_s2s.serving.metrics import Metrics
 from dist_s2s.serving.turns import Turns
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from dist_s2s.translation.translator import Translator
 
 LIMITS = Limits(max_body=4000, max_sentences=8, max_characters=50, max_beam_size=6, max_waiting=20)
@@ -22,7 +21,7 @@ LIMITS = Limits(max_body=4000, max_sentences=8, max_characters=50, max_beam_size
 
 @pytest.fixture(scope="package")
 def translator(saved_run: Path) -> Translator:
-    return load_translator(saved_run, Ranks(0, 1, torch.device("cpu"), None))
+    return load_translator(saved_run, Ranks.alone())
 
 
 @pytest.fixture(scope="package")

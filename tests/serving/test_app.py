@@ -1,17 +1,29 @@
 """The page and the API: what is asked well is answered as `translate` would, and what is not gets a clear error."""
 
+import asyncio
 import json
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.resources import files
+from threading import Thread
+from urllib.request import urlopen
 
 import pytest
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dist_s2s import UserError
+from dist_s2s.serving import app, server
 from dist_s2s.serving.answers import Answers
+from dist_s2s.serving.app import Routes
+from dist_s2s.serving.batching import Batcher
+from dist_s2s.serving.metrics import Metrics
+from dist_s2s.serving.turns import Turns
 from dist_s2s.translation.batching import Batching
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.serving.conftest import LIMITS
 from tests.toy_corpus import PAIRS
@@ -57,6 +69,12 @@ BAD: list[tuple[str, tuple[str, str, bytes], int, str]] = [
     ("no side", ("GET", "/neighbours?word=a&side=left", b""), 400, 'source or target, but is "left"'),
     ("no neighbours", ("GET", "/neighbours?word=a&number=0", b""), 400, "number must be a whole number from 1 to 100"),
     ("neighbours in words", ("GET", "/neighbours?word=a&number=ten", b""), 400, 'but is "ten"'),
+    (
+        "a token in words",
+        ("GET", "/neighbours?word=a&token=yes", b""),
+        400,
+        'token must be true or false, but is "yes"',
+    ),
     ("a parameter that is not there", ("GET", "/neighbours?word=a&k=3", b""), 400, 'no parameter "k"'),
     ("another method", ("GET", "/translate", b""), 405, "/translate takes POST, not GET"),
     ("another path", ("GET", "/translation", b""), 404, "there is no /translation here"),
@@ -191,3 +209,53 @@ def test_every_label_and_script_finds_its_element() -> None:
     assert set(re.findall(r'(?:for|aria-labelledby)="([^"]+)"', page)) | set(
         re.findall(r'byId\("(.*?)"\)', script)
     ) <= set(ids)
+
+
+def served(translator: Translator, **limits: int) -> ASGIApp:
+    metrics, most = Metrics(), replace(LIMITS, **limits)
+    batcher = Batcher(Turns(Answers(translator), lambda: False), most, metrics, lambda: None)
+    return Routes(batcher, most, metrics, {"run": "toy", "ranks": 1}).app(frozenset({"127.0.0.1"}))
+
+
+def test_a_beam_that_the_vocabulary_has_not_is_the_clients_mistake(translator: Translator) -> None:
+    size = len(translator.target.vocabulary)
+    with TestClient(served(translator, max_beam_size=2 * size), "http://127.0.0.1") as client:
+        answer = client.post("/translate", json={"text": SOURCES[0], "beam_size": size})
+        assert (answer.status_code, answer.json()["error"][:12]) == (400, "beam_size is")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_large_bodies_that_are_allowed_are_read(translator: Translator, is_chunked: bool) -> None:
+    body = json.dumps({"text": SOURCES[0], "beam_size": 1}).encode() + b" " * (app._MOST_DRAINED + 1)
+    with TestClient(served(translator, max_body=2 * app._MOST_DRAINED), "http://127.0.0.1") as client:
+        answer = client.post("/translate", content=iter([body]) if is_chunked else body)
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SECONDS_FOR_A_REQUEST", 0.1)
+
+    async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(0.5)  # longer than a silent client may take
+            await PlainTextResponse("hello")(scope, receive, send)
+
+    listener = server.bind("127.0.0.1", 0)
+    address = server.listen(listener)
+    signals = server.StopSignals()
+    thread = Thread(target=server.serve, args=(hello, listener, signals))
+    thread.start()
+    try:
+        with (
+            socket.create_connection(listener.getsockname()) as silent,
+            socket.create_connection(listener.getsockname()) as slow,
+        ):
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: 127")  # and no more
+            with urlopen(address) as answer:
+                assert answer.read() == b"hello"
+            for client in (silent, slow):
+                client.settimeout(5)
+                assert client.recv(100) == b""
+    finally:
+        signals.stop()
+        thread.join(10)

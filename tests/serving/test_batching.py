@@ -110,6 +110,27 @@ def test_too_much_that_waits_is_refused_whole() -> None:
     assert [question["sentences"] for question in turns.asked] == [["a"], ["b", "c"], list("fgh")]
 
 
+def test_who_has_gone_takes_no_place() -> None:
+    turns = Recorder()
+    turns.may_answer.clear()
+
+    async def work(batcher: Batcher) -> Any:
+        first = asyncio.create_task(batcher.translate(of("a")))
+        await until(lambda: bool(turns.asked))
+        for _ in range(5):
+            gone = asyncio.create_task(batcher.translate(of("bcd")))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.sleep(0)
+        last = asyncio.create_task(batcher.translate(of("xyz")))
+        await asyncio.sleep(0)
+        turns.may_answer.set()
+        return await first, await last
+
+    run(work, turns, max_waiting=3)
+    assert turns.asked[-1]["sentences"] == list("xyz")
+
+
 def test_who_has_gone_is_not_answered_and_disturbs_nobody() -> None:
     turns = Recorder()
     turns.may_answer.clear()

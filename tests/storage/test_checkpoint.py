@@ -33,7 +33,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": Adagrad,
 }
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 SIZES = {"source_table": 13, "target_table": 2}  # the second has fewer rows than three ranks
 
 Everything = dict[str, dict[str, Tensor]]
@@ -251,6 +251,21 @@ def test_same_step_is_saved_again(checkpoint: Path) -> None:
     assert save_checkpoint(checkpoint.parent, state, 3, {}, ALONE) == checkpoint
     assert torch.equal(load_alone(checkpoint).core.weight, state.core.weight)
     assert list_checkpoints(checkpoint.parent) == [checkpoint]
+
+
+def save_again(checkpoints: Path) -> None:
+    save_checkpoint(checkpoints, load_alone(checkpoints / "step-3"), 3, {}, ALONE)
+
+
+def test_a_kill_while_a_step_is_saved_again_loses_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    state = load_alone(checkpoint)
+    for checkpoints in killed_at_every_change(save_again, checkpoint.parent, tmp_path / "killed"):
+        save_checkpoint(checkpoints, state, 4, {}, ALONE)
+        found = list_checkpoints(checkpoints)
+        assert [path.name for path in found] == ["step-3", "step-4"]
+        for path in found:
+            load_alone(path)
+        assert sorted(path.name for path in checkpoints.iterdir()) == ["step-3", "step-4"]
 
 
 def save_other_progress(checkpoints: Path) -> None:

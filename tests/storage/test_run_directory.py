@@ -119,5 +119,25 @@ def test_going_on_from_an_older_checkpoint_moves_the_later_ones_aside(run_dir: P
     add_checkpoint(run_dir, "step-10")
     config = configured(run_dir, resume=older)
     claim(config, checkpoint_to_resume(config))
+    assert load_config(run_dir / "config.yaml", {}).training.resume == "auto"  # by which it goes on from here
     assert {path.name for path in older.parent.iterdir()} == {"step-9", "step-10.1"}
     assert checkpoint_to_resume(configured(run_dir)) == older
+
+
+def test_a_link_stays_one_when_its_run_is_moved_aside(run_dir: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "mine"
+    disk.mkdir(parents=True)
+    run_dir.parent.mkdir()
+    run_dir.symlink_to(disk)
+    claim(configured(run_dir, seed=1), None)
+    claim(configured(run_dir, seed=2, resume="never"), None)
+    assert run_dir.is_symlink()
+    seeds = [load_config(each / "config.yaml", {}).training.seed for each in (disk, disk.with_name("mine.1"))]
+    assert seeds == [2, 1]
+
+
+def test_the_current_directory_is_not_moved_aside(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(configured(run_dir), None)
+    monkeypatch.chdir(run_dir)
+    with pytest.raises(UserError, match=r"the run in \. cannot be moved aside from within it; go to another folder"):
+        claim(configured(Path(), resume="never"), None)

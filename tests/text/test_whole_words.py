@@ -53,7 +53,12 @@ def test_subwords_are_put_together_but_not_those_of_chinese() -> None:
     [("the tea@@ cher re@@ ad@@ s", ["the", "teacher", "reads"]), ("▁the ▁tea cher ▁s", ["the", "teacher", "s"])],
 )
 def test_text_that_was_cut_before(line: str, expected: list[str]) -> None:
-    assert words_of(line, build("whitespace", [line])) == expected
+    side = build("whitespace", [line])
+    assert words_of(line, side) == expected
+    together = side.readable(line)
+    assert "@@" not in together and "▁" not in together  # noqa: PT018 (one thing)
+    assert words_of(together, side) == expected
+    assert count_words([together] * 2, side) == dict.fromkeys(expected, 2)
 
 
 def test_tags_are_in_no_word() -> None:

@@ -26,7 +26,7 @@ from dist_s2s.training.events import Event, Report, Validation
 from dist_s2s.training.meter import Meter
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.validation import Validator
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.translator import Translator
 from tests.ngram_reference import plain_ngram_ids
 from tests.rank_pool import RankPool
@@ -235,7 +235,7 @@ def batch_order(examples: list[Example]) -> list[list[int]]:
 def train_plainly(optimizer: str, output: str) -> tuple[Result, list[float]]:
     """One process, whole batches, nn.Embedding, and nothing of the trainer; also the gradient norms before clipping."""
     config, examples = make_config(optimizer, "contiguous", output, Path("unused")), make_examples()
-    start = make_translator(config, Ranks(0, 1, torch.device("cpu"), None))
+    start = make_translator(config, Ranks.alone())
     core = start.core
     tables = {
         name: nn.Embedding.from_pretrained(

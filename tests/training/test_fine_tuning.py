@@ -22,7 +22,7 @@ from dist_s2s.training.fine_tuning import start_from
 from dist_s2s.training.optimizers import grouped_names
 from dist_s2s.training.origin import check_models_fit
 from dist_s2s.training.trainer import Trainer
-from dist_s2s.translation.load import SavedRun
+from dist_s2s.translation.runs.load import SavedRun
 from dist_s2s.translation.translator import Translator
 from tests.commands import run
 from tests.rank_pool import RankPool

@@ -7,21 +7,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
 from dist_s2s.distributed import Ranks
-from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
+from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest, save_progress
 from dist_s2s.storage.lock import RunLock
 from dist_s2s.storage.run_files import check_run
 from dist_s2s.training.run import Start, prepare
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 from tests.commands import run
 from tests.kills import killed_at_every_change
 from tests.toy_corpus import options
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 RUN = {"training__precision": "fp32", "training__max_steps": 4, "training__validate_every": 2}
 
 
@@ -164,3 +163,21 @@ def test_going_on_with_other_data(corpus: Path, tmp_path: Path) -> None:
     assert set(is_refused) == {True, False}
     outputs = [run("dist_s2s.train", *options(mine, run_dir, **RUN)).output for _ in range(2)]
     assert ["the best score so far no longer counts" in output for output in outputs] == [True, False]
+
+
+def test_a_best_step_that_is_gone_no_longer_counts(corpus: Path, trained: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    newest = run_dir / "checkpoints" / "step-4"
+    save_progress(newest, read_manifest(newest)["progress"] | {"best_step": 3, "best_bleu": 100.0, "best_chrf": 100.0})
+    run("dist_s2s.train", *options(corpus, run_dir, **RUN | {"training__max_steps": 6}))
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["best_step"] in (4, 6)  # step 4 is validated again
+    assert summary["valid_bleu"] < 100
+
+
+def test_progress_of_a_later_version_is_told(corpus: Path, trained: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    newest = run_dir / "checkpoints" / "step-4"
+    save_progress(newest, read_manifest(newest)["progress"] | {"mood": "good"})
+    told = run("dist_s2s.train", *options(corpus, run_dir, **RUN | {"training__max_steps": 6}), status=2).errors[0]
+    assert told == f"error: {newest} is of a later version, which this one cannot go on with: mood\n"

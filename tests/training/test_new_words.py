@@ -3,12 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dist_s2s.config import Config
 from dist_s2s.distributed import Ranks
 from dist_s2s.sharded.tables.optimizer_state import row_state
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary
@@ -16,10 +18,10 @@ from dist_s2s.text.pieces import pieces_of
 from dist_s2s.text.side import TextSide
 from dist_s2s.text.tokenizers import make_tokenizer
 from dist_s2s.text.vocabulary_changes import Change
-from dist_s2s.training.new_words import begin_new_words
+from dist_s2s.training.new_words import _begin_averages, begin_new_words
 from dist_s2s.training.trainer import Trainer
 from dist_s2s.training.word_counts import merge_counts
-from dist_s2s.translation.new_rows import Beginning
+from dist_s2s.translation.tables.new_rows import Beginning
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 from tests.rank_worker import second_group
@@ -158,7 +160,7 @@ def first_rows(run: tuple[str, str, str, Beginning], before: dict[str, Tensor]) 
     """Where all rows begin, computed without sharding: as in an untrained model, or at the mean of pieces."""
     optimizer, layout, output, beginning = run
     config, side = make_config(optimizer, layout, output, Path("unused")), make_side()
-    translator = Translator(config, side, side, Ranks(0, 1, torch.device("cpu"), None))
+    translator = Translator(config, side, side, Ranks.alone())
     rows = {}
     for name, table in translator.tables.items():
         embedding = table.to_embedding()
@@ -199,3 +201,26 @@ def test_pieces_are_the_longest_that_follow() -> None:
     assert pieces("unbelievable", "able", "un") == ["u", "believ", "ab"]
     assert pieces("xxabyyu") == ["ab", "u"]
     assert pieces("a") == pieces("xyz") == []
+
+
+class Restarted:
+    """Stands for the average, and notes whose rows it restarts."""
+
+    def __init__(self) -> None:
+        self.weights: list[int] = []
+
+    def restart_rows(self, weight: Tensor, places: Tensor) -> None:
+        self.weights.append(id(weight))
+
+
+def test_averages_of_n_grams_stay() -> None:
+    embedding = {"ngrams": [2], "ngram_rows": 200, "ngram_dim": 4}
+    config = Config.model_validate(
+        {"embedding": embedding, "model": {"embedding_dim": 8, "hidden_size": 8, "output": "replicated"}}
+    )
+    translator, average = Translator(config, make_side(), make_side(), Ranks.alone()), Restarted()
+    state = SimpleNamespace(tables=translator.tables, core=translator.core)
+    _begin_averages(state, average, torch.tensor([5]), torch.tensor([6]))  # type: ignore[arg-type]
+    weights = {name: id(table.weight) for name, table in translator.tables.items()}
+    assert weights.pop("ngram_table") not in average.weights
+    assert set(weights.values()) <= set(average.weights)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from dist_s2s import UserError
 from dist_s2s.config import Config, load_config
@@ -14,7 +13,7 @@ from dist_s2s.text.side import SideSettings
 from dist_s2s.training.data import RunData
 from dist_s2s.training.settle import score_warning, settle
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def make_data(references: list[str]) -> RunData:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dist_s2s.config import load_config
-from dist_s2s.translation.load import load_text_sides
+from dist_s2s.translation.runs.load import load_text_sides
 from tests.commands import run
 from tests.toy_corpus import PAIRS, options
 

@@ -14,7 +14,7 @@ import pytest
 from dist_s2s.storage.checkpoint import list_checkpoints, read_manifest
 from dist_s2s.storage.recorded_vectors import SIDES, RecordedVectors, vectors_file
 from dist_s2s.text.dynamic_vocabulary import DynamicVocabulary, load_vocabulary
-from dist_s2s.translation.load import best_checkpoint
+from dist_s2s.translation.runs.load import best_checkpoint
 from tests.commands import Command, run
 from tests.test_train import losses, metrics
 from tests.toy_corpus import PAIRS, options

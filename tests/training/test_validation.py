@@ -17,7 +17,7 @@ from dist_s2s.text.vocabulary import Vocabulary
 from dist_s2s.training.events import StepsEnd, Validation
 from dist_s2s.training.schedule import Progress
 from dist_s2s.training.validation import Validator, validation_loss
-from dist_s2s.translation.scoring import Row, translate_pairs
+from dist_s2s.translation.scores.scoring import Row, translate_pairs
 from dist_s2s.translation.translator import Translator
 from tests.rank_pool import RankPool
 

@@ -13,15 +13,15 @@ from dist_s2s.distributed import Ranks
 from dist_s2s.text.side import SideSettings, TextSide
 from dist_s2s.text.vocabulary import UNK
 from dist_s2s.translation.attention import look
-from dist_s2s.translation.joining import Translation
-from dist_s2s.translation.load import load_translator
-from dist_s2s.translation.search_options import SearchOptions
+from dist_s2s.translation.runs.load import load_translator
+from dist_s2s.translation.search.joining import Translation
+from dist_s2s.translation.search.options import SearchOptions
 from dist_s2s.translation.unknown_words import check_replaceable, replace_unknown, spell, words_looked_at
 from tests.rank_pool import RankPool
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 WORDS = TextSide.build(SideSettings("words"), ["we see it."])
-CHARACTERS = TextSide.build(SideSettings("characters"), ["我们看见it"])
+CHARACTERS = TextSide.build(SideSettings("characters"), ["我们看见it it"])
 TAGGED = TextSide.build(SideSettings("characters", tags=("<2de>",)), ["我们看见it"])
 NO_BYTES = SideSettings("unigram", byte_fallback=False)
 SUBWORDS = TextSide.build(NO_BYTES, ["we see the cat", "the cats see we"] * 3)
@@ -36,6 +36,9 @@ BYTES = TextSide.build(SideSettings("bpe"), ["we see the cat"] * 3)
         (CHARACTERS, ["看", UNK, UNK, "见", UNK], ["Bern", "Bern", "Bern"], "看Bern见Bern"),
         (CHARACTERS, ["看", UNK, UNK], ["猫", "狗"], "看猫狗"),
         (SUBWORDS, ["▁", UNK, UNK], ["猫", "猫"], "猫"),
+        (SUBWORDS, ["▁we", "▁", "t", UNK, "e", "▁cat"], ["naïve"], "we naïve cat"),
+        (CHARACTERS, ["i", "t", "▁", "t", UNK, "i", UNK, "▁", "i"], ["naïve", "naïve"], "it naïve i"),
+        (CHARACTERS, ["看", "i", UNK, "见"], [None], "看i<unk>见"),
     ],
 )
 def test_words_are_written_in_the_places_of_unknown_tokens(
@@ -113,10 +116,8 @@ def test_where_nothing_can_be_replaced(saved_run: Path) -> None:
         check_replaceable(translator)
     translator.target = SUBWORDS
     check_replaceable(translator)
-    translator.others = [load_translator(saved_run, ALONE)]
     with pytest.raises(UserError, match=r"what the decoder of one run looks at: give one --run, or leave it out"):
-        check_replaceable(translator)
-    translator.others = []
+        check_replaceable(translator, translator)
     translator.config = Config.model_validate({"model": {"attention": "none"}})
     with pytest.raises(UserError, match=r"this run has no attention \(model.attention: none\): leave it out"):
         check_replaceable(translator)

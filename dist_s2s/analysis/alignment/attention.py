@@ -9,7 +9,7 @@ from dist_s2s.analysis.training_counts import training_pairs
 from dist_s2s.distributed import Ranks
 from dist_s2s.text.corpus import load_pairs
 from dist_s2s.translation.attention import count_alignments
-from dist_s2s.translation.load import load_translator
+from dist_s2s.translation.runs.load import load_translator
 
 _MOST_SENTENCES = 50_000
 _LEAST_COUNT = 2  # what a model looked at once may be chance

@@ -21,7 +21,7 @@ from dist_s2s.text.tokenizers import SubwordTokenizer
 from dist_s2s.text.tokenizers.spaces import SPACE
 from dist_s2s.text.tokenizers.words import JOINER
 from dist_s2s.text.vectors.reading import VectorFile, Vectors
-from dist_s2s.translation.load import SavedRun, read_run
+from dist_s2s.translation.runs.load import SavedRun, read_run
 
 SIDES = ("source", "target")
 

@@ -80,7 +80,9 @@ def _write(side: WordVectors, blocks: Iterator[NDArray[np.float32]], path: Path,
     if ranks.is_first:
         try:
             with whole_file(path) as place:
-                write_word2vec(place, side.plain_words[side.reserved :], side.rows.dim, blocks)
+                # A space would end the word where the file is read again.
+                words = [word.replace(" ", "_") for word in side.plain_words[side.reserved :]]
+                write_word2vec(place, words, side.rows.dim, blocks)
         except UserError as caught:
             error = caught
     for _ in blocks:  # those that this rank does not write, which others may wait for

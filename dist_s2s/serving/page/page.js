@@ -54,11 +54,14 @@ function translation(source, answer) {
   return made;
 }
 
-function word(token, side) {
-  const button = element("button", { type: "button", class: "word" }, token);
+// A button that asks for the neighbours of a word of a text, or of a token, which need not be spelled like one.
+let askedToken = null;
+function word(text, side, isToken) {
+  const button = element("button", { type: "button", class: "word" }, text);
   button.addEventListener("click", () => {
-    byId("word").value = token;
+    byId("word").value = text;
     byId("side").value = side;
+    askedToken = isToken ? text : null;
     byId("neighbours").requestSubmit();
   });
   return button;
@@ -70,7 +73,7 @@ function showAttention(attention) {
   table.replaceChildren();
   byId("attention-note").textContent = attention?.note ?? "";
   if (!attention?.weights) return;
-  const head = attention.source.map((token) => element("th", { scope: "col" }, word(token, "source")));
+  const head = attention.source.map((token) => element("th", { scope: "col" }, word(token, "source", false)));
   table.append(element("tr", {}, element("td", { "aria-hidden": "true" }), ...head));
   attention.weights.forEach((weights, row) => {
     const cells = weights.map((weight, column) => {
@@ -80,7 +83,7 @@ function showAttention(attention) {
       cell.style.setProperty("--weight", weight);
       return cell;
     });
-    table.append(element("tr", {}, element("th", { scope: "row" }, word(attention.target[row], "target")), ...cells));
+    table.append(element("tr", {}, element("th", { scope: "row" }, word(attention.target[row], "target", false)), ...cells));
   });
 }
 
@@ -101,10 +104,11 @@ async function neighbours() {
   const { value } = byId("word");
   const found = byId("found");
   const walks = found.contains(document.activeElement); // from word to word, of which the old ones go
-  const answer = await ask(`/neighbours?${new URLSearchParams({ word: value, side: byId("side").value })}`);
+  const token = value === askedToken;
+  const answer = await ask(`/neighbours?${new URLSearchParams({ word: value, side: byId("side").value, token })}`);
   found.replaceChildren();
   if (answer.note) found.append(element("p", { class: "hint" }, answer.note));
-  const items = answer.neighbours.map((each) => element("li", {}, word(each.word, answer.side), score(each.score)));
+  const items = answer.neighbours.map((each) => element("li", {}, word(each.word, answer.side, true), score(each.score)));
   found.append(element("ol", { "aria-label": `words closest to ${answer.word}, with their cosine` }, ...items));
   if (walks) found.querySelector("button")?.focus();
 }
@@ -124,7 +128,11 @@ ask("/health").then(
   (about) => {
     const ranks = about.ranks === 1 ? "one process" : `${about.ranks} ranks`;
     byId("about").textContent = `run ${about.run}, ${ranks}`;
-    for (const id of ["beam_size", "n_best"]) byId(id).max = about.limits.max_beam_size;
+    for (const id of ["beam_size", "n_best"]) {
+      const most = about.limits.max_beam_size;
+      byId(id).max = most;
+      byId(id).value = Math.min(Number(byId(id).value), most);
+    }
   },
   (problem) => {
     byId("translate-error").textContent = problem.message;

@@ -72,7 +72,7 @@ class UnevenBatches(Generic[Batch]):
     ) -> None:
         self._batches, self._empty = batches, empty
         self._passes = 0
-        self._last: Batch | None = None  # that this rank has had
+        self._like: Batch | TypeError | None = None  # an empty batch like the last, or why there can be none
         self._group = self._background(process_group)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -124,14 +124,16 @@ class UnevenBatches(Generic[Batch]):
     def _fetch(self, source: Iterator[Batch], count: Callable[[Batch], int] | None) -> _Next[Batch]:
         try:
             for batch in source:
-                self._last = batch
+                self._like = _emptied_or_why(batch)  # before the loop gets it, which may change it
                 return _Next(READY, batch, 0 if count is None else int(count(batch)))
         except Exception as error:
             return _Next(FAILED, error=error)
         try:
             if self._empty is not None:
                 return _Next(ENDED, self._empty())
-            return _Next(_AT_A_LOSS) if self._last is None else _Next(ENDED, emptied(self._last))
+            if isinstance(self._like, TypeError):
+                raise self._like
+            return _Next(_AT_A_LOSS) if self._like is None else _Next(ENDED, emptied(self._like))
         except Exception as error:  # which concerns nobody if all ranks have ended
             text = f"rank {self._group.rank} could not make an empty batch: {type(error).__name__}: {error}"
             return _Next(_AT_A_LOSS, error=RuntimeError(text))
@@ -148,7 +150,7 @@ class UnevenBatches(Generic[Batch]):
             self._group.agree(subject, mine.error)
             likeness = self._likeness(mine.batch, states, subject)
             if mine.state == _AT_A_LOSS:
-                mine.batch = self._last = restore(likeness)
+                mine.batch, self._like = restore(likeness), restore(likeness)
         return sum(count for _, count in reports)
 
     def _likeness(self, batch: Batch | None, states: list[int], subject: Subject) -> str:
@@ -164,3 +166,11 @@ class UnevenBatches(Generic[Batch]):
                 )
         self._group.agree(subject, error)
         return self._group.gather_texts(text, subject)[rank]
+
+
+def _emptied_or_why(batch: Batch) -> Batch | TypeError:
+    try:
+        like: Batch = emptied(batch)
+    except TypeError as error:  # told where an empty one is needed
+        return error
+    return like

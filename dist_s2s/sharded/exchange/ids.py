@@ -15,9 +15,16 @@ def check_all_ids(
 ) -> Exception | None:
     """Return the error for the first table with invalid ids, or None; ``sizes`` are the tables' rows."""
     for mine, num_rows, table in zip(ids, sizes, tables, strict=True):
-        problem = check_ids(mine, num_rows, rank)
+        problem = _device_error(mine, table, rank) or check_ids(mine, num_rows, rank)
         if problem is not None:
             return in_table(problem, table) if len(tables) > 1 or table.name else problem
+    return None
+
+
+def _device_error(ids: object, table: TableShard, rank: int) -> Exception | None:
+    """Return the error for ids that a table on the CPU cannot read where they are, or None."""
+    if isinstance(ids, Tensor) and table.group.device.type == "cpu" and ids.device.type != "cpu":
+        return ValueError(f"ids on rank {rank} are on {ids.device}, but the table is on the CPU; move them with .cpu()")
     return None
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dist_s2s.sharded.exchange.plan import RequestedRows, WantedRows
-from dist_s2s.sharded.exchange.shard import TableShard, subject_of, sum_dtype, wire_dtype
+from dist_s2s.sharded.exchange.shard import TableShard, called, subject_of, sum_dtype, wire_dtype
 from dist_s2s.sharded.exchange.sums import WantedSums
 from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Block, Received, Subject
@@ -64,6 +64,7 @@ class Route:
         self.tables, self.wanted, self.number, self.requested = list(tables), list(wanted), number, requested
         self._in_place = in_place
         self._group: RankGroup = self.tables[0].group
+        self._partitions = [table.partition for table in self.tables]
 
     def fetch(self) -> list[Tensor]:
         """Return the outputs of each table, [*shape, D] (collective).
@@ -94,6 +95,7 @@ class Route:
         questions = wanted if self.requested is None else []
         received = self._group.exchange(
             subject_of("the backward of lookup", tables, self.number),
+            self._changed(needed),
             blocks=[*(block for mine in questions for block in mine.blocks), *blocks],
             outgoing=[*(part for mine in questions for part in mine.parts), *(mine.owners for mine in wanted)],
         )
@@ -105,6 +107,16 @@ class Route:
             requested = [self.requested[place] for place in needed]
         values = received.blocks[-len(tables) :]
         return [RowGradients(asked, block) for asked, block in zip(requested, values, strict=True)]
+
+    def _changed(self, needed: Sequence[int]) -> Exception | None:
+        """Return the error for a table whose rows have got other owners since the lookup, if there is one."""
+        for place in needed:
+            if self.tables[place].partition != self._partitions[place]:
+                return ValueError(
+                    f"{called(self.tables[place])}) has been given another number of rows between a lookup and its "
+                    "backward; run backward first"
+                )
+        return None
 
     def _read(self) -> list[Tensor]:
         """Read rows where they are, from all shards; nobody changes any before all ranks have read."""

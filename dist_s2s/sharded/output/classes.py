@@ -124,6 +124,8 @@ def check_hidden(hidden: object, table: DistributedEmbedding) -> Exception | Non
 
 def check_forbidden(forbidden: Sequence[int], num_classes: int, rank: int) -> Exception | None:
     """Return the error for ids of classes that are to be left out, or None."""
+    if not isinstance(forbidden, Sequence) or not all(isinstance(number, int) for number in forbidden):
+        return TypeError(f"forbidden on rank {rank} must be a list of ids, but is a {type(forbidden).__name__}")
     outside = next((number for number in forbidden if not 0 <= number < num_classes), None)
     if outside is not None:
         return IndexError(f"forbidden id {outside} on rank {rank} is outside [0, {num_classes})")

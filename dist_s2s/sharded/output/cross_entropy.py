@@ -81,7 +81,7 @@ class VocabParallelCrossEntropy(nn.Module):
             "chunk_elements": chunk_elements,
             "the bias": None if bias is None else (bias.partition, bias.embedding_dim),
         }
-        table.group.check_same(settings, Subject("the building of an output layer"))
+        table.group.check_same_everywhere(settings, Subject("the building of an output layer"))
         if num_classes is not None and not 1 <= num_classes <= table.num_embeddings:
             raise ValueError(f"num_classes must be within [1, {table.num_embeddings}], but is {num_classes}")
         if not 0.0 <= label_smoothing <= 1.0:
@@ -94,6 +94,11 @@ class VocabParallelCrossEntropy(nn.Module):
             raise ValueError(
                 f"the bias must have one column and the table's partition {table.partition}, "
                 f"but has {bias.embedding_dim} and {bias.partition}"
+            )
+        if bias is not None and bias.group is not table.group:
+            raise ValueError(
+                "the bias must be shared by the table's ranks in the same way: build it with the same process_group or "
+                "device_mesh, and transport"
             )
         self.table, self.bias = table, bias
         self.ignore_index, self.label_smoothing, self.reduction = ignore_index, label_smoothing, reduction
@@ -135,6 +140,7 @@ class VocabParallelCrossEntropy(nn.Module):
         loss: Tensor = CrossEntropyFunction.apply(kept, self.table.weight, bias_weight, targets, problem)  # type: ignore[no-untyped-call]
         return loss
 
+    @never_compiled
     @torch.no_grad()
     def token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each token, [...], 0 where it is ignored, without gradients (collective).
@@ -147,6 +153,7 @@ class VocabParallelCrossEntropy(nn.Module):
         losses[target != self.ignore_index] = found
         return losses
 
+    @never_compiled
     def top_k(self, hidden: Tensor, k: int, forbidden: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and ids, both [..., k], of the most likely classes (collective).
 
@@ -167,6 +174,7 @@ class VocabParallelCrossEntropy(nn.Module):
             chunk_elements=self.chunk_elements,
         )
 
+    @never_compiled
     def log_probabilities(self, hidden: Tensor, forbidden: Sequence[int] = ()) -> Tensor:
         """Return the log-probability of each class after each token, [..., num_classes] (collective).
 

@@ -45,7 +45,10 @@ def log_probabilities(
     error = check_hidden(hidden, table) or check_forbidden(forbidden, num_classes, table.rank)
     usable = hidden if error is None else table.weight.new_empty(0, table.embedding_dim)
     tokens = usable.reshape(-1, table.embedding_dim).to(matmul_dtype(usable))
-    settings = {"the dtype of matrix products": tokens.dtype, "forbidden": sorted(set(forbidden))}
+    settings = {
+        "the dtype of matrix products": tokens.dtype,
+        "forbidden": sorted(set(forbidden)) if error is None else None,
+    }
     counts = [count for (count,) in agree(table, "log_probabilities", error, settings, [len(tokens)])]
     shard = OutputShard.of(table, bias, num_classes, tokens.dtype)
     with torch.autocast(hidden.device.type, enabled=False):

@@ -152,6 +152,7 @@ class SampledSoftmaxLoss(nn.Module):
         losses = self._losses(hidden, sample, rows, *bias_rows)
         return self._reduce(losses, total)
 
+    @never_compiled
     def from_rows(self, hidden: Tensor, sample: SampledIds, rows: Tensor, bias_rows: Tensor | None = None) -> Tensor:
         """Return this rank's loss from rows that were looked up before, perhaps together with those of other tables.
 

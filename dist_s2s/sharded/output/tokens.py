@@ -40,11 +40,12 @@ def agree(
         ValueError: on every rank, if ``settings`` differ between ranks.
     """
     group, subject = table.group, subject_of(kind, [table])
+    checksum = zlib.crc32(repr(dict(settings)).encode())
     try:
-        group.replicas.agree(subject, error)
+        if len({theirs[0] for theirs in group.replicas.agree(subject, error, [checksum])}) > 1:
+            group.replicas.check_same(settings, subject)
     except AGREED_ERRORS as found:
         error = found
-    checksum = zlib.crc32(repr(dict(settings)).encode())
     all_numbers = group.agree(subject, error, [checksum, *numbers])
     if len({theirs[0] for theirs in all_numbers}) > 1:
         group.check_same(settings, subject)

@@ -56,12 +56,16 @@ def top_k(
             forbidden, and for arguments that differ between ranks.
     """
     error = check_hidden(hidden, table)
-    if error is None and k < 1:
-        error = ValueError(f"k must be at least 1, but is {k} on rank {table.rank}")
+    if error is None and not (isinstance(k, int) and k >= 1):
+        error = ValueError(f"k must be a whole number of at least 1, but is {k} on rank {table.rank}")
     error = error or check_forbidden(forbidden, num_classes, table.rank)
     usable = hidden if error is None else table.weight.new_empty(0, table.embedding_dim)
     tokens = usable.reshape(-1, table.embedding_dim).to(matmul_dtype(usable))
-    settings = {"the dtype of matrix products": tokens.dtype, "k": k, "forbidden": sorted(set(forbidden))}
+    settings = {
+        "the dtype of matrix products": tokens.dtype,
+        "k": k,
+        "forbidden": sorted(set(forbidden)) if error is None else None,
+    }
     counts = [count for (count,) in agree(table, "top_k", error, settings, [len(tokens)])]
     shard = OutputShard.of(table, bias, num_classes, tokens.dtype)
     with torch.autocast(hidden.device.type, enabled=False):

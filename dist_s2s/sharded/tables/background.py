@@ -12,6 +12,10 @@ READY, ENDED, FAILED = 0, 1, 2
 _SECONDS_TO_FINISH = 5.0
 
 
+class PeerError(RuntimeError):
+    """Another rank could not make its next batch, and says why in an error of its own."""
+
+
 class InBackground(Generic[Result]):
     """One call of a function in a thread of its own."""
 
@@ -51,7 +55,7 @@ def agree_on_batches(
         error: why this rank FAILED.
 
     Raises:
-        Exception: ``error`` itself; on the other ranks a RuntimeError that quotes the first one.
+        Exception: ``error`` itself; on the other ranks a PeerError that quotes the first one.
     """
     reports = group.agree(subject, None, [state, *numbers])
     states = [report[0] for report in reports]
@@ -61,5 +65,5 @@ def agree_on_batches(
         if error is not None:
             raise error
         rank = states.index(FAILED)
-        raise RuntimeError(f"rank {rank} could not make its next batch: {texts[rank]}")
+        raise PeerError(f"rank {rank} could not make its next batch: {texts[rank]}")
     return reports

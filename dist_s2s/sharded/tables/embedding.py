@@ -105,8 +105,8 @@ class DistributedEmbedding(ShardModule):
             self.group = find_group(transport, process_group, device_mesh, device)
             settings["the number of tables built before"] = self.group.tables
             seed = int(torch.randint(2**62, ())) if seed is None else seed
+            self.group.check_same_everywhere(settings, _BUILDING)
             for group in (self.group, self.group.replicas):
-                group.check_same(settings, _BUILDING)
                 seed = group.agree(_BUILDING, None, [seed])[0][0]
         check_settings(num_embeddings, embedding_dim, grad_reduction, max_norm, init_std, comm_dtype, dtype)
         if max_norm is not None and self.group.replicas.size > 1:
@@ -128,7 +128,7 @@ class DistributedEmbedding(ShardModule):
 
         Args:
             embeddings: on the other ranks only its shape and dtype count: a tensor on the meta device will do.
-            freeze: do not train the table.
+            freeze: do not train the table; rank 0's counts.
             settings: as of the constructor.
         """
         if embeddings.dim() != 2:
@@ -136,6 +136,8 @@ class DistributedEmbedding(ShardModule):
         device = None if embeddings.is_meta else embeddings.device
         table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
         scatter_whole(embeddings, table.weight.detach(), table.partition, table.group)
+        for group in (table.group, table.group.replicas):
+            freeze = bool(group.agree(_BUILDING, None, [int(freeze)])[0][0])
         table.weight.requires_grad_(not freeze)
         return table
 

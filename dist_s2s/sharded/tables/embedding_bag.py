@@ -53,8 +53,8 @@ class DistributedEmbeddingBag(DistributedEmbedding):
             num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, **settings
         )
         self.mode, self.include_last_offset = mode, include_last_offset
-        for group in (self.group, self.group.replicas):
-            group.check_same({"mode": mode, "include_last_offset": include_last_offset}, _BUILDING)
+        own = {"mode": mode, "include_last_offset": include_last_offset}
+        self.group.check_same_everywhere(own, _BUILDING)
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, but is {mode!r}")
         if mode == "max" and scale_grad_by_freq:

@@ -39,10 +39,9 @@ class GrowingTable(TableShard, Protocol):
 @torch.no_grad()
 def grow(table: GrowingTable, num_embeddings: int, optimizer: Optimizer | None) -> None:
     """Do what DistributedEmbedding.grow promises: agree, then move the rows that change their owner."""
-    state = {} if optimizer is None else row_state(optimizer, table.weight)
+    state = {} if optimizer is None else _dense_state(optimizer, table.weight)
     settings = {"num_embeddings": num_embeddings, "the optimizer's state": sorted(state)}
-    for group in (table.group, table.group.replicas):
-        group.check_same(settings, subject_of("the growing", [table]))
+    table.group.check_same_everywhere(settings, subject_of("the growing", [table]))
     if num_embeddings < table.num_embeddings:
         raise ValueError(f"a table cannot shrink: it has {table.num_embeddings} rows, and was to get {num_embeddings}")
     old, new = table.partition, RowPartition(num_embeddings, table.group.size, table.partition.layout)
@@ -68,5 +67,13 @@ def reset_rows(table: GrowingTable, ids: Tensor, optimizer: Optimizer | None) ->
         rows, _, _ = sum_over_replicas(table, rows, table.weight.new_empty(len(rows), 0), None)
     table.initialize_rows(rows)
     if optimizer is not None:
-        for value in row_state(optimizer, table.weight).values():
+        for value in _dense_state(optimizer, table.weight).values():
             value[rows] = 0
+
+
+def _dense_state(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:
+    """Return what ``row_state`` does; the momentum of torch.optim.SGD, which is sparse, is made dense in its place."""
+    state = {key: value.to_dense() if value.is_sparse else value for key, value in row_state(optimizer, weight).items()}
+    if state:
+        optimizer.state[weight].update(state)
+    return state

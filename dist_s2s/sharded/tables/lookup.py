@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.exchange.function import apply_route
 from dist_s2s.sharded.exchange.ids import check_all_ids
 from dist_s2s.sharded.exchange.plan import ExchangePlan, TablePlan, WantedRows
@@ -18,6 +19,7 @@ from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
 
 
+@never_compiled
 def lookup(tables: Sequence[TableShard], ids: Sequence[Tensor], plan: ExchangePlan | None = None) -> list[Tensor]:
     """Return rows of ``ids[t]`` from ``tables[t]``, [*ids[t].shape, embedding_dim of t] (collective, as its backward).
 
@@ -70,6 +72,7 @@ def exported_lookup(table: TableShard, ids: Tensor) -> Tensor:
     return F.embedding(ids, table.weight)
 
 
+@never_compiled
 def make_plan(tables: Sequence[TableShard], ids: Sequence[Tensor]) -> ExchangePlan:
     """Exchange the ids but not yet the rows, for any number of lookups of these ids (collective).
 

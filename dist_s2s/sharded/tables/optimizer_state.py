@@ -8,7 +8,7 @@ of another number of rows would be used in silence.
 
 from functools import cache
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,7 +23,8 @@ from dist_s2s.sharded.tables.saved_rows import as_saved, described, own_rows
 PARTITION = "partition"
 
 _tables: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id of the weight: swap_tensors allows no references
-_checked: WeakSet[Optimizer] = WeakSet()
+_checked: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()  # with how many groups of parameters it had then
+_hooked: WeakSet[Optimizer] = WeakSet()
 
 
 def remember(table: TableShard) -> None:
@@ -141,15 +142,21 @@ def _check_first_steps() -> None:
 
 
 def _before_step(optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
-    """Before an optimizer's first step, take its own rows of what it may have loaded, and give it hooks."""
-    if optimizer in _checked:
+    """Before an optimizer's first step, take its own rows of what it may have loaded, and give it hooks.
+
+    So too before the first step with a further group of parameters.
+    """
+    groups, seen = optimizer.param_groups, _checked.get(optimizer, 0)
+    if seen == len(groups):
         return
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    tables = [(number, table) for number, p in enumerate(parameters) if (table := table_of(p)) is not None]
+    first = sum(len(group["params"]) for group in groups[:seen])
+    parameters = list(enumerate(parameter for group in groups for parameter in group["params"]))[first:]
+    tables = [(number, table) for number, p in parameters if (table := table_of(p)) is not None]
     for number, table in tables:
         if table.weight in optimizer.state:
             optimizer.state[table.weight] = own_state(optimizer.state[table.weight], table, f"parameter {number}")
-    if tables and not getattr(optimizer, "saves_distributed_rows", False):
+    if tables and optimizer not in _hooked and not getattr(optimizer, "saves_distributed_rows", False):
+        _hooked.add(optimizer)
         optimizer.register_state_dict_post_hook(saved_state)
         optimizer.register_load_state_dict_pre_hook(own_state_dict)
-    _checked.add(optimizer)
+    _checked[optimizer] = len(groups)

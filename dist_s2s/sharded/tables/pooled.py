@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dist_s2s.sharded.eager import never_compiled
 from dist_s2s.sharded.exchange.function import apply_route
 from dist_s2s.sharded.exchange.ids import in_table
 from dist_s2s.sharded.exchange.route import Route, ask
@@ -23,6 +24,7 @@ from dist_s2s.sharded.tables.beginning import begin, is_in_place, is_trained, pr
 from dist_s2s.sharded.tables.fingerprint import check_fingerprints, fingerprints
 
 
+@never_compiled
 def lookup_bags(tables: Sequence[BagTable], inputs: Sequence[BagInput], error: Exception | None = None) -> list[Tensor]:
     """Return the pooled bags of ``inputs[t]`` from ``tables[t]``, [bags, embedding_dim] (collective, as its backward).
 

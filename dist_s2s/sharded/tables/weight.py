@@ -23,7 +23,16 @@ def forget_hooks(weight: Tensor) -> None:
 
 
 def check_weight(weight: object) -> None:
-    """Raise TypeError for a DTensor, such as fully_shard makes of every parameter that it isn't told to ignore."""
+    """Raise TypeError for what wrappers put in a parameter's place that are not told to leave a table alone.
+
+    That is a DTensor, as of fully_shard, or a part or a copy of another tensor, as of FSDP's flat parameters and of
+    nn.DataParallel's replicas.
+    """
+    if isinstance(weight, Tensor) and not weight.is_leaf:
+        raise TypeError(
+            "a table's weight was to be replaced by a tensor that is computed from another, as FSDP and "
+            f"nn.DataParallel do; a table is sharded already, so {HOW_TO_EXCLUDE}"
+        )
     if hasattr(weight, "device_mesh"):
         raise TypeError(
             "a table's weight was to be replaced by a DTensor, whose rows are divided among the ranks a second time; "

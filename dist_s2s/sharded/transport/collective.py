@@ -2,7 +2,7 @@
 
     1. first   one all_to_all of 48 KiB from each rank, see first_message.py: which exchange this is, and which rows of
                each block are for whom; and the rows too, if they fit
-    2. rows    one all_to_all for all blocks, if nobody is in trouble, and the rows of some rank did not fit
+    2. rows    one all_to_all for all blocks of a dtype, if nobody is in trouble, and the rows of some rank did not fit
 
 In the second a message holds the first block's rows for a rank, then the second's, and so on. No rank assumes a size:
 every count is received before the data that it describes, be it in front of them or in an earlier exchange of the same
@@ -36,7 +36,7 @@ class CollectiveTransport:
         self._is_interrupted = False
 
     def exchange(self, parcel: Parcel) -> Received:
-        """Exchange parcels in one all_to_all, or in two if the rows of some rank are many."""
+        """Exchange parcels in one all_to_all; if the rows of some rank are many, in one more for each dtype."""
         if self._is_interrupted:  # the others wait for what this rank did not send, and would take this for it
             raise RuntimeError("an exchange of the table was interrupted; build the table anew, in a new process group")
         self._is_interrupted = True

@@ -165,6 +165,16 @@ class RankGroup:
                         f"{name} must be the same on every rank, but is {first} on rank 0 and {value} on rank {rank}"
                     )
 
+    def check_same_everywhere(self, settings: Mapping[str, object], subject: Subject) -> None:
+        """Do as ``check_same``, also among replicas: if ranks of one group differ, those of the others learn it too."""
+        error: Exception | None = None
+        try:
+            self.check_same(settings, subject)
+        except ValueError as caught:
+            error = caught
+        self.replicas.agree(subject, error)
+        self.replicas.check_same(settings, subject)
+
     def _gather_texts(
         self, text: str, subject: Subject, numbers: Sequence[int] = ()
     ) -> tuple[list[str], list[list[int]]]:

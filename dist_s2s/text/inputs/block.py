@@ -1,5 +1,6 @@
 """What the readers of all forms hand on: blocks of an input, which any process can take apart."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,11 @@ def add_pair(parsed: Parsed, file: str, place: str, source: object, target: obje
             problem = f"has no {side}" if text is None else f"has a {side} that is no text: {str(text)[:40]!r}"
             parsed.bad.append(BadLine(file, place, problem))
             return
+        if not text.isascii() and _SURROGATE.search(text):
+            parsed.bad.append(
+                BadLine(file, place, f"has a {side} with half of a surrogate pair, which is no character")
+            )
+            return
         if not text.strip():
             parsed.bad.append(BadLine(file, place, f"has an empty {side}"))
             return
@@ -80,4 +86,5 @@ def one_line(text: str) -> str:
     return text.translate(_LINE_ENDS) if "\n" in text or "\t" in text or "\r" in text else text
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_ENDS = {ord(character): " " for character in "\t\n\r"}

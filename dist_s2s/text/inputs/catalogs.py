@@ -16,8 +16,8 @@ MO_MAGICS = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}
 _MO_BYTES = 1 << 28
 _BLOCK_MESSAGES = 10_000
 _CHARSET = re.compile(r"charset=([\w.:-]+)", re.IGNORECASE)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+_ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _STATEMENT = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)?\s*("(?:[^"\\]|\\.)*")\s*')
 
 
@@ -153,7 +153,13 @@ class _Entry:
 
 def _unquoted(text: str) -> str:
     """Return what a string in C's notation stands for; an escape that C lacks stands for itself."""
-    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), text[1:-1])
+    return _ESCAPE.sub(lambda match: _escaped(match[1]), text[1:-1])
+
+
+def _escaped(code: str) -> str:
+    if code[0] in "01234567":
+        return chr(int(code, 8))
+    return chr(int(code[1:], 16)) if code[0] == "x" and len(code) > 1 else _ESCAPES.get(code, code)
 
 
 def _forms(place: str, messages: list[str], translations: list[str]) -> Iterator[Message]:

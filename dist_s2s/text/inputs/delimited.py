@@ -8,6 +8,7 @@ from functools import partial
 
 from dist_s2s import UserError
 from dist_s2s.text.inputs.block import BadLine, Input, Parsed
+from dist_s2s.text.inputs.keys import check_two
 from dist_s2s.text.inputs.lines import Lines, line_blocks
 from dist_s2s.text.inputs.packed import PackedFile
 
@@ -113,7 +114,9 @@ def _numbers(columns: str) -> tuple[int, int]:
     found = re.fullmatch(r"\s*([1-9]\d*)\s*,\s*([1-9]\d*)\s*", columns)
     if found is None:
         raise UserError(f"--columns of a tab-separated file are two numbers, such as 1,2, but are {columns!r}")
-    return int(found[1]), int(found[2])
+    numbers = int(found[1]), int(found[2])
+    check_two(numbers, columns)
+    return numbers
 
 
 def _wrong_width(found: int, width: int | None, least: int) -> str:

@@ -1,6 +1,6 @@
 """Which two named values are the source and the target: of JSON objects, and of Parquet's columns."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dist_s2s import UserError
@@ -25,6 +25,7 @@ def choose_keys(
         names = [name.strip() for name in columns.split(",")]
         if len(names) != 2 or not all(names):
             raise UserError(f"--columns of {file} are two names, such as source,target, but are {columns!r}")
+        check_two(names, columns)
         return (names[0], names[1]), "as given"
     found = list(_texts(example()))
     for usual in _USUAL:
@@ -36,6 +37,12 @@ def choose_keys(
             f"{file}: which of its texts ({texts}) are source and target? Say it, as in --columns source,target"
         )
     return (found[0], found[1]), "the two that hold text (--columns for another choice or order)"
+
+
+def check_two(names: Sequence[object], columns: str) -> None:
+    """Raise UserError if both sides would be the same: a model would learn to copy."""
+    if names[0] == names[1]:
+        raise UserError(f"--columns are {columns!r}, but source and target must be two different ones")
 
 
 def value_at(entry: Mapping[str, Any], key: str) -> object:

@@ -105,7 +105,7 @@ def check_regular(path: Path) -> None:
 @contextmanager
 def readable(name: str) -> Iterator[None]:
     """Turn what is raised within, if a file cannot be read or is damaged, into a UserError that names it."""
-    errors = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+    errors = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
     try:
         yield
     except errors as error:
@@ -210,7 +210,7 @@ def _is_aside(name: str) -> bool:
     """Tell whether a member is not data, but about it: Anki's `_about.txt`, a readme, what macOS adds."""
     path = PurePosixPath(name)
     stem = path.name.lower()
-    return stem.startswith(("_", ".", "readme", "license", "licence")) or path.parts[0] == "__MACOSX"
+    return stem.startswith(("_", ".", "readme", "license", "licence")) or path.parts[:1] == ("__MACOSX",)
 
 
 def _begins(path: Path, magic: bytes) -> bool:

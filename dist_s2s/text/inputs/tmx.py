@@ -9,6 +9,7 @@ from xml.parsers import expat
 
 from dist_s2s import UserError
 from dist_s2s.text.inputs.block import BadLine, Input, PairsBlock, Parsed, add_pair
+from dist_s2s.text.inputs.keys import check_two
 from dist_s2s.text.inputs.packed import PackedFile
 
 _CHUNK = 1 << 16
@@ -39,6 +40,7 @@ def tmx_input(file: PackedFile, columns: str | None) -> Input:
         names = [name.strip() for name in columns.split(",")]
         if len(names) != 2 or not all(names):
             raise UserError(f"--columns of {file} are two languages, such as en,zh, but are {columns!r}")
+        check_two(names, columns)
         return _input(file, (names[0], names[1]), "as given")
     with file.reading() as stream:
         first = next(read_units(stream, str(file)), None)
@@ -97,6 +99,8 @@ def read_units(stream: BinaryIO, file: str) -> Iterator[Unit]:
     except expat.ExpatError as error:
         yield from handler.take()
         raise UserError(f"{file} line {error.lineno} is not well-formed XML: {expat.ErrorString(error.code)}") from None
+    except (ValueError, LookupError) as error:  # of an encoding that the parser lacks
+        raise UserError(f"{file} cannot be read ({error}): convert it to UTF-8, also in its first line") from None
     if not handler.is_tmx:
         raise UserError(f"{file} is XML, but not TMX: it has no element tmx")
     yield from handler.take()
@@ -158,8 +162,6 @@ class _Handler:
 def _text(unit: Unit, language: str) -> str | None:
     """Return the unit's text in a language, or in a regional form of it."""
     wanted = language.lower().replace("_", "-")
-    for found, text in unit.texts.items():
-        name = found.lower().replace("_", "-")
-        if name == wanted or name.startswith(f"{wanted}-"):
-            return text
-    return None
+    texts = {found.lower().replace("_", "-"): text for found, text in reversed(unit.texts.items())}
+    regional = (text for name, text in reversed(texts.items()) if name.startswith(f"{wanted}-"))
+    return texts[wanted] if wanted in texts else next(regional, None)

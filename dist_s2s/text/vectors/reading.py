@@ -8,6 +8,7 @@ each plain, compressed, or in a zip archive: see `PackedFile`. Which of them it 
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Literal, NamedTuple
@@ -19,6 +20,7 @@ from dist_s2s import UserError, counted
 from dist_s2s.text.inputs.packed import PackedFile
 
 Vectors = NDArray[np.float32]
+_SPACES = re.compile(rb" {2,}")
 _LOOK_BYTES = 1 << 16  # at the beginning; a first line is shorter
 _BLOCK_BYTES = 1 << 22  # few enough rounds of several ranks, and little memory
 
@@ -131,7 +133,7 @@ class VectorFile:
     def _cut_lines(self, block: Block) -> list[Record]:
         records = []
         for number, line in enumerate(block.content.split(b"\n"), start=block.first):
-            line = line.rstrip()
+            line = _SPACES.sub(b" ", line.rstrip())
             surplus = line.count(b" ") + line.count(b"\t") - self.dim
             if surplus > 0 or not line:
                 continue

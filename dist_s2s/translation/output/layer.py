@@ -6,8 +6,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
-from dist_s2s.translation.new_rows import NewRows, Optimizers
 from dist_s2s.translation.output.start import NEVER_CHOSEN
+from dist_s2s.translation.tables.new_rows import NewRows, Optimizers
 
 # Shapes: B sentences, T target positions, N tokens, V target vocabulary, U some of it, H readout_size, X: V or H,
 # as ``layer`` says.

@@ -7,7 +7,7 @@ from dist_s2s.translation.output.layer import OutputLayer
 from dist_s2s.translation.output.replicated import ReplicatedOutput
 from dist_s2s.translation.output.sampled import SampledOutput
 from dist_s2s.translation.output.sharded import ShardedOutput
-from dist_s2s.translation.tables import make_table
+from dist_s2s.translation.tables.make import make_table
 
 
 def make_output(config: Config, num_classes: int, target_table: DistributedEmbedding, ranks: Ranks) -> OutputLayer:

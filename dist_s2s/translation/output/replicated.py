@@ -12,9 +12,9 @@ from dist_s2s.models.output import apply_output, linear_of, log_probabilities
 from dist_s2s.sharded import DistributedEmbedding, SampledIds
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.text.vocabulary import PAD
-from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_replicated
 from dist_s2s.translation.output.linear_cross_entropy import linear_cross_entropy, linear_token_losses
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
+from dist_s2s.translation.tables.new_rows import NewRows, Optimizers, begin_replicated
 
 _SEED = 1  # of rows of new words; each depends on its id too
 

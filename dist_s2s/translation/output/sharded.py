@@ -10,8 +10,8 @@ from dist_s2s.models.output import apply_output, linear_of
 from dist_s2s.sharded import DistributedEmbedding, SampledIds, VocabParallelCrossEntropy, lookup
 from dist_s2s.sharded.output.given_classes import given_classes
 from dist_s2s.text.vocabulary import PAD
-from dist_s2s.translation.new_rows import NewRows, Optimizers, begin_rows
 from dist_s2s.translation.output.start import NEVER_CHOSEN, log_frequencies
+from dist_s2s.translation.tables.new_rows import NewRows, Optimizers, begin_rows
 
 
 class ShardedOutput:

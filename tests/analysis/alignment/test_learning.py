@@ -25,7 +25,7 @@ from dist_s2s.sharded import DistributedEmbedding
 from tests.sharded.reference import random_rows
 
 WORDS, D = 200, 12
-ALONE = Ranks(0, 1, torch.device("cpu"), None)
+ALONE = Ranks.alone()
 
 
 def vectors(rows: Tensor, letter: str = "a") -> WordVectors:

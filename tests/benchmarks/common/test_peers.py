@@ -12,7 +12,8 @@ PEER = Peer("theirs", ("torch==2.13.0", "theirs==1.0"))
 
 
 def finish(folder: Path, requirements: str) -> None:
-    (folder / "theirs").mkdir()
+    (folder / "theirs" / "bin").mkdir(parents=True, exist_ok=True)
+    (folder / "theirs" / "bin" / "python").touch()
     (folder / "theirs" / "finished").write_text(requirements, encoding="utf-8")
 
 
@@ -27,12 +28,18 @@ def test_other_requirements_are_not_complete(tmp_path: Path) -> None:
     assert not is_complete(PEER, tmp_path)
 
 
+def test_an_environment_whose_interpreter_is_gone_is_not_complete(tmp_path: Path) -> None:
+    finish(tmp_path, "torch==2.13.0\ntheirs==1.0")
+    (tmp_path / "theirs" / "bin" / "python").unlink()
+    assert not is_complete(PEER, tmp_path)
+
+
 def test_a_failure_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers.sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(OSError, match="no-python"):
         python_of(PEER, tmp_path)
     monkeypatch.undo()
-    with pytest.raises(RuntimeError, match=r"(?s)failed:.*no such words"):
+    with pytest.raises(SystemExit, match=r"(?s)failed:.*no such words"):
         peers._run([sys.executable, "-c", "raise SystemExit('no such words')"])
 
 

@@ -197,7 +197,8 @@ def test_torchrec_gets_an_environment_in_which_the_benchmark_starts_again(
 
     def record(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        (tmp_path / "torchrec").mkdir(exist_ok=True)
+        (tmp_path / "torchrec" / "bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "torchrec" / "bin" / "python").touch()
         return subprocess.CompletedProcess(command, 7 if lookup_bench.__file__ in command else 0)
 
     for module in (lookup_bench, options):

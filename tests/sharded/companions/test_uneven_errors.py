@@ -80,10 +80,10 @@ ERRORS = {
     "a function that fails": [f"AgreedError: {MADE_NONE}: KeyError: 'ids'"] * 2,
     "an error in the middle": [
         "OSError: line 3 is not UTF-8",
-        f"RuntimeError: {NOT_MADE}: OSError: line 3 is not UTF-8",
+        f"PeerError: {NOT_MADE}: OSError: line 3 is not UTF-8",
     ],
-    "an error at the beginning": ["KeyError: 'split'", f"RuntimeError: {NOT_MADE}: KeyError: 'split'"],
-    "an error of the count": ["KeyError: 'no'", f"RuntimeError: {NOT_MADE}: KeyError: 'no'"],
+    "an error at the beginning": ["KeyError: 'split'", f"PeerError: {NOT_MADE}: KeyError: 'split'"],
+    "an error of the count": ["KeyError: 'no'", f"PeerError: {NOT_MADE}: KeyError: 'no'"],
 }
 
 

@@ -141,7 +141,7 @@ def test_a_mistake_on_one_rank_is_the_same_error_on_every_rank(ranks: RankPool) 
     hidden = torch.zeros(2, H, dtype=torch.float64)
     mistakes = {
         "TypeError: hidden on rank 1 must be floating-point, but its dtype is torch.int64": (hidden.long(), 3, [0]),
-        "ValueError: k must be at least 1, but is 0 on rank 1": (hidden, 0, [0]),
+        "ValueError: k must be a whole number of at least 1, but is 0 on rank 1": (hidden, 0, [0]),
         "ValueError: k must be the same on every rank, but is 3 on rank 0 and 4 on rank 1": (hidden, 4, [0]),
         "ValueError: forbidden must be the same on every rank, but is [0] on rank 0 and [1, 2] on rank 1": (
             hidden,

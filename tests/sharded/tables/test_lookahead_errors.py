@@ -59,7 +59,7 @@ WRONG: dict[str, tuple[Callable[[bool], Iterator[Sequence[object]]], str, str]] 
     "an error in batches": (
         broken_after_two,
         OF_CORPUS,
-        f"RuntimeError: rank 1 could not make its next batch: {OF_CORPUS}",
+        f"PeerError: rank 1 could not make its next batch: {OF_CORPUS}",
     ),
     "an id out of range": (
         with_third([GOOD[0], torch.tensor([130, 131])]),
@@ -129,5 +129,5 @@ def fail_in_ids_of(group: dist.ProcessGroup) -> str:
 
 
 def test_an_error_in_ids_of(ranks: RankPool):
-    others = "RuntimeError: rank 2 could not make its next batch: KeyError: 'target'"
+    others = "PeerError: rank 2 could not make its next batch: KeyError: 'target'"
     assert ranks.run(fail_in_ids_of) == [others, others, "KeyError: 'target'", others]

@@ -149,8 +149,34 @@ def test_json_lines(tmp_path: Path) -> None:
         (b'{"source": "a", "target": "b"}\n{"source": "a"}\n', "line 2 has no target"),
         (b'{"source": "a", "target": "b"}\n{"source": \n', "line 2 is not JSON: Expecting value"),
         (b'{"source": "a", "target": "b"}\n7\n', "line 2 is not a JSON object"),
+        (
+            b'{"source": "a", "target": "b"}\n{"source": "a", "target": "b\\ud83d"}\n',
+            "line 2 has a target with half of a surrogate pair, which is no character",
+        ),
     ],
 )
 def test_malformed_json_is_named(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_inputs(write(tmp_path / "a.jsonl", data))
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("a.tsv", "2,2"), ("a.jsonl", "source,source"), ("a.tmx", "en,en"), ("a.tsv", "1, 1")]
+)
+def test_both_sides_the_same_is_refused(tmp_path: Path, name: str, columns: str) -> None:
+    content = {".tsv": b"a\tb\n", ".jsonl": b'{"source": "a", "target": "b"}\n', ".tmx": b"<tmx/>"}
+    with pytest.raises(UserError, match=f"--columns are '{columns}', but source and target must be two different ones"):
+        read_inputs(write(tmp_path / name, content[Path(name).suffix]), columns=columns)
+
+
+def test_a_member_that_is_packed_in_a_way_that_python_lacks(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.tsv", "a\tb\n")
+    content = (tmp_path / "a.zip").read_bytes()
+    assert content.count(b"PK\x01\x02") == 1
+    local, central = content.index(b"PK\x03\x04"), content.index(b"PK\x01\x02")
+    changed = bytearray(content)
+    changed[local + 8], changed[central + 10] = 9, 9  # Deflate64
+    (tmp_path / "a.zip").write_bytes(changed)
+    with pytest.raises(UserError, match=r"a\.zip.* cannot be read: .*compression"):
+        read_inputs(str(tmp_path / "a.zip"))

@@ -78,6 +78,11 @@ def test_tmx(tmp_path: Path, encoding: str) -> None:
         ('<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><tmx/>', "declares an XML entity"),
         ("<tmx><body><tu></body></tmx>", "line 1 is not well-formed XML: mismatched tag"),
         ('<?xml version="1.0"?><html/>', "is XML, but not TMX"),
+        (
+            '<?xml version="1.0" encoding="GB2312"?><tmx/>',
+            "cannot be read .*: convert it to UTF-8, also in its first line",
+        ),
+        ('<?xml version="1.0" encoding="klingon"?><tmx/>', "cannot be read|is not well-formed XML: unknown encoding"),
         ("<tmx/>", r"which of its languages \(none\) are source and target"),
     ],
 )
@@ -154,3 +159,20 @@ def test_a_missing_extra_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     with pytest.raises(UserError, match=message):
         read_inputs(path)
+
+
+def test_a_language_itself_comes_before_its_regional_forms(tmp_path: Path) -> None:
+    texts = {"pt-BR": "trem", "pt-PT": "comboio", "pt": "comboio (PT)", "en": "train"}
+    units = "".join(f'<tuv xml:lang="{name}"><seg>{text}</seg></tuv>' for name, text in texts.items())
+    path = write(tmp_path / "a.tmx", f"<tmx><body><tu>{units}</tu></body></tmx>".encode())
+    assert read_inputs(path, columns="pt,en") == [("comboio (PT)", "train")]
+    assert read_inputs(path, columns="pt_BR,en") == [("trem", "train")]
+    without = path.replace("a.tmx", "b.tmx")
+    text = Path(path).read_text(encoding="utf-8").replace('xml:lang="pt"', 'xml:lang="fr"')
+    Path(without).write_text(text, encoding="utf-8")
+    assert read_inputs(without, columns="pt,en") == [("trem", "train")]  # the first of them
+
+
+def test_escapes_are_those_of_c(tmp_path: Path) -> None:
+    line = r'msgid "a\a\101\x41\q"' + "\n" + r'msgstr "\"b\"\\n"' + "\n"
+    assert read_inputs(write(tmp_path / "a.po", line.encode())) == [("a\aAAq", '"b"\\n')]

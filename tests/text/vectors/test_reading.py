@@ -154,3 +154,11 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe is no ordinary file, and is read more than once: write what comes from"):
         VectorFile(tmp_path / "pipe")
+
+
+def test_several_spaces_after_a_word_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("cat  1 2\ndog   3  4\n")
+    file = VectorFile(path)
+    assert [record.word for record in file.records()] == [b"cat", b"dog"]
+    assert file.parse(list(file.records())).tolist() == [[1, 2], [3, 4]]

@@ -1,0 +1,89 @@
+"""What the commands write: files that a user has named, and stdout."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from dist_s2s import UserError
+
+if TYPE_CHECKING:
+    from dist_s2s.distributed import Ranks
+
+READER_GONE = 128 + signal.SIGPIPE  # the exit status of who writes to a pipe that nobody reads any more
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError if there is no folder for a file that is to be written: before the work, not after."""
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+
+
+def check_files(outputs: Sequence[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Raise UserError, before the work, for a file that cannot be written, or that two options name.
+
+    Args:
+        outputs: what is to be written.
+        inputs: what is to be read; some may be no files.
+    """
+    named = [path for path in outputs if path is not None]
+    for path in named:
+        check_folder(path)
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; name a file")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"cannot write {path}: permission denied")
+    read = [path for path in inputs if path is not None]
+    for path, other in [*combinations(named, 2), *((path, other) for path in named for other in read)]:
+        if os.path.realpath(path) == os.path.realpath(other) and (path.is_file() or not path.exists()):
+            use = "written twice" if other in named else "read and written"
+            raise UserError(f"{path} would be {use}; give another file")
+
+
+def open_output(path: Path | None, ranks: "Ranks") -> TextIO:
+    """Return the file, open for writing, or a second handle of stdout, on the first rank; the caller closes either.
+
+    Calls no collectives. What other ranks write is lost.
+    """
+    if not ranks.is_first:
+        path = Path(os.devnull)
+    elif path is None and sys.stdout is None:
+        raise UserError("there is no stdout; give --output FILE")
+    return open(
+        sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
+    )
+
+
+def write_on_first(output: TextIO, text: str, ranks: "Ranks") -> None:
+    """Write at once, on the first rank (collective).
+
+    Raises:
+        UserError: on every rank, if it cannot be written.
+        SystemExit: on every rank, with ``READER_GONE``, if it is a pipe that nobody reads any more.
+    """
+
+    def write() -> bool:
+        try:
+            output.write(text)
+            output.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or else closing it would fail again
+            if isinstance(error, BrokenPipeError):
+                return False
+            raise UserError(f"cannot write {getattr(output, 'name', 'stdout')}: {error.strerror}") from None
+        return True
+
+    if not ranks.on_first(write):
+        raise SystemExit(READER_GONE)
+
+
+def write_json(values: object, path: Path) -> None:
+    """Write values to a file; UserError if it cannot be written."""
+    try:
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""From sentences to translations: how they are searched for, demanded, drawn, listed, and joined from their pieces."""

@@ -90,7 +90,8 @@ def multiplied(options: argparse.Namespace) -> float:
         process.join()
         if process.exitcode:
             raise SystemExit("a process that multiplies has failed; its words are above")
-    return sum(found.get() for _ in processes)
+    rates: list[float] = [found.get() for _ in processes]
+    return sum(rates)
 
 
 def _multiply(size: int, precision: str, begin: Any, found: Any) -> None:

@@ -114,6 +114,13 @@ def test_sizes_grow_with_the_data() -> None:
 
 
 @pytest.mark.parametrize(
+    ("num_pairs", "device", "dropout"), [(9_999, "cpu", 0.3), (29_000, "cpu", 0.1), (29_000, "cuda", 0.4)]
+)
+def test_dropout_goes_by_how_often_a_pair_is_seen(num_pairs: int, device: str, dropout: float) -> None:
+    assert values(choose_sizes(num_pairs, 15 * num_pairs, device))["model.dropout"] == dropout
+
+
+@pytest.mark.parametrize(
     ("num_pairs", "hidden_size", "batch_tokens"), [(4_999, 256, 700), (40_000, 256, 1000), (500_000, 512, 2000)]
 )
 def test_a_cpu_trains_smaller_models(num_pairs: int, hidden_size: int, batch_tokens: int) -> None:

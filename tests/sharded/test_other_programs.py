@@ -186,3 +186,24 @@ def freeze_on_the_first(group: dist.ProcessGroup) -> bool:
 
 def test_the_first_rank_says_what_is_frozen(ranks: RankPool) -> None:
     assert ranks.run(freeze_on_the_first, world_size=2) == [False, False]
+
+
+def twice_over(group: dist.ProcessGroup, transport: str) -> bool:
+    """A vocabulary that is there twice, so that both shards are equal; the next table is watched as ever."""
+    half = torch.randn(8, D, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = torch.cat([half, half])
+    table = DistributedEmbedding.from_pretrained(whole, freeze=False, process_group=group, transport=transport)
+    for _ in range(2):
+        rows = table(torch.arange(16))
+        assert torch.equal(rows, whole)
+    rows.sum().backward()
+    other = new(group, 16, transport=transport)
+    dist.broadcast(other.weight.data, 0, group=group)
+    with pytest.raises(RuntimeError, match="hold the same numbers"):
+        other(torch.arange(16))
+    return True
+
+
+@pytest.mark.parametrize("transport", ["collective", "shared_memory"])
+def test_shards_that_are_meant_to_be_equal(ranks: RankPool, transport: str) -> None:
+    assert ranks.run(twice_over, transport, world_size=2) == [True, True]

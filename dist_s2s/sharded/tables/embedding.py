@@ -13,6 +13,7 @@ from dist_s2s.sharded.exchange.plan import ExchangePlan
 from dist_s2s.sharded.exchange.shard import subject_of
 from dist_s2s.sharded.rows.partition import Layout, RowPartition
 from dist_s2s.sharded.tables import growing
+from dist_s2s.sharded.tables.fingerprint import remember_equal
 from dist_s2s.sharded.tables.initialize import normal_rows
 from dist_s2s.sharded.tables.lookup import exported_lookup, lookup, make_plan
 from dist_s2s.sharded.tables.resharding import gather_whole, scatter_whole
@@ -136,6 +137,7 @@ class DistributedEmbedding(ShardModule):
         device = None if embeddings.is_meta else embeddings.device
         table = cls(*embeddings.shape, **{"dtype": embeddings.dtype, "device": device, **settings})
         scatter_whole(embeddings, table.weight.detach(), table.partition, table.group)
+        remember_equal(table)
         for group in (table.group, table.group.replicas):
             freeze = bool(group.agree(_BUILDING, None, [int(freeze)])[0][0])
         table.weight.requires_grad_(not freeze)

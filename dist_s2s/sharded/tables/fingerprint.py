@@ -9,7 +9,7 @@ of the shards, as good as certainly; whole shards are compared before anything i
 from collections.abc import Sequence
 from ctypes import c_char
 from hashlib import blake2b
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 from zlib import crc32
 
 import torch
@@ -55,7 +55,7 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
         numbers: by rank the fingerprints that it told.
     """
     for place, table in enumerate(tables):
-        if _twins([theirs[place] for theirs in numbers]) is None:
+        if table in _meant or _twins([theirs[place] for theirs in numbers]) is None:
             continue
         digests = table.group.agree(_COMPARING, None, [_digest(table)])
         twins = _twins([digest for (digest,) in digests])
@@ -91,6 +91,13 @@ class _Sample:
         return self._number
 
 
+def remember_equal(table: TableShard) -> None:
+    """Let shards be equal that are so now, as they are meant to be: a vocabulary twice over, say (collective)."""
+    if table.group.size > 1 and _twins([digest for (digest,) in table.group.agree(_COMPARING, None, [_digest(table)])]):
+        _meant.add(table)
+
+
+_meant: WeakSet[TableShard] = WeakSet()  # tables with equal shards
 _samples: WeakKeyDictionary[TableShard, _Sample] = WeakKeyDictionary()
 
 

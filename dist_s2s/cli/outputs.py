@@ -37,11 +37,11 @@ def check_files(outputs: Sequence[Path | None], inputs: Iterable[Path | None] = 
             raise UserError(f"cannot write {path}: it is a folder; name a file")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UserError(f"cannot write {path}: permission denied")
-    read = [path for path in inputs if path is not None]
-    for path, other in [*combinations(named, 2), *((path, other) for path in named for other in read)]:
+    clashes = [(path, other, "written twice") for path, other in combinations(named, 2)]
+    clashes += [(path, other, "read and written") for other in inputs if other is not None for path in named]
+    for path, other, what in clashes:
         if os.path.realpath(path) == os.path.realpath(other) and (path.is_file() or not path.exists()):
-            use = "written twice" if other in named else "read and written"
-            raise UserError(f"{path} would be {use}; give another file")
+            raise UserError(f"{path} would be {what}; give another file")
 
 
 def open_output(path: Path | None, ranks: "Ranks") -> TextIO:

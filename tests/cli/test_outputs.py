@@ -29,6 +29,7 @@ def test_files_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ([missing], [], f"cannot write {missing}: there is no folder {missing.parent}; make it first"),
         ([tmp_path], [], f"cannot write {tmp_path}: it is a folder; name a file"),
         ([link], [read], f"{link} would be read and written; give another file"),
+        ([read], [read], f"{read} would be read and written; give another file"),
         ([tmp_path / "new", tmp_path / "." / "new"], [], f"{tmp_path / 'new'} would be written twice; give another"),
     ):
         with pytest.raises(UserError) as error:

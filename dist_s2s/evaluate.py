@@ -18,7 +18,7 @@ from dist_s2s.cli.command_line import (
 )
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.outputs import check_files
-from dist_s2s.cli.pairs import add_columns_option, read_pairs
+from dist_s2s.cli.pairs import add_columns_option, files_of, read_pairs
 from dist_s2s.cli.sampling_options import add_sampling_options, check_sampling
 from dist_s2s.cli.search_choice import search_choice
 from dist_s2s.cli.sentences import check_shared, read_lines
@@ -47,7 +47,7 @@ def main() -> int:
     from dist_s2s.translation.scores.scoring import Scorer
 
     with joined_ranks() as ranks:
-        named = [arguments.hypotheses, *arguments.compare, *_files(arguments.data)]
+        named = [arguments.hypotheses, *arguments.compare, *files_of(arguments.data)]
         check_shared(named, ranks.world_size)
         translator = None if arguments.run is None else load_members(arguments.run, ranks)
         config = None if translator is None else translator.config
@@ -137,7 +137,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not fit together."""
     check_sampling(arguments)
-    inputs = [*_files(arguments.data), arguments.hypotheses, *arguments.compare]
+    inputs = [*files_of(arguments.data), arguments.hypotheses, *arguments.compare]
     check_files([arguments.json, arguments.output], inputs)
     if arguments.run is None and arguments.hypotheses is None:
         raise UserError("there is nothing to score: give --run RUN, or --hypotheses FILE")
@@ -149,11 +149,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--{for_runs[0]} is for runs that translate, but here are translations alone: leave it out")
     if arguments.examples is not None and not arguments.compare:
         raise UserError("--examples shows where two systems differ: give --compare RUN too")
-
-
-def _files(data: str | None) -> list[Path]:
-    """Return the files that --data names, as far as it names any."""
-    return [] if data is None else [Path(name) for name in data.split(",")]
 
 
 def _read_systems(arguments: argparse.Namespace, data: str, pairs: "Pairs") -> "list[System]":

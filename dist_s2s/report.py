@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from dist_s2s import UserError
 from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.outputs import check_files
@@ -24,12 +23,11 @@ def main() -> int:
     output = arguments.output or arguments.run / "report.html"
     if arguments.output is not None:
         check_files([output])
-    from dist_s2s.distributed import check_torchrun, joined_ranks  # imports torch, which --help does not need
+    from dist_s2s.distributed import check_one_process, joined_ranks  # imports torch, which --help does not need
     from dist_s2s.reports.collecting import collect
     from dist_s2s.reports.writing import write_report
 
-    if check_torchrun()[1] > 1:
-        raise UserError("report writes with one process: start it without torchrun")
+    check_one_process("report")
     with joined_ranks() as alone:
         report = collect(arguments.run, arguments.compare, arguments.words, alone)
     size = write_report(report, output)

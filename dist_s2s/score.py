@@ -9,7 +9,7 @@ from dist_s2s import counted
 from dist_s2s.cli.command_line import command_parser, program, run_command
 from dist_s2s.cli.extras import check_extra
 from dist_s2s.cli.outputs import check_files, open_output, write_on_first
-from dist_s2s.cli.pairs import add_columns_option, read_pairs
+from dist_s2s.cli.pairs import add_columns_option, files_of, read_pairs
 
 if TYPE_CHECKING:
     from dist_s2s.text.side import TextSide
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="write an object a line instead, with each token's score")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores (default: stdout)")
     arguments = parser.parse_args()
-    check_files([arguments.output], map(Path, arguments.data.split(",")))
+    check_files([arguments.output], files_of(arguments.data))
     from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.translation.runs.load import load_translator
     from dist_s2s.translation.scores.forced import Likelihood, encode_pairs, force

@@ -97,7 +97,7 @@ def probe(
     sources = [*(source for source, _ in pairs), *sentences]
     found = translator.translate(sources, options)
     # A sentence that is translated in pieces has no heat map: each piece looks at itself alone.
-    hypotheses = [each.n_best[0].parts[0] if len(each.pieces) == 1 else Hypothesis([], 0.0) for each in found]
+    hypotheses = [each.in_one_piece or Hypothesis([], 0.0) for each in found]
     references = [*(readable(target) for _, target in pairs), *(None for _ in sentences)]
     texts = [each.text for each in found]
     rows = list(zip(sources, references, texts, strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dist_s2s import UserError
+from dist_s2s.cli.outputs import READER_GONE
 
 RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram", "shortlist")
 ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")  # they take --ranks N
@@ -28,7 +29,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         status = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
+        status = READER_GONE
     sys.exit(status)
 
 

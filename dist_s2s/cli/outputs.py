@@ -74,7 +74,8 @@ def write_on_first(output: TextIO, text: str, ranks: "Ranks") -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or else closing it would fail again
             if isinstance(error, BrokenPipeError):
                 return False
-            raise UserError(f"cannot write {getattr(output, 'name', 'stdout')}: {error.strerror}") from None
+            name = output.name if isinstance(output.name, str) else "stdout"  # of a descriptor: its number
+            raise UserError(f"cannot write {name}: {error.strerror}") from None
         return True
 
     if not ranks.on_first(write):

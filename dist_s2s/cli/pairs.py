@@ -1,6 +1,7 @@
 """Pairs of sentences that a command is given: a file of any form, or the test data of a run."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_s2s import UserError
@@ -17,6 +18,11 @@ def add_columns_option(parser: argparse.ArgumentParser) -> None:
         help="source and target of the pairs: numbers of columns, keys or languages (default: as the file tells, or "
         "for the run's own data as in the run)",
     )
+
+
+def files_of(data: str | None) -> list[Path]:
+    """Return the files that --data names, as far as it names any."""
+    return [] if data is None else [Path(name) for name in data.split(",")]
 
 
 def read_pairs(named: str | None, columns: str | None, config: "Config | None") -> tuple[str, list[tuple[str, str]]]:

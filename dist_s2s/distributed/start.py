@@ -41,6 +41,12 @@ def check_torchrun() -> tuple[int, int]:
     return rank, world_size
 
 
+def check_one_process(command: str) -> None:
+    """Raise UserError if torchrun has started several processes of a command that writes with one."""
+    if check_torchrun()[1] > 1:
+        raise UserError(f"{command} writes with one process: start it without torchrun")
+
+
 def threads_for_each_rank() -> int:
     """Return OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
 

@@ -62,7 +62,7 @@ def shown(chosen: Sequence[Chosen], translator: Translator | str) -> list[Block]
         return [Missing(f"attention: {reason}"), *(Sentence(each.title, _texts(each[1:])) for each in chosen)]
     # They are translated again, as no file has the tokens of a translation.
     found = translator.translate([each.source for each in chosen])
-    hypotheses = [each.n_best[0].parts[0] if len(each.pieces) == 1 else Hypothesis([], 0.0) for each in found]
+    hypotheses = [each.in_one_piece or Hypothesis([], 0.0) for each in found]
     again = [(each.source, each.reference, of_it.text) for each, of_it in zip(chosen, found, strict=True)]
     looks = attention_of(translator, again, hypotheses)
     blocks: list[Block] = []

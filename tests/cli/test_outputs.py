@@ -62,6 +62,14 @@ def test_a_disk_that_is_full() -> None:
         write_on_first(output, "a line\n", ALONE)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_disk_that_is_full_behind_a_redirection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as redirected:
+        monkeypatch.setattr("sys.stdout", redirected)
+        with open_output(None, ALONE) as output, pytest.raises(UserError, match="cannot write stdout: No space"):
+            write_on_first(output, "a line\n", ALONE)
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with open_output(tmp_path / "out.txt", Ranks(1, 2, ALONE.device, None)) as output:
         output.write("a line\n")

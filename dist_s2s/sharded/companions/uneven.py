@@ -72,7 +72,9 @@ class UnevenBatches(Generic[Batch]):
     ) -> None:
         self._batches, self._empty = batches, empty
         self._passes = 0
-        self._like: Batch | TypeError | None = None  # an empty batch like the last, or why there can be none
+        self._like: Batch | TypeError | None = (
+            None  # unless the caller makes them: an empty batch like the last, or why not
+        )
         self._group = self._background(process_group)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -124,7 +126,8 @@ class UnevenBatches(Generic[Batch]):
     def _fetch(self, source: Iterator[Batch], count: Callable[[Batch], int] | None) -> _Next[Batch]:
         try:
             for batch in source:
-                self._like = _emptied_or_why(batch)  # before the loop gets it, which may change it
+                if self._empty is None:
+                    self._like = _emptied_or_why(batch)  # before the loop gets it, which may change it
                 return _Next(READY, batch, 0 if count is None else int(count(batch)))
         except Exception as error:
             return _Next(FAILED, error=error)

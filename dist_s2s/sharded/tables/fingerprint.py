@@ -55,10 +55,7 @@ def check_fingerprints(tables: Sequence[TableShard], numbers: Sequence[Sequence[
         numbers: by rank the fingerprints that it told.
     """
     for place, table in enumerate(tables):
-        if table in _meant or _twins([theirs[place] for theirs in numbers]) is None:
-            continue
-        digests = table.group.agree(_COMPARING, None, [_digest(table)])
-        twins = _twins([digest for (digest,) in digests])
+        twins = None if table in _meant else _equal_shards(table, [theirs[place] for theirs in numbers])
         if twins is not None:
             raise AgreedError(
                 f"the shards of {called(table)}) on ranks {twins[0]} and {twins[1]} hold the same numbers, although "
@@ -93,8 +90,20 @@ class _Sample:
 
 def remember_equal(table: TableShard) -> None:
     """Let shards be equal that are so now, as they are meant to be: a vocabulary twice over, say (collective)."""
-    if table.group.size > 1 and _twins([digest for (digest,) in table.group.agree(_COMPARING, None, [_digest(table)])]):
-        _meant.add(table)
+    if table.group.size > 1:
+        told = table.group.agree(_COMPARING, None, fingerprints([table]))
+        if _equal_shards(table, [number for (number,) in told]) is not None:
+            _meant.add(table)
+
+
+def _equal_shards(table: TableShard, numbers: Sequence[int]) -> tuple[int, int] | None:
+    """Return the first two ranks whose shards hold the same rows; None if there are none.
+
+    Collective if two of the fingerprints are equal: only then are whole shards read.
+    """
+    if _twins(numbers) is None:
+        return None
+    return _twins([digest for (digest,) in table.group.agree(_COMPARING, None, [_digest(table)])])
 
 
 _meant: WeakSet[TableShard] = WeakSet()  # tables with equal shards

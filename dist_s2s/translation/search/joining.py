@@ -50,6 +50,11 @@ class Translation:
         """Whether the best translation is cut."""
         return self.n_best[0].is_cut
 
+    @property
+    def in_one_piece(self) -> Hypothesis | None:
+        """The best hypothesis; None of a sentence that was translated in pieces."""
+        return self.n_best[0].parts[0] if len(self.pieces) == 1 else None
+
 
 def all_parts(translations: Iterable[Translation]) -> Iterator[tuple[str, Hypothesis]]:
     """Yield each piece of a sentence with its hypothesis, of every candidate of every translation, in their order."""

@@ -24,8 +24,8 @@ def main() -> int:
     arguments = parser.parse_args()
     records = _read(arguments.run, arguments.side, arguments.words)
     title = f"{arguments.side} words of {arguments.run}"
+    from dist_s2s.analysis.console import table_console
     from dist_s2s.analysis.evolution_table import evolution_table
-    from dist_s2s.analysis.probe_tables import table_console
 
     table_console().print(evolution_table(records, title))
     if arguments.output is not None:

@@ -31,10 +31,8 @@ def main() -> int:
         raise UserError(
             "give --side source or target, whose vectors to write, or --quantize int8 or --shortlist to write the run"
         )
-    from dist_s2s.distributed import check_one_process  # imports torch, which --help does not need
     from dist_s2s.translation.runs.exporting import export_vectors
 
-    check_one_process("export")
     exported = export_vectors(arguments.run, arguments.side, arguments.format or FORMATS[0], arguments.output)
     print(
         f"{counted(exported.count, 'vector')} of {counted(exported.dim, 'number')} from {exported.checkpoint} in "

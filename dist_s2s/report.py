@@ -23,11 +23,10 @@ def main() -> int:
     output = arguments.output or arguments.run / "report.html"
     if arguments.output is not None:
         check_files([output])
-    from dist_s2s.distributed import check_one_process, joined_ranks  # imports torch, which --help does not need
+    from dist_s2s.distributed import joined_ranks  # imports torch, which --help does not need
     from dist_s2s.reports.collecting import collect
     from dist_s2s.reports.writing import write_report
 
-    check_one_process("report")
     with joined_ranks() as alone:
         report = collect(arguments.run, arguments.compare, arguments.words, alone)
     size = write_report(report, output)

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
-from dist_s2s.analysis.probe_tables import number_table, range_in_words, share_in_words, table_console, word_table
+from dist_s2s.analysis.console import table_console
+from dist_s2s.analysis.probe_tables import number_table, range_in_words, share_in_words, word_table
 
 _METRICS = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER, of which less is better"}
 

@@ -1,14 +1,13 @@
 """What a probe has found, as tables for people."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
+from dist_s2s.analysis.console import table_console
 
 
 def show_probe(answer: Answer) -> None:
@@ -28,11 +27,6 @@ def show_probe(answer: Answer) -> None:
         console.print(f"{looks['sentence']} → {looks['translation']}   {looks['alignment']}")
     for note in answer["notes"]:
         console.print(f"note: {note}")
-
-
-def table_console() -> Console:
-    """Return stdout for tables, which are 120 characters wide where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
 
 
 def _length_table(rows: Sequence[Answer]) -> Table:

@@ -1,6 +1,5 @@
 """Answers about embeddings as tables for people."""
 
-import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -8,6 +7,7 @@ from rich.table import Table
 
 from dist_s2s import counted
 from dist_s2s.analysis.answers import Answer
+from dist_s2s.analysis.console import table_console
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -19,8 +19,7 @@ def show(kind: str, answer: Answer, number: int) -> None:
         kind: what was asked: "stats", "similar", "nearest", "analogy" or "plot".
         number: of neighbours that were asked for.
     """
-    # What is no terminal has no width, for which rich takes 80. Words are shown as they are, brackets too.
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+    console = table_console()
     if kind == "plot":
         for line in (
             *answer["notes"],

@@ -9,36 +9,56 @@ from collections.abc import Callable
 from typing import Any
 
 from dist_s2s import UserError
-from dist_s2s.cli.outputs import READER_GONE
+from dist_s2s.cli.outputs import READER_GONE, StdoutError, lose_stdout, open_standard_streams
 
 RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram", "shortlist")
 ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")  # they take --ranks N
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command: a UserError becomes one line on stderr and exit status 2, on every rank. Never returns."""
+    """Run a command: a UserError becomes one line on stderr and exit status 2, on every rank. Never returns.
+
+    So does a stdout that cannot be written to, as it is closed or its disk is full.
+    """
+    open_standard_streams()
     try:
         status = main()
+        sys.stdout.flush()
     except UserError as error:
-        where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        # One write, so that the lines of several ranks do not mix.
-        sys.stderr.write("".join(f"{where}error: {line}\n" for line in str(error).splitlines()))
-        sys.stderr.flush()
-        status = 2
+        status = _tell(str(error))
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lose_stdout()
         status = READER_GONE
+    except StdoutError as error:
+        lose_stdout()
+        status = _tell(f"cannot write stdout: {error.strerror}")
     sys.exit(status)
+
+
+def _tell(error: str) -> int:
+    """Write what a user has to put right to stderr, and return the exit status for it."""
+    where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    # One write, so that the lines of several ranks do not mix.
+    sys.stderr.write("".join(f"{where}error: {line}\n" for line in error.splitlines()))
+    sys.stderr.flush()
+    return 2
 
 
 def program(name: str) -> str:
     """Return how the user has called the command ``name``, for its messages.
 
     Raises:
-        UserError: ``python -m`` was given --ranks, which ``dist-s2s`` alone knows, as it starts the ranks.
+        UserError: ``python -m`` was given --ranks, which ``dist-s2s`` alone knows, as it starts the ranks; or torchrun
+            has started several processes of a command of which each would do all.
     """
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if name not in ON_RANKS and world_size != "1":
+        raise UserError(
+            f"dist-s2s {name} is for one process, but WORLD_SIZE is {world_size}: start it without torchrun, or unset "
+            "that"
+        )
     if sys.argv[0] == f"dist-s2s {name}":
         return sys.argv[0]
     if name in ON_RANKS and any(word.partition("=")[0] == "--ranks" for word in sys.argv[1:]):

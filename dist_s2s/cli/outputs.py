@@ -1,13 +1,15 @@
 """What the commands write: files that a user has named, and stdout."""
 
+import fcntl
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dist_s2s import UserError
 
@@ -15,6 +17,67 @@ if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
 
 READER_GONE = 128 + signal.SIGPIPE  # the exit status of who writes to a pipe that nobody reads any more
+
+
+class StdoutError(OSError):
+    """Stdout cannot be written to."""
+
+
+class _NamedStdout:
+    """Stdout, whose errors say that they are its own; but for that of a reader that has gone, which is not an error.
+
+    The rest is as of the stream within.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write."""
+        with _naming_stdout():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what has been buffered."""
+        with _naming_stdout():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _naming_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StdoutError(error.errno, error.strerror) from error
+
+
+def open_standard_streams() -> None:
+    """Open the standard streams that were closed (`>&-`), so that no file is given their numbers; name stdout's errors.
+
+    Python has None for such a stream. A closed stdout becomes one that refuses all writes, as a closed one does; what a
+    closed stderr would show is lost.
+    """
+    for descriptor, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (it stays open)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (it stays open)
+    if not isinstance(sys.stdout, _NamedStdout):
+        sys.stdout = cast(TextIO, _NamedStdout(sys.stdout))
+
+
+def lose_stdout() -> None:
+    """Let what stdout still holds, and all that is written to it, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_folder(path: Path) -> None:
@@ -51,7 +114,7 @@ def open_output(path: Path | None, ranks: "Ranks") -> TextIO:
     """
     if not ranks.is_first:
         path = Path(os.devnull)
-    elif path is None and sys.stdout is None:
+    elif path is None and fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise UserError("there is no stdout; give --output FILE")
     return open(
         sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from dist_s2s import UserError
-from dist_s2s.distributed.memory import keep_freed_memory
+from dist_s2s.distributed.memory import keep_compiled_products, keep_freed_memory
 from dist_s2s.distributed.ranks import Ranks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -41,12 +41,6 @@ def check_torchrun() -> tuple[int, int]:
     return rank, world_size
 
 
-def check_one_process(command: str) -> None:
-    """Raise UserError if torchrun has started several processes of a command that writes with one."""
-    if check_torchrun()[1] > 1:
-        raise UserError(f"{command} writes with one process: start it without torchrun")
-
-
 def threads_for_each_rank() -> int:
     """Return OMP_NUM_THREADS, or the cores that this process may use, divided by the ranks of its host.
 
@@ -69,13 +63,14 @@ def joined_ranks(threads: int | None = None) -> Iterator[Ranks]:
     """Join the process group that torchrun describes: gloo on CPU, nccl on CUDA. A single process joins none.
 
     Leaving gives the process back its number of threads, and the way in which it computes with the smallest numbers.
-    What is freed stays with the process, see ``keep_freed_memory``.
+    What is freed stays with the process, and so does what oneDNN compiles, see memory.py.
 
     Args:
         threads: CPU threads of this rank; None: see threads_for_each_rank.
     """
     rank, world_size = check_torchrun()
     keep_freed_memory()
+    keep_compiled_products()
     with _arithmetic_of_a_rank(threads_for_each_rank() if threads is None else threads):
         yield from _joined(rank, world_size)
 

@@ -77,3 +77,13 @@ def test_ranks_of_a_module_are_named_the_right_way(monkeypatch: pytest.MonkeyPat
             program(name)
     monkeypatch.setattr(sys, "argv", ["estimate.py", "--ranks=3"])
     assert program("estimate") == "python -m dist_s2s.estimate"
+
+
+@pytest.mark.parametrize("name", sorted(set(console.COMMANDS) - set(ON_RANKS)))
+def test_a_command_of_one_process_refuses_to_be_several(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert program(name) == f"python -m dist_s2s.{name}"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=f"dist-s2s {name} is for one process, but WORLD_SIZE is 2: start it"):
+        program(name)

@@ -1,18 +1,17 @@
 """The scores of an alignment as a table for people."""
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dist_s2s import counted
 from dist_s2s.analysis.alignment.scores import NAMES
+from dist_s2s.analysis.console import table_console
 
 
 def show_scores(answer: dict[str, Any]) -> None:
     """Print the scores, in percent, with their intervals; or what is known without a test."""
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False, emoji=False)
+    console = table_console()
     console.print(
         f"{answer['source']['words']:,} and {counted(answer['target']['words'], 'word')}, "
         f"{counted(answer['dimension'], 'dimension')}, "

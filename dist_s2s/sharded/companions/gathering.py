@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from dist_s2s.sharded.companions.naming import Optimizers, as_list, named_parameters, settings_of
 from dist_s2s.sharded.exchange.shard import TableShard
 from dist_s2s.sharded.tables.embedding import DistributedEmbedding
-from dist_s2s.sharded.tables.optimizer_state import current_state, has_rows, table_of
+from dist_s2s.sharded.tables.optimizer_state import check_alike_on_ranks, current_state, has_rows, table_of
 from dist_s2s.sharded.tables.resharding import gather_whole
 from dist_s2s.sharded.tables.state import EXTRA_STATE
 from dist_s2s.sharded.transport.group import AGREED_ERRORS, RankGroup
@@ -46,7 +46,7 @@ def gather_state(model: nn.Module, optimizers: Optimizers = None, dst: int = 0) 
 
     Raises:
         ValueError, TypeError: on every rank, if ranks differ in what they have, for a ``dst`` that is no rank, and for
-            state that is neither a tensor nor a number.
+            state that is neither a tensor nor a number, or that depends on other rows of a rank's shard.
     """
     group = group_of(model)
     error: Exception | None = None
@@ -135,6 +135,8 @@ def _optimizer_parts(
             else:
                 dense = value.to_dense() if value.is_sparse else value  # torch.optim.SGD's momentum is sparse
                 with_rows = table is not None and has_rows(dense, parameter)
+                if table is not None and not with_rows:
+                    check_alike_on_ranks(dense, table, f"{key} of {name}")
                 parts[state_name(number, name, key)] = dense, table if with_rows else None
     text = json.dumps({"groups": settings_of(model, optimizer), "numbers": numbers})
     parts[settings_name(number)] = torch.tensor(list(text.encode()), dtype=torch.uint8), None

@@ -107,7 +107,7 @@ class _Sender:
     def of_optimizer(self, name: str, parameter: Tensor) -> Tensor:
         """Return a tensor of a parameter's state: this rank's rows, if it has a row for each row of a table."""
         table, shape = table_of(parameter), self.shapes[name]
-        if table is None or not shape:
+        if table is None or not shape or shape[0] != table.partition.num_rows:
             return self.replicated(name)
         dtype = getattr(torch, self.dtypes[name])
         local = torch.zeros(len(parameter), *shape[1:], dtype=dtype, device=parameter.device)
@@ -170,7 +170,8 @@ def _check_optimizer(model: nn.Module, optimizer: Optimizer, number: int, conten
         table = table_of(parameter)
         for key in _keys_of(contents["shapes"], number, name):
             shape = contents["shapes"][state_name(number, name, key)]
-            if table is not None and shape and shape[0] != table.partition.num_rows:
+            is_shared = table is not None and table.group.size == 1 and shape[:1] == [1]  # as Adafactor's col_var
+            if table is not None and shape and shape[0] != table.partition.num_rows and not is_shared:
                 raise ValueError(
                     f"size mismatch for {key} of {name}: the state has {shape[0]} rows, but the table "
                     f"{table.partition.num_rows}"

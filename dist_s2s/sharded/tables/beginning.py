@@ -43,6 +43,11 @@ def prepare(tables: Sequence[TableShard], ids: Sequence[object]) -> tuple[RankGr
                 f'{called(table)}) is on the meta device, and has no rows; call to_empty(device="cpu") and '
                 "reset_parameters() first"
             )
+        if not first.group.is_alone and table.weight.device.type != first.group.device.type:
+            return first.group, RuntimeError(
+                f"{called(table)}) is on {table.weight.device}, but its ranks exchange rows on "
+                f"{first.group.device.type}, where it was built; build it where it is to be, with device=..."
+            )
     return first.group, wrapper_error(tables)
 
 

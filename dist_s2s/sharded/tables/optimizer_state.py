@@ -50,6 +50,18 @@ def has_rows(value: object, weight: Tensor) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(weight)
 
 
+def check_alike_on_ranks(value: object, table: TableShard, name: str) -> None:
+    """Raise a TypeError if a value without a row for each row of the shard is not the same on all ranks.
+
+    So is Adafactor's col_var, of all rows of a shard together; only numbers are alike.
+    """
+    if isinstance(value, Tensor) and value.dim() > 0 and table.group.size > 1:
+        raise TypeError(
+            f"{name}, of shape {list(value.shape)}, is not a row for each row, but depends on other rows of the shard, "
+            "so that it differs between ranks; choose an optimizer that treats each row by itself"
+        )
+
+
 def rows_as_saved(values: dict[str, Any], table: TableShard, name: str) -> dict[str, Any]:
     """Return the state of a table's weight in the form in which state_dict shows it.
 
@@ -63,11 +75,8 @@ def rows_as_saved(values: dict[str, Any], table: TableShard, name: str) -> dict[
         if has_rows(value, table.weight):
             dense = value.to_dense() if value.is_sparse else value  # torch.optim.SGD's momentum is sparse
             saved[key] = as_saved(dense, _shard(table, key, name))
-        elif isinstance(value, Tensor) and value.dim() > 0 and table.group.size > 1:
-            raise TypeError(
-                f"{key} of {name}, of shape {list(value.shape)}, is not a row for each row, but depends on other rows "
-                "of the shard, so that it differs between ranks; choose an optimizer that treats each row by itself"
-            )
+        else:
+            check_alike_on_ranks(value, table, f"{key} of {name}")
     if table.partition.layout != "contiguous":
         saved[PARTITION] = table.partition.numbers
     return saved

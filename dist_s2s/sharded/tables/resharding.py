@@ -27,7 +27,7 @@ def gather_whole(
     wanted = dst is None or dst == group.rank
     whole = shard.new_empty(partition.num_rows, *shard.shape[1:]) if wanted else None
     for start, stop in _pieces(shard, partition):
-        gathered = group.gather(shard[start:stop], subject)
+        gathered = group.gather(shard[start:stop], subject, dst=dst)
         if whole is not None:
             ids = torch.cat([_ids(partition, owner, start, stop) for owner in range(group.size)])
             whole[ids.to(whole.device)] = gathered

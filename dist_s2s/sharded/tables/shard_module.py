@@ -116,7 +116,14 @@ class ShardModule(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._own_weight()  # another one if it was on another kind of device before, such as meta
+        self._follow_device()
         return self
+
+    def _follow_device(self) -> None:
+        """Let a table that no other rank shares have its rows where its weight is now (local)."""
+        if self.group.is_alone and not self.weight.is_meta and self.weight.device.type != self.group.device.type:
+            self.group = find_local_group(self.weight.device)
+            self._store = RowStore(self.group, self.weight.detach())
 
     def _own_weight(self) -> None:
         if self.owns_weight and not is_guarded(self.weight):  # torch.__future__ lets _apply swap it

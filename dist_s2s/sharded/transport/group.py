@@ -79,6 +79,11 @@ class RankGroup:
         return self.transport.size
 
     @property
+    def is_alone(self) -> bool:
+        """Whether this process talks to nobody but itself."""
+        return self.transport.name == "local" and self.replicas is self
+
+    @property
     def statistics(self) -> ExchangeStatistics:
         """What exchanges have cost this rank."""
         return self.transport.statistics
@@ -135,15 +140,22 @@ class RankGroup:
         numbers = self.agree(subject, error, struct.unpack(f"{form}q", struct.pack(f"{form}d", *values)))
         return [list(struct.unpack(f"{form}d", struct.pack(f"{form}q", *theirs))) for theirs in numbers]
 
-    def gather(self, tensor: Tensor, subject: Subject, counts: Sequence[int] | None = None) -> Tensor:
+    def gather(
+        self, tensor: Tensor, subject: Subject, counts: Sequence[int] | None = None, dst: int | None = None
+    ) -> Tensor:
         """Return the rows of all ranks, [sum of counts, ...], ordered by rank, from those of this rank, [N, ...].
 
         Args:
             tensor: of the same dtype and trailing dimensions on every rank.
-            counts: rows of each rank, if all ranks know them from an exchange of the same call.
+            counts: rows of each rank, if all ranks know them from an exchange of the same call; not with ``dst``.
+            dst: the only rank that gets any rows; None: all of them do.
         """
         expected = None if counts is None else [[PeerRows(count, 0, count) for count in counts]]
-        received = self.exchange(subject, blocks=[Block.of(tensor)], outgoing=[self.to_all(tensor)], expected=expected)
+        parts = [
+            rows if dst in (None, rank) else PeerRows(0, 0, len(tensor))
+            for rank, rows in enumerate(self.to_all(tensor))
+        ]
+        received = self.exchange(subject, blocks=[Block.of(tensor)], outgoing=[parts], expected=expected)
         count = sum(rows.count for rows in received.incoming[0])
         return received.blocks[0].view(count, *tensor.shape[1:])
 

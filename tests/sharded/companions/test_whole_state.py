@@ -210,3 +210,34 @@ def test_faults_are_told_on_every_rank_before_anything_is_loaded(ranks: RankPool
         strict=True,
     ):
         assert message == expected
+
+
+def adafactor(table: DistributedEmbedding) -> torch.optim.Adafactor:
+    return torch.optim.Adafactor([table.weight])
+
+
+def test_an_optimizer_of_all_rows_together_goes_on_on_a_single_rank():
+    first, second = (DistributedEmbedding(131, D, seed=seed) for seed in range(2))
+    optimizers = adafactor(first), adafactor(second)
+    first.weight.square().sum().backward()
+    optimizers[0].step()
+    load_state(second, gather_state(first, optimizers[0]), optimizers[1])
+    for table, optimizer in zip((first, second), optimizers, strict=True):
+        table.weight.grad = None
+        table.weight.square().sum().backward()
+        optimizer.step()
+    assert torch.equal(first.weight, second.weight)
+
+
+def gather_adafactor(group: dist.ProcessGroup) -> None:
+    table = DistributedEmbedding(131, D, process_group=group)
+    optimizer = adafactor(table)
+    table.weight.square().sum().backward()
+    optimizer.step()
+    gather_state(table, optimizer)
+
+
+def test_an_optimizer_of_all_rows_together_is_refused_on_several(ranks: RankPool):
+    for error in ranks.run_expecting_errors(gather_adafactor, world_size=2):
+        assert error.type_name == "TypeError"
+        assert error.message.startswith("col_var of weight, of shape [1, 5], is not a row for each row")

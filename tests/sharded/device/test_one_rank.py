@@ -126,6 +126,17 @@ def test_dtypes(device: torch.device, new_table: Build, group: Any, dtype: torch
     assert torch.equal(table.weight.grad.to_dense().cpu(), counts.to(dtype))
 
 
+def test_a_table_of_one_process_is_moved_as_any_module(device: torch.device):
+    table = DistributedEmbedding(V, D, 3, dtype=torch.float64, seed=1)
+    expected = whole(table)(ids_of(0))
+    for there in (device, torch.device("cpu")):
+        rows = table.to(there)(ids_of(0).to(there))
+        assert rows.device.type == there.type
+        close(rows.detach().cpu(), expected.detach())
+        loss_of(rows).backward()
+        table.weight.grad = None
+
+
 def test_bad_ids_raise_as_on_the_cpu(device: torch.device, new_table: Build):
     table = new_table(V, D)
     for bad, message in (

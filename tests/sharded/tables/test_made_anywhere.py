@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dist_s2s.sharded import DistributedEmbedding, SparseSGD, lookup
-from dist_s2s.sharded.transport.group import ExchangeMismatchError
+from dist_s2s.sharded.tables.beginning import prepare
+from dist_s2s.sharded.transport.group import ExchangeMismatchError, RankGroup
+from dist_s2s.sharded.transport.making import find_local_group
+from dist_s2s.sharded.transport.protocol import LocalTransport
 from tests.rank_pool import RankPool
 from tests.sharded.reference import TRANSPORTS, random_ids
 
@@ -71,6 +74,26 @@ def materialize(group: dist.ProcessGroup | None, transport: str, seed: int | Non
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_table_leaves_the_meta_device_as_it_would_have_been_built(ranks: RankPool, transport: str, seed: int | None):
     ranks.run(materialize, transport, seed, world_size=3)
+
+
+def test_a_table_of_one_process_has_its_rows_where_its_weight_is():
+    table, ids = new_table(None), random_ids(V, (7,), seed=0)
+    expected = table(ids)
+    table.group = find_local_group(torch.device("cuda"))  # as one that was built there, and then moved
+    table.to("cpu")
+    assert table.group is new_table(None).group
+    assert torch.equal(table(ids), expected)
+
+
+def test_a_table_that_has_left_the_device_of_its_ranks_is_refused():
+    table, transport = new_table(None), LocalTransport()
+    transport.name = "collective"
+    table.group = RankGroup(transport, torch.device("cuda"))
+    _, error = prepare([table], [random_ids(V, (7,), seed=0)])
+    assert str(error) == (
+        f"table {table.number} (131 x 5) is on cpu, but its ranks exchange rows on cuda, where it was built; build it "
+        "where it is to be, with device=..."
+    )
 
 
 def test_a_table_of_one_process_leaves_the_meta_device_too():

@@ -48,6 +48,26 @@ def test_what_each_rank_has_is_gathered_on_every_rank(ranks: RankPool, way: str)
         assert texts == ["", "é", "éé", "ééé"]
 
 
+def gather_on_one(group: RankGroup) -> Results:
+    """As ``gather``, for rank 1 alone; and what this rank has sent for it beyond what goes to the others always."""
+    mine = torch.full((1000 * group.rank, 2), group.rank, dtype=torch.int64)
+    group.gather(mine[:0], SUBJECT, dst=1)  # what is made at first
+    results: Results = []
+    for dst in (None, 1):
+        group.statistics.reset()
+        results.append(group.gather(mine, SUBJECT, dst=dst))
+        results.append(group.statistics.bytes_sent)
+    return results
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_each_rank_has_is_gathered_on_one(ranks: RankPool, way: str):
+    for rank, (everywhere, all_bytes, on_one, bytes_sent) in enumerate(ranks.run(in_group, way, gather_on_one)):
+        assert torch.equal(on_one, everywhere if rank == 1 else everywhere[:0])
+        if not way.startswith("shared"):
+            assert all_bytes - bytes_sent == 3 * 1000 * rank * 2 * 8
+
+
 def return_rows(group: RankGroup) -> list[Tensor]:
     """From each rank 100 times its number plus this one's, as often as that."""
     counts = list(range(group.size))

@@ -1,12 +1,13 @@
-"""Freed memory is kept: a block that is needed again costs no page faults."""
+"""What a process keeps: freed memory, so that a block that is needed again costs no page faults, and products."""
 
+import os
 import platform
 import resource
 
 import pytest
 import torch
 
-from dist_s2s.distributed.memory import keep_freed_memory
+from dist_s2s.distributed.memory import keep_compiled_products, keep_freed_memory
 from tests import forked
 
 _SIZES = (3_000_000, 2_990_000, 3_010_000, 2_700_000)  # numbers of a block, some 12 MB each, as in steps of a training
@@ -40,3 +41,12 @@ def test_blocks_are_there_again() -> None:
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
     assert not keep_freed_memory()
+
+
+def test_the_environment_says_how_many_products_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, after in ((None, 16384), ("7", 7)):
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+        if before is not None:
+            monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", before)
+        keep_compiled_products()
+        assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(after)

@@ -1,4 +1,4 @@
-"""Accelerate wraps the replicated model in DDP on GPUs, and tells trackers what a run measures."""
+"""Accelerate wraps the replicated model in DDP, and tells trackers, such as TensorBoard, what a run measures."""
 
 from collections.abc import Sequence
 from pathlib import Path

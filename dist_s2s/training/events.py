@@ -32,7 +32,7 @@ Phase = Literal[
     "backward",  # of the loss and the output layer
     "core_backward",  # of the decoder and the encoder
     "lookup_backward",  # gradients go to the owners of their rows; missing if no table learns
-    "average",  # of the model's gradients over ranks, or what DDP has left of it; missing with lookup_backward
+    "average",  # DDP's sums of gradients that are not there yet; missing with lookup_backward
     "clip",
     "update",
 ]

@@ -4,7 +4,7 @@ A step's phases (see ``events``) belong to five parts, whose seconds add up, wit
 
     data        waiting for the next batch, and for owners to know which rows it needs; made ahead, in the background
     exchange    of rows and their gradients, with all that owners do to them; waiting for slower ranks included
-    core        forward and backward of encoder and decoder, with the averaging of their gradients over ranks
+    core        forward and backward of encoder and decoder, with DDP's sums of their gradients
     softmax     forward and backward of the output layer, with its collectives if it is sharded
     optimizer   clipping and all updates
     other       between steps: looking for signals, writing figures

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_s2s import UserError
 from dist_s2s.config import Config
@@ -21,7 +21,6 @@ from dist_s2s.storage.training_state import TrainingState
 from dist_s2s.text.batches import global_batches
 from dist_s2s.text.corpus import Corpus
 from dist_s2s.text.mixed import of_epoch
-from dist_s2s.training.core_gradients import CoreGradients
 from dist_s2s.training.events import Event, Listener, Paused, PhaseBegin, Resumed, RunEnd, StepEnd, StepsEnd
 from dist_s2s.training.optimizers import freeze, make_average, make_core_optimizer, make_table_optimizer
 from dist_s2s.training.schedule import Progress, learning_rate
@@ -50,7 +49,7 @@ class Trainer:
         self.ranks = translator.ranks
         self.tables = list(translator.tables.values())
         freeze(config, translator.core, translator.tables)
-        self.core, self._gradients = self._replicated(accelerator)
+        self.core = accelerator.prepare(translator.core)  # DDP; the tables stay outside
         core_optimizer = make_core_optimizer(config, translator.core)
         table_optimizer = make_table_optimizer(config, translator.tables)
         average = make_average(config, translator.core, translator.tables)
@@ -65,16 +64,6 @@ class Trainer:
         self.batches_in_epoch = len(first_epoch) or math.inf  # of a stream, which is one epoch
         self.interrupted = False
         self.saved_step = -1
-
-    def _replicated(self, accelerator: "Accelerator") -> tuple[nn.Module, CoreGradients | None]:
-        """Return the model as it is trained, and who averages its gradients: None on a GPU, where DDP wraps it.
-
-        The tables stay outside.
-        """
-        core, group = self.translator.core, self.translator.target_table.group
-        if group.device.type == "cpu" and group.size > 1:
-            return core, CoreGradients(core, group)
-        return accelerator.prepare(core), None
 
     @property
     def fraction(self) -> float:
@@ -148,10 +137,8 @@ class Trainer:
         loss = loss / batch.global_target_tokens
         self._tell_phases_of_backward(states, rows)
         self.tell(PhaseBegin("backward"))
-        # Model and tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
+        # DDP and the tables average over ranks: times world_size, a gradient is that of the mean over all tokens.
         (loss * self.ranks.world_size).backward()
-        if self._gradients is not None:
-            self._gradients.average()
         self.tell(PhaseBegin("clip"))
         norm = clip_grad_norm_(self.translator.core, self.tables, self.config.training.max_norm).item()
         self.tell(PhaseBegin("update"))

@@ -24,7 +24,7 @@ def train(corpus: Path, run_dir: Path, transport: str, output: str) -> tuple[dic
         training__validate_every=STEPS,
         training__checkpoint_every=STEPS,
     )
-    run("dist_s2s.train", *arguments, ranks=3)
+    run("dist_s2s.train", *arguments, ranks=2)
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     sums: dict[str, str] = read_manifest(list_checkpoints(run_dir / "checkpoints")[-1])["sha256"]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}, sums

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from dist_s2s.models import attention as attention_module
 from dist_s2s.models.attention import AttentionName, make_attention
-from dist_s2s.models.encoder import Encoding
+from dist_s2s.models.encoder import Encoding, make_norms
 
 B, T, S, H = 3, 4, 6, 5
 LENGTHS = (6, 1, 4)
@@ -96,3 +96,11 @@ def test_without_gradients_long_targets_are_looked_at_in_parts(
         parts = attention(query, encoding)
     assert torch.allclose(parts, whole, rtol=0, atol=1e-14)
     assert sizes == [3, 3, 3, 2]
+
+
+@pytest.mark.parametrize("hidden_size", [16, 256])
+def test_scores_of_normalised_layers_begin_small(hidden_size: int) -> None:
+    """Whatever the size, or else attention begins with a single position."""
+    (norm,) = make_norms(True, hidden_size, 1)
+    queries, keys = norm(torch.randn(2, 500, hidden_size))
+    assert 0.8 < (queries * keys).sum(dim=-1).std() < 1.2

@@ -82,8 +82,8 @@ def make_norms(layer_norm: bool, hidden_size: int, num_layers: int) -> nn.Module
 
     nn.LSTM is one fused call, which normalising its gates at each step would give up: as a loop it takes 1.4 times as
     long on a CPU. Gains begin at hidden_size^-¼, about the size of an LSTM's states: then the dot product of two
-    outputs, an attention's score, begins with variance 1. With gains of 1 it would be hidden_size, and a softmax of such
-    scores looks at a single position.
+    outputs, an attention's score, begins with variance 1. With gains of 1 it would be hidden_size, and a softmax
+    of such scores looks at a single position.
     """
     norms = nn.ModuleList(nn.LayerNorm(hidden_size) if layer_norm else nn.Identity() for _ in range(num_layers))
     for norm in norms:

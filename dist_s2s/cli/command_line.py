@@ -39,7 +39,8 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 def _tell(error: str) -> int:
     """Write what a user has to put right to stderr, and return the exit status for it."""
-    where = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    is_rank = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    where = f"rank {os.environ['RANK']}: " if is_rank else ""
     # One write, so that the lines of several ranks do not mix.
     sys.stderr.write("".join(f"{where}error: {line}\n" for line in error.splitlines()))
     sys.stderr.flush()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dist_s2s import UserError
-from dist_s2s.cli.outputs import READER_GONE, StdoutError, lose_stdout, open_standard_streams
+from dist_s2s.cli.outputs import READER_GONE, StdoutError, open_standard_streams
+from dist_s2s.training.patient_output import lose
 
 RANKING_OPTIONS = ("length_penalty", "coverage_penalty", "min_length", "no_repeat_ngram", "shortlist")
 ON_RANKS = ("train", "translate", "evaluate", "score", "average", "probe", "align", "serve")  # they take --ranks N
@@ -29,10 +30,10 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as in `translate | head`
-        lose_stdout()
+        lose(sys.stdout)
         status = READER_GONE
     except StdoutError as error:
-        lose_stdout()
+        lose(sys.stdout)
         status = _tell(f"cannot write stdout: {error.strerror}")
     sys.exit(status)
 

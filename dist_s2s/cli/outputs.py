@@ -1,6 +1,5 @@
 """What the commands write: files that a user has named, and stdout."""
 
-import fcntl
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dist_s2s import UserError
+from dist_s2s.training.patient_output import lose
 
 if TYPE_CHECKING:
     from dist_s2s.distributed import Ranks
@@ -75,11 +75,6 @@ def open_standard_streams() -> None:
         sys.stdout = cast(TextIO, _NamedStdout(sys.stdout))
 
 
-def lose_stdout() -> None:
-    """Let what stdout still holds, and all that is written to it, go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def check_folder(path: Path) -> None:
     """Raise UserError if there is no folder for a file that is to be written: before the work, not after."""
     if not path.parent.is_dir():
@@ -114,11 +109,18 @@ def open_output(path: Path | None, ranks: "Ranks") -> TextIO:
     """
     if not ranks.is_first:
         path = Path(os.devnull)
-    elif path is None and fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+    elif path is None and _is_closed(sys.stdout):
         raise UserError("there is no stdout; give --output FILE")
     return open(
         sys.stdout.fileno() if path is None else path, "w", encoding="utf-8", newline="\n", closefd=path is not None
     )
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Tell whether a standard stream is what ``open_standard_streams`` has put in the place of a closed one."""
+    import fcntl  # not on every platform
+
+    return fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def write_on_first(output: TextIO, text: str, ranks: "Ranks") -> None:
@@ -134,7 +136,7 @@ def write_on_first(output: TextIO, text: str, ranks: "Ranks") -> None:
             output.write(text)
             output.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or else closing it would fail again
+            lose(output)  # or else closing it would fail again
             if isinstance(error, BrokenPipeError):
                 return False
             name = output.name if isinstance(output.name, str) else "stdout"  # of a descriptor: its number

@@ -12,7 +12,8 @@ class Meter:
     """A listener that counts what each step has seen, and reports it every ``training.log_every`` steps.
 
     Pauses are not counted: a report comes before each, and after it the count begins anew. The clock of
-    ``progress.seconds`` goes on.
+    ``progress.seconds`` goes on; but while no step follows a checkpoint it stays what is saved there, so that a run
+    that has ended, and is started again, tells the same.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -20,6 +21,7 @@ class Meter:
         self._groups = list(dict.fromkeys(table.group for table in trainer.tables))  # each counts for all its tables
         self._clock = PartClock(trainer.ranks.device)
         self._start = time.monotonic() - trainer.progress.seconds
+        self._saved_step = -1
         self._restart()
 
     def __call__(self, event: Event) -> None:
@@ -36,10 +38,14 @@ class Meter:
                     self._report()
             case Paused():
                 self._report()
-            case StreamWait() | CheckpointBegin():
+            case StreamWait():
                 self._share_clock()
+            case CheckpointBegin(step):
+                self._share_clock()
+                self._saved_step = step
             case Resumed():
-                self._share_clock()
+                if self._saved_step != self._trainer.progress.step:  # or else what it adds would be in no checkpoint
+                    self._share_clock()
                 self._restart()
 
     def _share_clock(self) -> None:

@@ -18,7 +18,7 @@ class PatientOutput:
         try:
             return self._stream.write(text)
         except OSError:
-            self._lose()
+            lose(self._stream)
             return len(text)
 
     def flush(self) -> None:
@@ -26,13 +26,14 @@ class PatientOutput:
         try:
             self._stream.flush()
         except OSError:
-            self._lose()
-
-    def _lose(self) -> None:
-        """Let all that is still to be written, also by others to the same descriptor, go nowhere."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+            lose(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def lose(stream: TextIO) -> None:
+    """Let all that a stream still holds, or is written to it, also by others to the same descriptor, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -19,7 +19,7 @@ from dist_s2s.sharded.companions.gathering import (
 from dist_s2s.sharded.companions.naming import Optimizers, as_list, check_settings_fit, load_named, named_parameters
 from dist_s2s.sharded.exchange.shard import TableShard
 from dist_s2s.sharded.tables.distributed_rows import DistributedRows
-from dist_s2s.sharded.tables.optimizer_state import table_of
+from dist_s2s.sharded.tables.optimizer_state import is_of_all_rows, table_of
 from dist_s2s.sharded.tables.resharding import PIECE_BYTES, scatter_whole
 from dist_s2s.sharded.transport.group import RankGroup
 from dist_s2s.sharded.transport.protocol import Subject
@@ -107,7 +107,7 @@ class _Sender:
     def of_optimizer(self, name: str, parameter: Tensor) -> Tensor:
         """Return a tensor of a parameter's state: this rank's rows, if it has a row for each row of a table."""
         table, shape = table_of(parameter), self.shapes[name]
-        if table is None or not shape or shape[0] != table.partition.num_rows:
+        if table is None or shape[:1] != [table.partition.num_rows]:
             return self.replicated(name)
         dtype = getattr(torch, self.dtypes[name])
         local = torch.zeros(len(parameter), *shape[1:], dtype=dtype, device=parameter.device)
@@ -170,8 +170,9 @@ def _check_optimizer(model: nn.Module, optimizer: Optimizer, number: int, conten
         table = table_of(parameter)
         for key in _keys_of(contents["shapes"], number, name):
             shape = contents["shapes"][state_name(number, name, key)]
-            is_shared = table is not None and table.group.size == 1 and shape[:1] == [1]  # as Adafactor's col_var
-            if table is not None and shape and shape[0] != table.partition.num_rows and not is_shared:
+            if table is None or is_of_all_rows(shape, table):
+                continue
+            if shape[0] != table.partition.num_rows:
                 raise ValueError(
                     f"size mismatch for {key} of {name}: the state has {shape[0]} rows, but the table "
                     f"{table.partition.num_rows}"

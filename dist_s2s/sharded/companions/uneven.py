@@ -72,9 +72,8 @@ class UnevenBatches(Generic[Batch]):
     ) -> None:
         self._batches, self._empty = batches, empty
         self._passes = 0
-        self._like: Batch | TypeError | None = (
-            None  # unless the caller makes them: an empty batch like the last, or why not
-        )
+        # An empty batch like the last one, or why there can be none; unless the caller makes them.
+        self._like: Batch | TypeError | None = None
         self._group = self._background(process_group)
 
     def __iter__(self) -> Iterator[Batch]:

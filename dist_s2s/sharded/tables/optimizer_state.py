@@ -6,6 +6,7 @@ before their first step with a table's weight, when state that was loaded before
 of another number of rows would be used in silence.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
@@ -51,15 +52,20 @@ def has_rows(value: object, weight: Tensor) -> bool:
 
 
 def check_alike_on_ranks(value: object, table: TableShard, name: str) -> None:
-    """Raise a TypeError if a value without a row for each row of the shard is not the same on all ranks.
+    """Raise a TypeError if a value without a row for each row of the shard differs between ranks.
 
-    So is Adafactor's col_var, of all rows of a shard together; only numbers are alike.
+    Adafactor's col_var does, which is of all rows of a shard together; only numbers are alike.
     """
     if isinstance(value, Tensor) and value.dim() > 0 and table.group.size > 1:
         raise TypeError(
             f"{name}, of shape {list(value.shape)}, is not a row for each row, but depends on other rows of the shard, "
             "so that it differs between ranks; choose an optimizer that treats each row by itself"
         )
+
+
+def is_of_all_rows(shape: Sequence[int], table: TableShard) -> bool:
+    """Tell whether state of this shape is of no row alone: a number, or on one rank Adafactor's col_var, [1, D]."""
+    return not shape or (table.group.size == 1 and shape[0] == 1)
 
 
 def rows_as_saved(values: dict[str, Any], table: TableShard, name: str) -> dict[str, Any]:
@@ -100,8 +106,7 @@ def own_state(values: dict[str, Any], table: TableShard, name: str) -> dict[str,
         if isinstance(value, Tensor):
             by_position = old is not None and value.shape[:2] == (1, old.num_rows)
             is_own = not isinstance(value, DistributedRows) and not by_position and has_rows(value, table.weight)
-            is_shared = value.dim() == 0 or (table.group.size == 1 and len(value) == 1)  # as Adafactor's col_var
-            if is_own or (is_shared and not by_position):
+            if is_own or (is_of_all_rows(value.shape, table) and not by_position):
                 continue
         elif not isinstance(value, dict):
             continue

@@ -122,8 +122,12 @@ class ShardModule(nn.Module):
     def _follow_device(self) -> None:
         """Let a table that no other rank shares have its rows where its weight is now (local)."""
         if self.group.is_alone and not self.weight.is_meta and self.weight.device.type != self.group.device.type:
-            self.group = find_local_group(self.weight.device)
-            self._store = RowStore(self.group, self.weight.detach())
+            self._stand_alone()
+
+    def _stand_alone(self) -> None:
+        """Have the weight for all rows, which no other rank shares."""
+        self.group = find_local_group(self.weight.device)
+        self._store = RowStore(self.group, self.weight.detach())
 
     def _own_weight(self) -> None:
         if self.owns_weight and not is_guarded(self.weight):  # torch.__future__ lets _apply swap it
@@ -155,9 +159,8 @@ class ShardModule(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a whole table, for this process alone."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.group = find_local_group(self.weight.device)
+        self._stand_alone()
         adopt(self)  # likewise
-        self._store = RowStore(self.group, self.weight.detach())
 
     def get_extra_state(self) -> Tensor:
         """Return what state_dict holds as "_extra_state": num_embeddings, world_size and layout, int64 [3]."""

@@ -147,14 +147,13 @@ class RankGroup:
 
         Args:
             tensor: of the same dtype and trailing dimensions on every rank.
-            counts: rows of each rank, if all ranks know them from an exchange of the same call; not with ``dst``.
+            counts: rows of each rank, if all ranks know them from an exchange of the same call.
             dst: the only rank that gets any rows; None: all of them do.
         """
-        expected = None if counts is None else [[PeerRows(count, 0, count) for count in counts]]
-        parts = [
-            rows if dst in (None, rank) else PeerRows(0, 0, len(tensor))
-            for rank, rows in enumerate(self.to_all(tensor))
-        ]
+        is_given = [dst in (None, rank) for rank in range(self.size)]
+        parts = [PeerRows(len(tensor) * given, 0, len(tensor)) for given in is_given]
+        mine = is_given[self.rank]
+        expected = None if counts is None else [[PeerRows(count * mine, 0, count) for count in counts]]
         received = self.exchange(subject, blocks=[Block.of(tensor)], outgoing=[parts], expected=expected)
         count = sum(rows.count for rows in received.incoming[0])
         return received.blocks[0].view(count, *tensor.shape[1:])
